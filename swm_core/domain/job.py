@@ -1,0 +1,143 @@
+"""A job's specification as the core understands it, and a job as it is at one moment."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Mapping
+
+from swm_core.domain.failures import Failure
+from swm_core.domain.states import JobState
+
+
+class Direction(enum.StrEnum):
+    """`IN`: a connection goes from the user's side to the job. `OUT`: from the job to the user's side."""
+
+    IN = "in"
+    OUT = "out"
+
+
+class Launch(enum.StrEnum):
+    """`FIRST`: the script runs on the first node. `EVERY`: on each node, with its rank."""
+
+    FIRST = "first"
+    EVERY = "every"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Port:
+    """A port that the job opens (`IN`) or reaches (`OUT`). `number` 0 asks for a free one, told by `name`."""
+
+    number: int
+    direction: Direction
+    name: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Resources:
+    """What one node of a job needs. Zero memory or disk: not stated."""
+
+    cpus: int = 1
+    mem_bytes: int = 0
+    gpus: int = 0
+    disk_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class JobSpec:
+    """What the user asked for, parsed from the script's directives and the request beside it.
+
+    Paths in `input_files` are the terminal's own (it resolves and uploads them); everything else is the core's to read.
+    """
+
+    name: str = ""
+    comment: str = ""
+    account: str = ""
+    site: str = ""
+    partition: str = ""
+    flavor: str = ""
+    nodes: int = 1
+    resources: Resources = Resources()
+    launch: Launch = Launch.FIRST
+    time_limit_s: int = 0
+    """Seconds; 0: none was asked for."""
+    priority: int = 0
+    retries: int = 0
+    relocatable: bool = True
+    """Whether a new attempt may go to another site than the last."""
+    cloud_image: str = ""
+    container_image: str = ""
+    ports: tuple[Port, ...] = ()
+    submission_address: str = ""
+    """Where the core listens for `in` ports; empty: loopback."""
+    input_files: tuple[str, ...] = ()
+    output_files: tuple[str, ...] = ()
+    workdir: str = ""
+    stdin: str = ""
+    """An input file, by its name in the work folder; empty: no input."""
+    stdout: str = "stdout.log"
+    """The name under which a terminal saves the collected standard output."""
+    stderr: str = "stderr.log"
+    env: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    site_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Allocation:
+    """What one node gives to one attempt. `ports` maps the name (or number) asked for to the number given."""
+
+    node: str
+    cpus: int
+    mem_bytes: int
+    gpu_ids: tuple[str, ...] = ()
+    ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended at its site. Exactly one of the first three is set. Times are seconds since the epoch."""
+
+    exit_code: int | None = None
+    signal: int | None = None
+    failure: Failure | None = None
+    start_time: float | None = None
+    end_time: float | None = None
+    cpu_time_s: float = 0.0
+    max_mem_bytes: int = 0
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Job:
+    """A job as it is now. A new value replaces it with every transition; the store keeps the latest."""
+
+    job_id: str
+    owner: str
+    spec: JobSpec
+    manifest_sha256: str
+    """Hex digest of the input manifest in the owner's spool; empty: no input files."""
+    state: JobState
+    submit_time: float
+    state_time: float
+    """When it entered its state."""
+    text: str = ""
+    """For people: what it is doing or waiting for."""
+    attempt: int = 0
+    """0: never placed. Grows by one with each placement."""
+    retries_left: int = 0
+    site: str = ""
+    partition_id: str = ""
+    allocations: tuple[Allocation, ...] = ()
+    claimed: bool = False
+    """Whether this attempt's script is known to have begun."""
+    cancel_requested: bool = False
+    force: bool = False
+    """The owner gave up on the site's confirmation."""
+    end: End | None = None
+    failure: Failure | None = None
+    output_manifest_sha256: str = ""
+    not_before: float = 0.0
+    """Not placed again before this time (backoff between attempts)."""
+    start_time: float | None = None
+    end_time: float | None = None
+    last_sequence: int = 0
+    """The journal's number of its latest event."""
