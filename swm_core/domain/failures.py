@@ -7,7 +7,7 @@ import enum
 
 
 class FailureReason(enum.StrEnum):
-    """Reasons are contract: programs decide by them. The first group is the job's own doing, the second ours."""
+    """Contract: programs decide by them. First the job's own doing, then what befell it."""
 
     EXIT_CODE = "EXIT_CODE"
     SIGNAL = "SIGNAL"
@@ -66,8 +66,9 @@ class Failure:
 def may_retry(failure: Failure, *, claimed: bool, retries_left: int) -> bool:
     """Whether a job that failed so goes back to the queue by itself.
 
-    Before a claim nothing of the job has run, so what is retryable is tried again freely (the state's deadline
-    ends that); after a claim it costs one of the job's own `retries`. An end that nobody knows is never tried again.
+    Before a claim nothing of the job has run, so what is retryable is tried again freely (the
+    state's deadline ends that); after a claim it costs one of the job's own `retries`. An end that
+    nobody knows is never tried again.
     """
     if failure.reason in NEVER_RETRIED:
         return False

@@ -1,4 +1,4 @@
-"""Identifiers: chosen by whoever creates an object, globally unique, `[a-z0-9-]{1,40}`, never reused."""
+"""Identifiers: chosen by an object's creator, globally unique, `[a-z0-9-]{1,40}`, never reused."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from swm_core.domain.states import JobState
 
 
 class Direction(enum.StrEnum):
-    """`IN`: a connection goes from the user's side to the job. `OUT`: from the job to the user's side."""
+    """`IN`: connections go from the user's side to the job. `OUT`: from the job to the user's side."""
 
     IN = "in"
     OUT = "out"
@@ -26,7 +26,7 @@ class Launch(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Port:
-    """A port that the job opens (`IN`) or reaches (`OUT`). `number` 0 asks for a free one, told by `name`."""
+    """A port that the job opens (`IN`) or reaches (`OUT`). `number` 0: a free one, told by `name`."""
 
     number: int
     direction: Direction
@@ -47,7 +47,7 @@ class Resources:
 class JobSpec:
     """What the user asked for, parsed from the script's directives and the request beside it.
 
-    Paths in `input_files` are the terminal's own (it resolves and uploads them); everything else is the core's to read.
+    Paths in `input_files` are the terminal's own, which resolves and uploads them.
     """
 
     name: str = ""
@@ -84,7 +84,7 @@ class JobSpec:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allocation:
-    """What one node gives to one attempt. `ports` maps the name (or number) asked for to the number given."""
+    """What one node gives to one attempt. `ports`: name (or number) asked for, number given."""
 
     node: str
     cpus: int
@@ -95,7 +95,7 @@ class Allocation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended at its site. Exactly one of the first three is set. Times are seconds since the epoch."""
+    """How an attempt ended at its site. One of the first three is set. Times: seconds since 1970."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -108,7 +108,7 @@ class End:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Job:
-    """A job as it is now. A new value replaces it with every transition; the store keeps the latest."""
+    """A job as it is now. Each transition makes a new value; the store keeps the latest."""
 
     job_id: str
     owner: str

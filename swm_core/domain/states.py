@@ -1,6 +1,6 @@
 """The states of a job and of a partition, and the only ways between them.
 
-The tables are data so that the documentation, the store's checks and generated tests read the same source.
+The tables are data, so that documentation, the store's checks and generated tests have one source.
 """
 
 from __future__ import annotations

@@ -1,0 +1,85 @@
+# Everything a developer or a CI run does. On a fresh clone python3 (3.11 or newer) and make are
+# enough: each target sets up what it needs.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# Set up once for each content of these two files, whatever their times say.
+STAMP := $(VENV)/.set-up-$(shell cat requirements.lock pyproject.toml | cksum | tr ' ' '-')
+
+# `make lock` keeps the pins that still fit; `make lock LOCK_FLAGS=--upgrade` moves all of them.
+LOCK_FLAGS ?=
+LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+	--no-emit-index-url --no-header $(LOCK_FLAGS) pyproject.toml
+
+# Any further arguments of pytest: make test TEST_FLAGS='-k cancel -x'.
+TEST_FLAGS ?=
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help setup system-packages proto proto-check lint format types boundaries test check \
+	bench demo lock clean
+
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+setup: $(STAMP) ## Create .venv from requirements.lock, with this checkout installed editable
+	@:
+
+$(STAMP):
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@echo "setting up $(VENV) (about a minute the first time)"
+	@rm -f $(VENV)/.set-up-*
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install -qq --require-hashes -r requirements.lock
+	@$(BIN)/python -m pip install -qq --no-deps --no-build-isolation --editable .
+	@touch $@
+
+system-packages: ## Look for what the tests need of the system; root installs it, others are told
+	@sh tools/system_packages.sh tests/system-packages.txt
+
+proto: $(STAMP) ## Generate the stubs in skyport/ from protos/
+	@$(BIN)/python tools/gen_protos.py
+
+proto-check: $(STAMP) ## Lint the protos, look for breaking changes and for stubs out of date
+	@$(BIN)/buf lint protos
+	@$(BIN)/buf build protos --output /dev/null
+	@for image in $(wildcard protos/released/*.binpb); do \
+		echo "breaking changes since $$image"; \
+		$(BIN)/buf breaking protos --against "$$image" || exit 1; \
+	done
+	@$(BIN)/python tools/gen_protos.py --check
+
+lint: $(STAMP) ## Look for mistakes and for code that is not formatted
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/ruff format --quiet --check || { echo 'run `make format`' >&2; exit 1; }
+
+format: $(STAMP) ## Format the code and mend what can be mended safely
+	@$(BIN)/ruff check --quiet --fix --exit-zero
+	@$(BIN)/ruff format
+
+types: $(STAMP) ## Check the types (mypy, strict)
+	@$(BIN)/mypy
+
+boundaries: $(STAMP) ## Check which package may import which
+	@$(BIN)/lint-imports --no-logo
+
+test: system-packages $(STAMP) ## Run the tests
+	@$(BIN)/pytest $(TEST_FLAGS)
+
+check: system-packages lint types proto-check boundaries test ## Everything that CI runs
+
+bench: $(STAMP) ## Run the benchmarks
+	@$(BIN)/python -m bench
+
+demo: $(STAMP) ## Run a job from submit to result, on this machine, with a gate that only pretends
+	@PATH="$(CURDIR)/$(BIN):$$PATH" bash tools/demo.sh
+
+lock: $(STAMP) ## Write requirements.lock and requirements-runtime.lock anew from pyproject.toml
+	@$(LOCK) --all-extras --group build --output-file requirements.lock
+	@$(LOCK) --extra metrics --constraints requirements.lock --output-file requirements-runtime.lock
+
+clean: ## Remove .venv, caches and what was built
+	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
