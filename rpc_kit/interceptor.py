@@ -1,0 +1,232 @@
+"""What happens around every call of a server: who calls, which error goes out, what is logged.
+
+Handlers raise `Refusal` for what they refuse. Anything else that they raise is a defect: the caller
+gets INTERNAL with an incident id, and only the log gets the text.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import inspect
+import logging
+import secrets
+import time
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any, NoReturn, TypeAlias
+
+import grpc
+import grpc.aio
+from google.protobuf.message import Message
+
+from rpc_kit.errors import Refusal, unavailable, unimplemented
+from rpc_kit.redaction import safe_text
+
+log = logging.getLogger(__name__)
+
+# grpc tells of each answer that its caller did not wait for as an error, with a traceback.
+logging.getLogger("grpc._cython.cygrpc").addFilter(
+    lambda record: not (record.exc_info and isinstance(record.exc_info[1], grpc.aio.InternalError))
+)
+
+# As text, since grpc's classes are generic to the type checker only.
+Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
+Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+Authenticate: TypeAlias = Callable[[str, Context], object]
+Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
+
+caller: ContextVar[object] = ContextVar("caller")
+"""Inside a handler: what `authenticate` returned for this call."""
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class _Call:
+    """A call under way. `ended_with` is set when it is ended from outside."""
+
+    method: str
+    task: asyncio.Task[Any]
+    who: object = None
+    ended_with: Refusal | None = None
+
+
+# What a handler awaited was cancelled, and not the call: grpc would leave its caller waiting.
+_INTERRUPTED = unavailable("INTERRUPTED", "the work was interrupted; try again")
+
+
+class ErrorInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps each handler of a grpc.aio server; handlers must be async.
+
+    Args:
+        domain: The domain of this server's reasons, as `skyport.gate.v1`.
+        authenticate: Called before each handler with the full method name and the context. May
+            raise `Refusal`; its result is `caller` in the handler. Since it is asked before the
+            handler looks at anything, a stranger never learns what exists.
+    """
+
+    def __init__(self, domain: str, authenticate: Authenticate | None = None) -> None:
+        self._domain = domain
+        self._authenticate = authenticate
+        self._wrapped: dict[str, Handler] = {}
+        self._streams: set[_Call] = set()
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable[Handler | None]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> Handler | None:
+        method = handler_call_details.method
+        wrapped = self._wrapped.get(method)
+        if wrapped is None:
+            handler = await continuation(handler_call_details)
+            if handler is None:
+                return None  # nobody serves it; not kept, since such names come from outside
+            wrapped = self._wrapped[method] = self._wrap(method, handler)
+        return wrapped
+
+    def end_streams(
+        self, refusal: Refusal, matches: Callable[[str, object], bool] = lambda method, who: True
+    ) -> int:
+        """End streaming calls that are under way, each with `refusal`.
+
+        Args:
+            refusal: What their callers are told.
+            matches: Asked with the method and with what `authenticate` returned; default: all.
+
+        Returns:
+            How many are being ended. Each handler's own `finally` runs before its caller is told.
+        """
+        ended = 0
+        for call in list(self._streams):
+            if not call.ended_with and matches(call.method, call.who):
+                call.ended_with = refusal
+                call.task.cancel()
+                ended += 1
+        return ended
+
+    def _wrap(self, method: str, handler: Handler) -> Handler:
+        # The one of the four attributes that is set; the others are None.
+        behavior: Any = (
+            handler.unary_unary
+            or handler.unary_stream
+            or handler.stream_unary
+            or handler.stream_stream
+        )
+        if inspect.isasyncgenfunction(behavior):
+            behavior = _drain(behavior)
+        elif not inspect.iscoroutinefunction(behavior):
+            raise TypeError(f"the handler of {method} is not async")
+        make: Callable[..., Handler] = {
+            (False, False): grpc.unary_unary_rpc_method_handler,
+            (False, True): grpc.unary_stream_rpc_method_handler,
+            (True, False): grpc.stream_unary_rpc_method_handler,
+            (True, True): grpc.stream_stream_rpc_method_handler,
+        }[handler.request_streaming, handler.response_streaming]
+        streams = handler.request_streaming or handler.response_streaming
+        return make(
+            self._guard(method, behavior, streams=streams),
+            request_deserializer=handler.request_deserializer,
+            response_serializer=handler.response_serializer,
+        )
+
+    def _guard(self, method: str, behavior: Behavior, *, streams: bool) -> Behavior:
+        async def respond(request: Any, context: Context) -> Any:
+            call = _Call(method, _this_task())
+            started = time.monotonic()
+            told = log.isEnabledFor(logging.DEBUG)
+            if told:
+                # Before, too: what a call that never comes back was asked is worth knowing.
+                asked = safe_text(request) if isinstance(request, Message) else "stream"
+                log.debug("%s %s", method, asked)
+            outcome = "OK"
+            try:
+                if self._authenticate is not None:
+                    call.who = self._authenticate(method, context)
+                    caller.set(call.who)
+                if streams:
+                    self._streams.add(call)
+                return await behavior(request, context)
+            except asyncio.CancelledError:
+                outcome = "CANCELLED"
+                if call.ended_with is not None:
+                    call.task.uncancel()
+                elif call.task.cancelling():
+                    raise  # the caller left, or the server ends
+                outcome = (call.ended_with or _INTERRUPTED).reason
+                await self._refuse(context, call.ended_with or _INTERRUPTED)
+            except grpc.aio.AbortError:
+                outcome = context.code().name
+                raise
+            except grpc.aio.InternalError:
+                # A write or read failed: the caller is gone, which is no defect of ours.
+                outcome = "CALLER GONE"
+                raise asyncio.CancelledError from None
+            except Exception as error:  # noqa: BLE001 - logged, or a Refusal
+                refusal = _as_refusal(error, context) or _incident(method, error)
+                outcome = refusal.reason
+                await self._refuse(context, refusal)
+            finally:
+                self._streams.discard(call)
+                if told:
+                    milliseconds = (time.monotonic() - started) * 1e3
+                    log.debug("%s %s in %.1f ms", method, outcome, milliseconds)
+
+        return respond
+
+    async def _refuse(self, context: Context, refusal: Refusal) -> NoReturn:
+        status = refusal.to_status(self._domain)
+        try:
+            await context.abort(status.code, status.details, status.trailing_metadata)
+        except grpc.aio.InternalError:
+            raise asyncio.CancelledError from None  # nobody is left to tell
+
+
+def _this_task() -> asyncio.Task[Any]:
+    task = asyncio.current_task()
+    if task is None:
+        raise RuntimeError("a call is handled outside of a task")
+    return task
+
+
+def _drain(generate: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Behavior:
+    """A handler that sends what an async generator yields.
+
+    grpc would leave a generator whose call was cancelled to the garbage collector; a `finally` in
+    it (unsubscribe, close) must run when the call ends.
+    """
+
+    async def send_all(request: Any, context: Context) -> None:
+        async with contextlib.aclosing(generate(request, context)) as answers:
+            async for answer in answers:
+                await context.write(answer)
+
+    return send_all
+
+
+def _as_refusal(error: Exception, context: Context) -> Refusal | None:
+    """What was refused on purpose, or None for a defect."""
+    if isinstance(error, Refusal):
+        return error
+    if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
+        # What a generated servicer does for an RPC that was not written.
+        return unimplemented("UNIMPLEMENTED", "this call is not served yet")
+    if isinstance(error, ExceptionGroup):
+        # A task group wraps what its tasks raise; several refusals are one reason too many.
+        first: Exception = error
+        while isinstance(first, ExceptionGroup):
+            first = first.exceptions[0]
+        if error.split(Refusal)[1] is None and isinstance(first, Refusal):
+            return first
+    return None
+
+
+def _incident(method: str, error: Exception) -> Refusal:
+    incident = secrets.token_hex(4)
+    log.error("incident %s in %s", incident, method, exc_info=error)
+    return Refusal(
+        grpc.StatusCode.INTERNAL,
+        "INTERNAL",
+        f"an internal error; the server's log tells more under incident {incident}",
+        metadata={"incident": incident},
+    )
