@@ -1,0 +1,70 @@
+"""What a job needs of a place, taken out of its specification once."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from swm_core.domain.job import Direction, JobSpec, Port
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Demand:
+    """What each of `nodes` nodes has to give, and where. Zero or empty: nothing is asked."""
+
+    site: str
+    partition: str
+    flavor: str
+    cloud_image: str
+    nodes: int
+    cpus: int
+    mem_bytes: int
+    gpus: int
+    disk_bytes: int
+    time_limit_s: int
+    ports: tuple[Port, ...]
+    capabilities: tuple[str, ...]
+    """Names of Gate API capabilities, without their prefix."""
+    fixed_ports: tuple[int, ...]
+    free_ports: int
+    """How many ports it wants out of a node's range."""
+
+    @property
+    def signature(self) -> str:
+        """The same for demands that are alike."""
+        ports = ",".join(f"{port.number}{port.name}" for port in self.ports)
+        return (
+            f"{self.site}\n{self.partition}\n{self.flavor}\n{self.cloud_image}\n{self.nodes}\n"
+            f"{self.cpus}\n{self.mem_bytes}\n{self.gpus}\n{self.disk_bytes}\n"
+            f"{self.time_limit_s}\n{ports}\n{self.capabilities}"
+        )
+
+
+def demand_of(spec: JobSpec, last_site: str = "") -> Demand:
+    """What a job of this specification needs. `last_site`: where it stays if it must."""
+    needed = []
+    if spec.container_image:
+        needed.append("CONTAINERS")
+    if spec.nodes > 1:
+        needed.append("MULTI_NODE")
+    if any(port.direction is Direction.IN for port in spec.ports):
+        needed.append("TUNNELS")
+    if any(port.direction is Direction.OUT for port in spec.ports):
+        needed.append("REVERSE_TUNNELS")
+    fixed = tuple(port.number for port in spec.ports if port.number)
+    resources = spec.resources
+    return Demand(
+        site=spec.site or ("" if spec.relocatable else last_site),
+        partition=spec.partition,
+        flavor=spec.flavor,
+        cloud_image=spec.cloud_image,
+        nodes=spec.nodes,
+        cpus=resources.cpus,
+        mem_bytes=resources.mem_bytes,
+        gpus=resources.gpus,
+        disk_bytes=resources.disk_bytes,
+        time_limit_s=spec.time_limit_s,
+        ports=spec.ports,
+        capabilities=tuple(needed),
+        fixed_ports=fixed,
+        free_ports=len(spec.ports) - len(fixed),
+    )

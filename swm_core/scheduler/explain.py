@@ -1,0 +1,218 @@
+"""Why a site can never take a job, in words that say what to change."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Sequence
+
+from rpc_kit.units import format_duration, format_size
+from swm_core.scheduler.capacity import count_able
+from swm_core.scheduler.demand import Demand
+from swm_core.scheduler.values import NodeClass, PartitionKind, PartitionView, SiteView
+
+_CAPABILITIES = {
+    "CONTAINERS": ("container-image", "runs no container images; leave container-image out"),
+    "MULTI_NODE": ("nodes", "runs a job on one node only; ask for one"),
+    "TUNNELS": ("ports", "does not forward ports to a job; leave in ports out"),
+    "REVERSE_TUNNELS": ("ports", "does not let a job reach ports of yours; leave out ports out"),
+}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Problem:
+    """Why a job can never have a place. `reason` is contract; `directive` is to blame, if any."""
+
+    reason: str
+    message: str
+    directive: str = ""
+    site: str = ""
+
+
+def site_missing(demand: Demand, sites: Sequence[SiteView]) -> Problem | None:
+    """The problem that the site asked for, or any site, is not there."""
+    names = [site.name for site in sites]
+    if not names:
+        message = "no site is configured; add one to swm.toml"
+        return Problem("SITE_NOT_FOUND", message, "site", demand.site)
+    if demand.site and demand.site not in names:
+        message = f'there is no site "{demand.site}"{_nearest(demand.site, names)}'
+        return Problem("SITE_NOT_FOUND", message, "site", demand.site)
+    return None
+
+
+def explain_capabilities(demand: Demand, site: SiteView) -> list[Problem]:
+    """What the job needs and the site cannot do."""
+    problems = []
+    for capability in demand.capabilities:
+        if capability not in site.capabilities:
+            directive, text = _CAPABILITIES[capability]
+            message = f"site {site.name} {text}, or choose another site"
+            problems.append(Problem("CAPABILITY_MISSING", message, directive, site.name))
+    return problems
+
+
+def explain(demand: Demand, site: SiteView, partitions: Sequence[PartitionView]) -> Problem:
+    """Why none of these partitions can hold the job, and no new one either."""
+    missing = _missing_name(demand, site, partitions)
+    if missing:
+        reason, kind, name, known = missing
+        where = f"site {site.name}"
+        if demand.partition and kind != "partition":
+            where = f"partition {demand.partition} of {where}"
+        message = f'{where} has no {kind} "{name}"{_nearest(name, sorted(known))}'
+        directive = "cloud-image" if kind == "image" else kind
+        return Problem(reason, message, directive, site.name)
+    if demand.cloud_image and (demand.partition or not _creates(site)):
+        message = f"site {site.name} boots no images; leave cloud-image out"
+        return Problem("CAPABILITY_MISSING", message, "cloud-image", site.name)
+    directive, message = _resource_problem(demand, site, partitions)
+    return Problem("RESOURCES_UNSATISFIABLE", message, directive, site.name)
+
+
+def weigh(demand: Demand, problems: Sequence[Problem]) -> list[Problem]:
+    """The problems of several sites, without those of sites that were hardly meant.
+
+    Where one site has the partition, flavor or image that was named, it does not matter that
+    others lack it.
+    """
+    names = {
+        "PARTITION_NOT_FOUND": ("a partition", demand.partition),
+        "FLAVOR_NOT_FOUND": ("a flavor", demand.flavor),
+        "IMAGE_NOT_FOUND": ("an image", demand.cloud_image),
+    }
+    meant = [problem for problem in problems if problem.reason not in names]
+    if meant:
+        return meant
+    if len(problems) > 1 and len({problem.reason for problem in problems}) == 1:
+        first = problems[0]
+        kind, name = names[first.reason]
+        return [Problem(first.reason, f'no site has {kind} "{name}"', first.directive)]
+    return list(problems)
+
+
+def _missing_name(
+    demand: Demand, site: SiteView, partitions: Sequence[PartitionView]
+) -> tuple[str, str, str, Iterable[str]] | None:
+    """A name that the site does not have: reason, kind, the name, and those that it has."""
+    if demand.partition and not partitions:
+        known = [p.partition_id for p in site.partitions if p.kind is not PartitionKind.DYNAMIC]
+        return "PARTITION_NOT_FOUND", "partition", demand.partition, known
+    if demand.flavor:
+        flavors = _flavor_names(demand, site, partitions)
+        if demand.flavor not in flavors:
+            return "FLAVOR_NOT_FOUND", "flavor", demand.flavor, flavors
+    images = site.cloud_images
+    if demand.cloud_image and images is not None and demand.cloud_image not in images:
+        return "IMAGE_NOT_FOUND", "image", demand.cloud_image, images
+    return None
+
+
+def _flavor_names(demand: Demand, site: SiteView, partitions: Iterable[PartitionView]) -> set[str]:
+    names: set[str] = set()
+    if not demand.partition and _creates(site):
+        names.update(flavor.name for flavor in site.flavors.all_creatable())
+    for part in partitions:
+        names.update(flavor.name for flavor in site.flavors.of_partition(part.partition_id))
+        names.update(kind.flavor for kind, _ in part.classes if kind.flavor)
+    return names
+
+
+def _resource_problem(
+    demand: Demand, site: SiteView, partitions: Sequence[PartitionView]
+) -> tuple[str, str]:
+    """The directive to blame, and the message."""
+    where = f"site {site.name}"
+    if demand.partition:
+        where = f"partition {demand.partition} of {where}"
+    if demand.flavor:
+        where = f"flavor {demand.flavor} of {where}"
+    kinds = _offers(demand, site, partitions)
+    if not kinds:
+        return "", f"{where} has no nodes; choose another site"
+    too_much = _too_much(demand, kinds, where)
+    if too_much:
+        return too_much
+    for part in partitions:
+        longest = part.limits.max_time_s
+        if longest and demand.time_limit_s > longest:
+            place = f"partition {part.partition_id} of site {site.name}"
+            return (
+                "time",
+                f"{place} runs a job for at most {format_duration(longest)}; ask for less",
+            )
+    able = max(
+        (min(count_able(p, demand), p.limits.max_nodes or demand.nodes) for p in partitions),
+        default=0,
+    )
+    if able:
+        text = f"{demand.nodes} nodes are asked for, and {where} has {able} that can give"
+        return "nodes", f"{text} what each needs; ask for fewer"
+    if demand.free_ports and any(kind.ports < demand.free_ports for kind in kinds):
+        return "ports", f"{where} has no {demand.free_ports} ports to choose from; name fixed ones"
+    text = f"no node of {where} has {demand.cpus} cpus"
+    if demand.mem_bytes:
+        text += f", {format_size(demand.mem_bytes)} of memory"
+    if demand.gpus:
+        text += f", {demand.gpus} gpus"
+    return "", f"{text} at once; ask for less of one of them"
+
+
+def _too_much(demand: Demand, kinds: Sequence[NodeClass], where: str) -> tuple[str, str] | None:
+    """What no single node has, whatever else is asked."""
+    asked = (
+        ("cpus", demand.cpus, max(kind.cpus for kind in kinds)),
+        ("mem", demand.mem_bytes, max(kind.mem_bytes for kind in kinds)),
+        ("gpus", demand.gpus, max(kind.gpus for kind in kinds)),
+    )
+    over = [(what, wanted, most) for what, wanted, most in asked if wanted > most]
+    if not over:
+        return None
+    wants = " and ".join(_amount(what, wanted) for what, wanted, _ in over)
+    most = " and ".join(_amount(what, number) for what, _, number in over)
+    return over[0][0], f"{wants} a node are asked for, and {where} has at most {most}; ask for less"
+
+
+def _amount(what: str, number: int) -> str:
+    return f"{format_size(number)} of memory" if what == "mem" else f"{number} {what}"
+
+
+def _offers(demand: Demand, site: SiteView, partitions: Sequence[PartitionView]) -> list[NodeClass]:
+    """What single nodes of the site have at most, as far as the demand may use them."""
+    offers: list[NodeClass] = []
+    for part in partitions:
+        limits = part.limits
+        flavors = site.flavors.of_partition(part.partition_id)
+        known = [kind for kind, _ in part.classes if kind.cpus]
+        if part.kind is PartitionKind.QUEUE and flavors:
+            known = [NodeClass(f.name, f.cpus, f.mem_bytes, f.gpus, 0) for f in flavors]
+        offers += [
+            NodeClass(
+                kind.flavor,
+                min(kind.cpus, limits.max_cpus or kind.cpus),
+                min(kind.mem_bytes, limits.max_mem_bytes or kind.mem_bytes),
+                min(kind.gpus, limits.max_gpus or kind.gpus),
+                kind.ports,
+            )
+            for kind in known
+        ]
+    if not demand.partition and _creates(site):
+        offers += [
+            NodeClass(flavor.name, flavor.cpus, flavor.mem_bytes, flavor.gpus, demand.free_ports)
+            for flavor in site.flavors.all_creatable()
+        ]
+    return [kind for kind in offers if not demand.flavor or kind.flavor == demand.flavor]
+
+
+def _creates(site: SiteView) -> bool:
+    return "DYNAMIC_PARTITIONS" in site.capabilities
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant, or what there is."""
+    if not known:
+        return "; it has none"
+    near = difflib.get_close_matches(name, known, 1, 0.6)
+    if near:
+        return f'; did you mean "{near[0]}"?'
+    return f"; there is {', '.join(known[:5])}" + (" and others" if len(known) > 5 else "")
