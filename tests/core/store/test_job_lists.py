@@ -1,0 +1,120 @@
+"""Pages of jobs: complete, newest first, whatever is asked for, and without reading the whole table."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from swm_core.domain.states import JobState
+from swm_core.store import Store, job_lists
+from tests.core.store.conftest import MakeJob
+
+
+async def fill(store: Store, make_job: MakeJob) -> list[Any]:
+    """60 jobs of two owners; some ended, some at a site."""
+    jobs = []
+    for number in range(60):
+        job, _ = await store.jobs.submit(
+            make_job(
+                job_id=f"{'abc'[number % 3]}x{number}",
+                owner="bob" if number % 4 == 0 else "alice",
+                site="far" if number % 5 == 0 else "",
+            ),
+            b"",
+            "",
+            "f",
+            {},
+        )
+        if number % 2 == 0:
+            after = dataclasses.replace(job, state=JobState.CANCELLED)
+            job = await store.jobs.transition(job, after)
+        jobs.append(job)
+    return jobs
+
+
+def pages(store: Store, **query: Any) -> list[Any]:
+    """All jobs of all pages."""
+    found = []
+    after = None
+    for _ in range(100):
+        page = store.job_lists.page(**query, after=after)
+        found.extend(page.jobs)
+        after = page.after
+        if after is None:
+            return found
+    raise AssertionError("the pages do not end")
+
+
+@pytest.mark.parametrize("page_size", [1, 7, 100])
+@pytest.mark.parametrize("scan", [5, 5000])
+@pytest.mark.parametrize(
+    "query",
+    [
+        {},
+        {"owner": "alice"},
+        {"owner": "nobody"},
+        {"states": [JobState.QUEUED]},
+        {"states": [JobState.CANCELLED, JobState.QUEUED]},
+        {"owner": "bob", "states": [JobState.CANCELLED]},
+        {"owner": "alice", "states": [JobState.QUEUED]},
+        {"site": "far"},
+        {"owner": "alice", "site": "far", "states": [JobState.QUEUED]},
+        {"id_prefix": "a"},
+        {"id_prefix": "bx1"},
+        {"id_prefix": "bx1", "owner": "alice"},
+        {"id_prefix": "cx", "states": [JobState.QUEUED], "site": "far"},
+        {"id_prefix": "zz"},
+    ],
+)
+async def test_pages_hold_every_job_that_fits_once_newest_first(
+    store: Store,
+    make_job: MakeJob,
+    query: dict[str, Any],
+    page_size: int,
+    scan: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(job_lists, "_SCAN", scan)
+    expected = [
+        job
+        for job in reversed(await fill(store, make_job))
+        if query.get("owner") in (None, job.owner)
+        and job.state in query.get("states", JobState)
+        and job.job_id.startswith(query.get("id_prefix", ""))
+        and query.get("site", "") in ("", job.site)
+    ]
+    assert pages(store, **query, page_size=page_size) == expected
+
+
+async def test_jobs_that_come_or_go_meanwhile_do_not_disturb_the_pages(
+    store: Store, make_job: MakeJob
+) -> None:
+    jobs = await fill(store, make_job)
+    page = store.job_lists.page(page_size=20)
+    await store.jobs.submit(make_job(job_id="new"), b"", "", "f", {})
+    await store.jobs.delete(page.jobs[-1].job_id if page.jobs[-1].state.terminal else "ax0")
+    rest = pages(store, page_size=20)
+    assert [job.job_id for job in rest][0] == "new"
+    second = store.job_lists.page(page_size=20, after=page.after)
+    assert second.jobs == list(reversed(jobs))[20:40]
+
+
+async def test_every_query_is_answered_by_an_index(store_path: Path, store: Store) -> None:
+    queries = [
+        job_lists._query(owner, states, prefix, "", 1000)
+        for owner in (None, "alice")
+        for states in ((), (JobState.QUEUED,), (JobState.FAILED,))
+        for prefix in ("", "ab")
+    ]
+    reader = store._database.read()
+    for query in queries:
+        plan = " / ".join(
+            row[3]
+            for row in reader.execute(
+                f"EXPLAIN QUERY PLAN {query.candidates}", [*query.values, 100]
+            ).fetchall()
+        )
+        assert plan.startswith("SEARCH") or "USING COVERING INDEX jobs_active" in plan, plan
