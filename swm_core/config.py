@@ -1,0 +1,143 @@
+"""The core's configuration: what `swm.toml` may say."""
+# ruff: noqa: RUF009 - what a NewType is called with is a constant still
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from rpc_kit import config_file
+from rpc_kit.endpoint import Endpoint
+from rpc_kit.logs import LogFormat, LogLevel
+from rpc_kit.units import Bytes, Seconds
+from swm_core.security.names import is_gate_name
+
+Rules = Iterator[tuple[tuple[str, ...], str]]
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
+_DAY = 24 * _HOUR
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Spool:
+    """Where uploads and results are kept."""
+
+    max_size: Bytes = Bytes(100 << 30)
+    job_retention: Seconds = Seconds(30 * _DAY)
+    """How long a job's results are kept after its end."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Log:
+    """What is logged, and how."""
+
+    level: LogLevel = LogLevel.INFO
+    format: LogFormat = LogFormat.AUTO
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Metrics:
+    """The Prometheus endpoint."""
+
+    listen: Endpoint | None = None
+    """On loopback; None: off."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        # Figures name users and jobs, and are served without a login.
+        yield from _wrong_address(table, local_only=True, mend="use 127.0.0.1")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Limits:
+    """What one job or user may take."""
+
+    log_bytes_per_job: Bytes = Bytes(256 << 20)
+    """Of its output mirrored while it runs; the end is always kept."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Deadlines:
+    """How long a job may stay in a state that waits on us or on a site."""
+
+    provisioning: Seconds = Seconds(30 * _MINUTE)
+    staging: Seconds = Seconds(6 * _HOUR)
+    starting: Seconds = Seconds(10 * _MINUTE)
+    staging_out: Seconds = Seconds(6 * _HOUR)
+    site_lost: Seconds = Seconds(_DAY)
+    """How long a site may be unreachable before its jobs are given up on."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """A gate: started and supervised by the core, or reached where somebody else runs it."""
+
+    command: tuple[str, ...] = ()
+    """Program and arguments; `--listen` with a socket's address is appended."""
+    endpoint: Endpoint | None = None
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        if "command" in table and "endpoint" in table:
+            yield ("endpoint",), "stands beside a command; keep one of the two"
+        elif "command" not in table and "endpoint" not in table:
+            yield (), 'has no gate; add command = ["…"], which is started, or endpoint = "…"'
+        if table.get("command") in ([], [""]):
+            yield ("command",), 'is empty; name a program, as ["swm-fake-gate"]'
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Config:
+    """All of `swm.toml`."""
+
+    listen: Endpoint
+    """Where terminals reach the core; TCP, so that any of them can."""
+    allow_remote: bool = False
+    """Whether `listen` may be an address that other machines reach."""
+    spool: Spool = dataclasses.field(default_factory=Spool)
+    log: Log = dataclasses.field(default_factory=Log)
+    metrics: Metrics = dataclasses.field(default_factory=Metrics)
+    limits: Limits = dataclasses.field(default_factory=Limits)
+    deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    sites: dict[str, Site] = dataclasses.field(default_factory=dict)
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        local_only = table.get("allow_remote") is not True
+        mend = "use 127.0.0.1, or set allow_remote = true"
+        yield from _wrong_address(table, local_only=local_only, mend=mend)
+        sites = table.get("sites")
+        for name in sites if isinstance(sites, dict) else ():
+            if not is_gate_name(name):
+                mend = 'use up to 32 of a-z, 0-9 and "-", a letter first'
+                yield ("sites", name), f"can't be the name of a site; {mend}"
+
+
+def load(path: Path) -> Config:
+    """The configuration in the file `path`.
+
+    Raises:
+        config_file.ConfigError: One line for each mistake, as
+            `swm.toml:12: spool.max_size: "100X" is not a size; write …`.
+    """
+    return config_file.load(path, Config)
+
+
+def _wrong_address(table: Mapping[str, Any], *, local_only: bool, mend: str) -> Rules:
+    """What is wrong with the address `listen`, beyond its form."""
+    text = table.get("listen")
+    try:
+        endpoint = Endpoint.parse(text or "") if isinstance(text, str) else None
+    except ValueError:
+        return  # told of by its type
+    if endpoint is None:
+        return
+    if endpoint.path is not None:
+        yield ("listen",), f'"{text}" is a unix socket; write host and port, as "127.0.0.1:7717"'
+    elif endpoint.port == 0:
+        yield ("listen",), f'"{text}" names no port; choose one from 1 to 65535'
+    elif local_only and not endpoint.is_local:
+        yield ("listen",), f'"{text}" can be reached from other machines; {mend}'
