@@ -12,4 +12,6 @@ DESCRIPTOR: _descriptor.FileDescriptor
 
 SECRET_FIELD_NUMBER: _builtins.int
 secret: _extension_dict._ExtensionFieldDescriptor[_descriptor_pb2.FieldOptions, _builtins.bool]
-"""Marks a field whose value must never be logged, listed or shown. On a map or a repeated field it covers every value."""
+"""Marks a field whose value must never be logged, listed or shown. On a map or a repeated field it covers every
+value.
+"""

@@ -36,7 +36,7 @@ class PutFilesBegin(_message.Message):
     manifest_sha256: _builtins.bytes
     """REQUIRED. Digest of the manifest, 32 bytes."""
     entry_count: _builtins.int
-    """REQUIRED. Entries in the manifest."""
+    """REQUIRED. Entries in the manifest; zero when the job has no inputs."""
     total_bytes: _builtins.int
     """REQUIRED. Bytes of all files together."""
     workdir: _builtins.str
@@ -76,10 +76,10 @@ class ManifestPage(_message.Message):
     ENTRIES_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """Whether this is the last page."""
+    """OPTIONAL. Whether this is the last page."""
     @_builtins.property
     def entries(self) -> _containers.RepeatedCompositeFieldContainer[_manifest_pb2.ManifestEntry]:
-        """REQUIRED. At most 10,000 entries and 1 MiB."""
+        """REQUIRED, except where the manifest is empty. At most 10,000 entries and 1 MiB."""
 
     def __init__(
         self,
@@ -108,11 +108,11 @@ class FilePiece(_message.Message):
     sha256: _builtins.bytes
     """REQUIRED. SHA-256 of the whole file, 32 bytes: one content, however many entries have it."""
     offset: _builtins.int
-    """Bytes from the file's beginning. Must be where the piece before ended: else OUT_OF_RANGE OFFSET."""
+    """OPTIONAL. Bytes from the file's beginning. Must be where the piece before ended: else OUT_OF_RANGE OFFSET."""
     data: _builtins.bytes
     """OPTIONAL. Empty only for an empty file."""
     last: _builtins.bool
-    """Whether the file ends here. A digest that does not match is DATA_LOSS DIGEST_MISMATCH."""
+    """OPTIONAL. Whether the file ends here. A digest that does not match is DATA_LOSS DIGEST_MISMATCH."""
     def __init__(
         self,
         *,
@@ -226,7 +226,7 @@ class NeededFiles(_message.Message):
     FILES_FIELD_NUMBER: _builtins.int
     LAST_FIELD_NUMBER: _builtins.int
     last: _builtins.bool
-    """Whether this is the last page."""
+    """OPTIONAL. Whether this is the last page."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___NeededFile]:
         """OPTIONAL. At most 10,000."""
@@ -254,9 +254,9 @@ class PutFilesProgress(_message.Message):
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     COMPLETE_FILES_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
-    """Bytes received and written."""
+    """REQUIRED. Bytes received and written."""
     complete_files: _builtins.int
-    """Files whole at the site, those that were there before included."""
+    """REQUIRED. Files whole at the site, those that were there before included."""
     def __init__(
         self,
         *,
@@ -280,7 +280,7 @@ class PutFilesResult(_message.Message):
     ROOTS_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     received_bytes: _builtins.int
-    """Bytes that were received, not those that the site had."""
+    """REQUIRED. Bytes that were received, not those that the site had."""
     @_builtins.property
     def roots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SiteRoot]:
         """REQUIRED. The roots that hold the attempt."""
@@ -351,7 +351,7 @@ class ListFilesRequest(_message.Message):
     node: _builtins.str
     """OPTIONAL. Whose files; empty means the first node's."""
     page_size: _builtins.int
-    """OPTIONAL. As in ListFlavorsRequest."""
+    """OPTIONAL. Zero means 1,000; more than 10,000 counts as 10,000; negative is INVALID_ARGUMENT."""
     page_token: _builtins.str
     """OPTIONAL. As in ListFlavorsRequest."""
     @_builtins.property
@@ -420,18 +420,18 @@ class ListFilesResponse(_message.Message):
     SKIPPED_FIELD_NUMBER: _builtins.int
     UNMATCHED_PATTERNS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteFile]:
-        """In byte order of their paths."""
+        """OPTIONAL. In byte order of their paths."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[_manifest_pb2.SkippedFile]:
-        """What matched and cannot be taken. Told on the first page."""
+        """OPTIONAL. What matched and cannot be taken. Told on the page in whose range of paths it lies."""
 
     @_builtins.property
     def unmatched_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns that matched nothing. Told on the first page."""
+        """OPTIONAL. Patterns that matched nothing. Told on the first page."""
 
     def __init__(
         self,
@@ -464,10 +464,12 @@ class FileCursor(_message.Message):
     offset: _builtins.int
     """OPTIONAL. Bytes that the caller has; zero means none."""
     size: _builtins.int
-    """With an offset: the size that the file had. When size or modify_time differ now, it comes from its beginning."""
+    """OPTIONAL. With an offset: the size that the file had. When size or modify_time differ now, it comes from its
+    beginning.
+    """
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
-        """With an offset: the time that the file had."""
+        """OPTIONAL. With an offset: the time that the file had."""
 
     def __init__(
         self,
@@ -502,7 +504,7 @@ class GetFilesRequest(_message.Message):
 
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___FileCursor]:
-        """REQUIRED. At most 10,000."""
+        """REQUIRED. At most 10,000 and 1 MiB."""
 
     def __init__(
         self,
@@ -532,12 +534,12 @@ class SiteFilePiece(_message.Message):
     index: _builtins.int
     """REQUIRED. Index into GetFilesRequest.files."""
     offset: _builtins.int
-    """Bytes from the file's beginning. The first piece of a file tells where it begins."""
+    """OPTIONAL. Bytes from the file's beginning. The first piece of a file tells where it begins."""
     data: _builtins.bytes
     """OPTIONAL. Empty for an empty file."""
     @_builtins.property
     def end(self) -> Global___SiteFileEnd:
-        """Present on the last piece."""
+        """REQUIRED on the last piece of a file, absent before."""
 
     def __init__(
         self,
@@ -575,7 +577,7 @@ class SiteFileEnd(_message.Message):
 
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
-        """Set when the file could not be read to its end: what is told about it is void."""
+        """OPTIONAL. Set when the file could not be read to its end: what is told about it is void."""
 
     def __init__(
         self,

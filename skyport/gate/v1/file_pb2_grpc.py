@@ -57,10 +57,10 @@ class FileServiceServicer:
     """
 
     def PutFiles(self, request_iterator, context):
-        """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last page
-        the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the site
-        and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again, what is
-        half there is needed from an offset.
+        """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last
+        page the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the
+        site and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again,
+        what is half there is needed from an offset.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -34,10 +34,10 @@ class FileServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> FileServiceAsyncStub: ...
     PutFiles: _grpc.StreamStreamMultiCallable[_file_pb2.PutFilesRequest, _file_pb2.PutFilesResponse]
-    """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last page
-    the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the site
-    and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again, what is
-    half there is needed from an offset.
+    """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last
+    page the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the
+    site and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again,
+    what is half there is needed from an offset.
     """
     ListFiles: _grpc.UnaryUnaryMultiCallable[_file_pb2.ListFilesRequest, _file_pb2.ListFilesResponse]
     """Lists files in the work folder by patterns."""
@@ -50,10 +50,10 @@ class FileServiceAsyncStub(FileServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     PutFiles: _aio.StreamStreamMultiCallable[_file_pb2.PutFilesRequest, _file_pb2.PutFilesResponse]  # type: ignore[assignment]
-    """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last page
-    the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the site
-    and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again, what is
-    half there is needed from an offset.
+    """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last
+    page the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the
+    site and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again,
+    what is half there is needed from an offset.
     """
     ListFiles: _aio.UnaryUnaryMultiCallable[_file_pb2.ListFilesRequest, _file_pb2.ListFilesResponse]  # type: ignore[assignment]
     """Lists files in the work folder by patterns."""
@@ -69,10 +69,10 @@ class FileServiceServicer(metaclass=_abc_1.ABCMeta):
         request_iterator: _MaybeAsyncIterator[_file_pb2.PutFilesRequest],
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_file_pb2.PutFilesResponse], _abc.AsyncIterator[_file_pb2.PutFilesResponse]]:
-        """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last page
-        the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the site
-        and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again, what is
-        half there is needed from an offset.
+        """Brings the inputs of an attempt to the site. The client sends begin, then the manifest in pages; after the last
+        page the gate answers what it needs, and only then the client sends data. The gate acknowledges what is safe on the
+        site and ends with result. A broken call is repeated from begin: what is whole at the site is not needed again,
+        what is half there is needed from an offset.
         """
 
     @_abc_1.abstractmethod

@@ -151,6 +151,8 @@ class GetGateInfoResponse(_message.Message):
     SITE_FIELD_NUMBER: _builtins.int
     SCOPE_UID_FIELD_NUMBER: _builtins.int
     INCARNATION_FIELD_NUMBER: _builtins.int
+    OPTION_PREFIX_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """REQUIRED. The kind of gate, for example "fake" or "azure"."""
     vendor_version: _builtins.str
@@ -161,6 +163,10 @@ class GetGateInfoResponse(_message.Message):
     """
     incarnation: _builtins.str
     """REQUIRED. As in ProbeResponse."""
+    option_prefix: _builtins.str
+    """OPTIONAL. The prefix of this site's options: `#SWM site-option slurm.qos high` is the option "qos" of a gate whose
+    prefix is "slurm". Empty: it takes none.
+    """
     @_builtins.property
     def api_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """REQUIRED. Versions of this API that the gate serves; at least one of the request's, or the core does not use it."""
@@ -177,6 +183,10 @@ class GetGateInfoResponse(_message.Message):
     def site(self) -> Global___SiteDescription:
         """REQUIRED."""
 
+    @_builtins.property
+    def storage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Names of storage that a job may ask for. Needs CAPABILITY_STORAGE."""
+
     def __init__(
         self,
         *,
@@ -188,10 +198,12 @@ class GetGateInfoResponse(_message.Message):
         site: Global___SiteDescription | None = ...,
         scope_uid: _builtins.str = ...,
         incarnation: _builtins.str = ...,
+        option_prefix: _builtins.str = ...,
+        storage: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "site", b"site"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "capabilities", b"capabilities", "incarnation", b"incarnation", "limits", b"limits", "name", b"name", "scope_uid", b"scope_uid", "site", b"site", "vendor_version", b"vendor_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "capabilities", b"capabilities", "incarnation", b"incarnation", "limits", b"limits", "name", b"name", "option_prefix", b"option_prefix", "scope_uid", b"scope_uid", "site", b"site", "storage", b"storage", "vendor_version", b"vendor_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -224,7 +236,7 @@ class ProbeResponse(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     ready: _builtins.bool
-    """Whether the gate can serve calls. False: it is still starting."""
+    """OPTIONAL. Whether the gate can serve calls. False: it is still starting."""
     incarnation: _builtins.str
     """REQUIRED. A random id of this run of the gate. When it changes, the core repeats every intent that has not ended."""
     message: _builtins.str

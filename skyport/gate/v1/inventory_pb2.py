@@ -23,9 +23,10 @@ _sym_db = _symbol_database.Default()
 
 
 from skyport.common.v1 import money_pb2 as skyport_dot_common_dot_v1_dot_money__pb2
+from skyport.gate.v1 import types_pb2 as skyport_dot_gate_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/gate/v1/inventory.proto\x12\x0fskyport.gate.v1\x1a\x1dskyport/common/v1/money.proto\"\x9b\x02\n\x06\x46lavor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04gpus\x18\x05 \x01(\r\x12\x11\n\tgpu_model\x18\x06 \x01(\t\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\x12\x37\n\x0fon_demand_price\x18\t \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x32\n\nspot_price\x18\n \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x15\n\rpartition_ids\x18\x0b \x03(\t\"M\n\x12ListFlavorsRequest\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"X\n\x13ListFlavorsResponse\x12(\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x17.skyport.gate.v1.Flavor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"|\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.skyport.gate.v1.ImageKind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x10\n\x08location\x18\x05 \x01(\t\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x12ListImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.skyport.gate.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xdf\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.skyport.gate.v1.NodeState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x05 \x01(\t\x12\x0c\n\x04\x63pus\x18\x06 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0f\n\x07gpu_ids\x18\x08 \x03(\t\x12\x12\n\ndisk_bytes\x18\t \x01(\x04\x12)\n\x05ports\x18\n \x01(\x0b\x32\x1a.skyport.gate.v1.PortRange\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\x31\n\x06labels\x18\x0c \x03(\x0b\x32!.skyport.gate.v1.Node.LabelsEntry\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"O\n\x10ListNodesRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"R\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.skyport.gate.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t*V\n\tImageKind\x12\x1a\n\x16IMAGE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fIMAGE_KIND_NODE\x10\x01\x12\x18\n\x14IMAGE_KIND_CONTAINER\x10\x02*\x80\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x16\n\x12NODE_STATE_DRAINED\x10\x03\x12\x17\n\x13NODE_STATE_STARTING\x10\x04\x32\x97\x02\n\x10InventoryService\x12X\n\x0bListFlavors\x12#.skyport.gate.v1.ListFlavorsRequest\x1a$.skyport.gate.v1.ListFlavorsResponse\x12U\n\nListImages\x12\".skyport.gate.v1.ListImagesRequest\x1a#.skyport.gate.v1.ListImagesResponse\x12R\n\tListNodes\x12!.skyport.gate.v1.ListNodesRequest\x1a\".skyport.gate.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/gate/v1/inventory.proto\x12\x0fskyport.gate.v1\x1a\x1dskyport/common/v1/money.proto\x1a\x1bskyport/gate/v1/types.proto\"\x9b\x02\n\x06\x46lavor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x0c\n\x04\x63pus\x18\x03 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x04 \x01(\x04\x12\x0c\n\x04gpus\x18\x05 \x01(\r\x12\x11\n\tgpu_model\x18\x06 \x01(\t\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x14\n\x0c\x61rchitecture\x18\x08 \x01(\t\x12\x37\n\x0fon_demand_price\x18\t \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x32\n\nspot_price\x18\n \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x15\n\rpartition_ids\x18\x0b \x03(\t\"M\n\x12ListFlavorsRequest\x12\x10\n\x08location\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x13ListFlavorsResponse\x12(\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x17.skyport.gate.v1.Flavor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x1d\n\x15unreachable_locations\x18\x03 \x03(\t\"|\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12(\n\x04kind\x18\x02 \x01(\x0e\x32\x1a.skyport.gate.v1.ImageKind\x12\x13\n\x0b\x64\x65scription\x18\x03 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x04 \x01(\t\x12\x10\n\x08location\x18\x05 \x01(\t\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"U\n\x12ListImagesResponse\x12&\n\x06images\x18\x01 \x03(\x0b\x32\x16.skyport.gate.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x8a\x03\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12)\n\x05state\x18\x03 \x01(\x0e\x32\x1a.skyport.gate.v1.NodeState\x12\x0f\n\x07message\x18\x04 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x05 \x01(\t\x12\x0c\n\x04\x63pus\x18\x06 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x07 \x01(\x04\x12\x0f\n\x07gpu_ids\x18\x08 \x03(\t\x12\x12\n\ndisk_bytes\x18\t \x01(\x04\x12)\n\x05ports\x18\n \x01(\x0b\x32\x1a.skyport.gate.v1.PortRange\x12\x11\n\taddresses\x18\x0b \x03(\t\x12\x31\n\x06labels\x18\x0c \x03(\x0b\x32!.skyport.gate.v1.Node.LabelsEntry\x12)\n\x07\x66\x61ilure\x18\r \x01(\x0b\x32\x18.skyport.gate.v1.Failure\x1a-\n\x0bLabelsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"(\n\tPortRange\x12\r\n\x05\x66irst\x18\x01 \x01(\r\x12\x0c\n\x04last\x18\x02 \x01(\r\"O\n\x10ListNodesRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x89\x01\n\x11ListNodesResponse\x12$\n\x05nodes\x18\x01 \x03(\x0b\x32\x15.skyport.gate.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\x0bunreachable\x18\x03 \x03(\x0b\x32 .skyport.gate.v1.UnreachableNode*V\n\tImageKind\x12\x1a\n\x16IMAGE_KIND_UNSPECIFIED\x10\x00\x12\x13\n\x0fIMAGE_KIND_NODE\x10\x01\x12\x18\n\x14IMAGE_KIND_CONTAINER\x10\x02*\x95\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x16\n\x12NODE_STATE_DRAINED\x10\x03\x12\x17\n\x13NODE_STATE_STARTING\x10\x04\x12\x13\n\x0fNODE_STATE_LOST\x10\x05\x32\x97\x02\n\x10InventoryService\x12X\n\x0bListFlavors\x12#.skyport.gate.v1.ListFlavorsRequest\x1a$.skyport.gate.v1.ListFlavorsResponse\x12U\n\nListImages\x12\".skyport.gate.v1.ListImagesRequest\x1a#.skyport.gate.v1.ListImagesResponse\x12R\n\tListNodes\x12!.skyport.gate.v1.ListNodesRequest\x1a\".skyport.gate.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -34,32 +35,32 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_NODE_LABELSENTRY']._loaded_options = None
   _globals['_NODE_LABELSENTRY']._serialized_options = b'8\001'
-  _globals['_IMAGEKIND']._serialized_start=1372
-  _globals['_IMAGEKIND']._serialized_end=1458
-  _globals['_NODESTATE']._serialized_start=1461
-  _globals['_NODESTATE']._serialized_end=1589
-  _globals['_FLAVOR']._serialized_start=84
-  _globals['_FLAVOR']._serialized_end=367
-  _globals['_LISTFLAVORSREQUEST']._serialized_start=369
-  _globals['_LISTFLAVORSREQUEST']._serialized_end=446
-  _globals['_LISTFLAVORSRESPONSE']._serialized_start=448
-  _globals['_LISTFLAVORSRESPONSE']._serialized_end=536
-  _globals['_IMAGE']._serialized_start=538
-  _globals['_IMAGE']._serialized_end=662
-  _globals['_LISTIMAGESREQUEST']._serialized_start=664
-  _globals['_LISTIMAGESREQUEST']._serialized_end=722
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=724
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=809
-  _globals['_NODE']._serialized_start=812
-  _globals['_NODE']._serialized_end=1163
-  _globals['_NODE_LABELSENTRY']._serialized_start=1118
-  _globals['_NODE_LABELSENTRY']._serialized_end=1163
-  _globals['_PORTRANGE']._serialized_start=1165
-  _globals['_PORTRANGE']._serialized_end=1205
-  _globals['_LISTNODESREQUEST']._serialized_start=1207
-  _globals['_LISTNODESREQUEST']._serialized_end=1286
-  _globals['_LISTNODESRESPONSE']._serialized_start=1288
-  _globals['_LISTNODESRESPONSE']._serialized_end=1370
-  _globals['_INVENTORYSERVICE']._serialized_start=1592
-  _globals['_INVENTORYSERVICE']._serialized_end=1871
+  _globals['_IMAGEKIND']._serialized_start=1531
+  _globals['_IMAGEKIND']._serialized_end=1617
+  _globals['_NODESTATE']._serialized_start=1620
+  _globals['_NODESTATE']._serialized_end=1769
+  _globals['_FLAVOR']._serialized_start=113
+  _globals['_FLAVOR']._serialized_end=396
+  _globals['_LISTFLAVORSREQUEST']._serialized_start=398
+  _globals['_LISTFLAVORSREQUEST']._serialized_end=475
+  _globals['_LISTFLAVORSRESPONSE']._serialized_start=477
+  _globals['_LISTFLAVORSRESPONSE']._serialized_end=596
+  _globals['_IMAGE']._serialized_start=598
+  _globals['_IMAGE']._serialized_end=722
+  _globals['_LISTIMAGESREQUEST']._serialized_start=724
+  _globals['_LISTIMAGESREQUEST']._serialized_end=782
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=784
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=869
+  _globals['_NODE']._serialized_start=872
+  _globals['_NODE']._serialized_end=1266
+  _globals['_NODE_LABELSENTRY']._serialized_start=1221
+  _globals['_NODE_LABELSENTRY']._serialized_end=1266
+  _globals['_PORTRANGE']._serialized_start=1268
+  _globals['_PORTRANGE']._serialized_end=1308
+  _globals['_LISTNODESREQUEST']._serialized_start=1310
+  _globals['_LISTNODESREQUEST']._serialized_end=1389
+  _globals['_LISTNODESRESPONSE']._serialized_start=1392
+  _globals['_LISTNODESRESPONSE']._serialized_end=1529
+  _globals['_INVENTORYSERVICE']._serialized_start=1772
+  _globals['_INVENTORYSERVICE']._serialized_end=2051
 # @@protoc_insertion_point(module_scope)

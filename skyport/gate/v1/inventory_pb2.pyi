@@ -9,6 +9,7 @@ from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
 from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 from skyport.common.v1 import money_pb2 as _money_pb2
+from skyport.gate.v1 import types_pb2 as _types_pb2
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -60,6 +61,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Runs what it has and takes nothing new."""
     NODE_STATE_STARTING: _NodeState.ValueType  # 4
     """On its way up."""
+    NODE_STATE_LOST: _NodeState.ValueType  # 5
+    """Gone for good: evicted, deleted, replaced. Nothing runs there; Node.failure says why. Attempts on it have ended so."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node takes jobs."""
@@ -74,6 +77,8 @@ NODE_STATE_DRAINED: NodeState.ValueType  # 3
 """Runs what it has and takes nothing new."""
 NODE_STATE_STARTING: NodeState.ValueType  # 4
 """On its way up."""
+NODE_STATE_LOST: NodeState.ValueType  # 5
+"""Gone for good: evicted, deleted, replaced. Nothing runs there; Node.failure says why. Attempts on it have ended so."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
@@ -119,7 +124,9 @@ class Flavor(_message.Message):
 
     @_builtins.property
     def partition_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The static or queue partitions that have nodes of this flavor. Empty: it is for partitions yet to be created."""
+        """OPTIONAL. The static or queue partitions that have nodes of this flavor. Empty: it is for partitions yet to be
+        created.
+        """
 
     def __init__(
         self,
@@ -182,21 +189,27 @@ class ListFlavorsResponse(_message.Message):
 
     FLAVORS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_LOCATIONS_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def flavors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flavor]:
-        """In order of location and name."""
+        """OPTIONAL. In order of location and name."""
+
+    @_builtins.property
+    def unreachable_locations(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Locations that could not be asked: their flavors may be missing."""
 
     def __init__(
         self,
         *,
         flavors: _abc.Iterable[Global___Flavor] | None = ...,
         next_page_token: _builtins.str = ...,
+        unreachable_locations: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavors", b"flavors", "next_page_token", b"next_page_token"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavors", b"flavors", "next_page_token", b"next_page_token", "unreachable_locations", b"unreachable_locations"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -275,10 +288,10 @@ class ListImagesResponse(_message.Message):
     IMAGES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
-        """In order of name."""
+        """OPTIONAL. In order of name."""
 
     def __init__(
         self,
@@ -332,8 +345,9 @@ class Node(_message.Message):
     PORTS_FIELD_NUMBER: _builtins.int
     ADDRESSES_FIELD_NUMBER: _builtins.int
     LABELS_FIELD_NUMBER: _builtins.int
+    FAILURE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """REQUIRED. Unique within its partition."""
+    """REQUIRED. `[A-Za-z0-9._-]{1,253}`, unique within its partition."""
     partition_id: _builtins.str
     """REQUIRED."""
     state: Global___NodeState.ValueType
@@ -350,7 +364,7 @@ class Node(_message.Message):
     """Bytes free for work folders. OPTIONAL; zero means not known."""
     @_builtins.property
     def gpu_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of GPUs that the core may allocate."""
+        """OPTIONAL. Ids of GPUs that the core may allocate."""
 
     @_builtins.property
     def ports(self) -> Global___PortRange:
@@ -363,6 +377,10 @@ class Node(_message.Message):
     @_builtins.property
     def labels(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """OPTIONAL."""
+
+    @_builtins.property
+    def failure(self) -> _types_pb2.Failure:
+        """REQUIRED when LOST: NODE_FAIL or PREEMPTED."""
 
     def __init__(
         self,
@@ -379,10 +397,11 @@ class Node(_message.Message):
         ports: Global___PortRange | None = ...,
         addresses: _abc.Iterable[_builtins.str] | None = ...,
         labels: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        failure: _types_pb2.Failure | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["ports", b"ports"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["failure", b"failure", "ports", b"ports"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "flavor", b"flavor", "gpu_ids", b"gpu_ids", "labels", b"labels", "memory_bytes", b"memory_bytes", "message", b"message", "name", b"name", "partition_id", b"partition_id", "ports", b"ports", "state", b"state"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["addresses", b"addresses", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "failure", b"failure", "flavor", b"flavor", "gpu_ids", b"gpu_ids", "labels", b"labels", "memory_bytes", b"memory_bytes", "message", b"message", "name", b"name", "partition_id", b"partition_id", "ports", b"ports", "state", b"state"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -452,21 +471,27 @@ class ListNodesResponse(_message.Message):
 
     NODES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
+    UNREACHABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
-        """In order of partition and name. A node that is known but not reached is listed as DOWN."""
+        """OPTIONAL. In order of partition and name. A node that is known but not reached is listed as DOWN."""
+
+    @_builtins.property
+    def unreachable(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.UnreachableNode]:
+        """OPTIONAL. Locations or nodes that could not be asked: what is theirs may be missing and is not gone."""
 
     def __init__(
         self,
         *,
         nodes: _abc.Iterable[Global___Node] | None = ...,
         next_page_token: _builtins.str = ...,
+        unreachable: _abc.Iterable[_types_pb2.UnreachableNode] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["next_page_token", b"next_page_token", "nodes", b"nodes", "unreachable", b"unreachable"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

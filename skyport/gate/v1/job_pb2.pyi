@@ -55,7 +55,9 @@ class _JobStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_JobState.Val
     JOB_STATE_UNSPECIFIED: _JobState.ValueType  # 0
     """Never sent."""
     JOB_STATE_STAGED: _JobState.ValueType  # 1
-    """Its folder exists; it has not been asked to start."""
+    """Its folder exists; it has not been asked to start, or the site has forgotten that it was: StartJob is to be called
+    (again).
+    """
     JOB_STATE_QUEUED_AT_SITE: _JobState.ValueType  # 2
     """The site's own queue holds it."""
     JOB_STATE_STARTING: _JobState.ValueType  # 3
@@ -73,7 +75,9 @@ class JobState(_JobState, metaclass=_JobStateEnumTypeWrapper):
 JOB_STATE_UNSPECIFIED: JobState.ValueType  # 0
 """Never sent."""
 JOB_STATE_STAGED: JobState.ValueType  # 1
-"""Its folder exists; it has not been asked to start."""
+"""Its folder exists; it has not been asked to start, or the site has forgotten that it was: StartJob is to be called
+(again).
+"""
 JOB_STATE_QUEUED_AT_SITE: JobState.ValueType  # 2
 """The site's own queue holds it."""
 JOB_STATE_STARTING: JobState.ValueType  # 3
@@ -143,6 +147,32 @@ class Resources(_message.Message):
 Global___Resources: _TypeAlias = Resources  # noqa: Y015
 
 @_typing.final
+class PortRequest(_message.Message):
+    """A port that a job asks for."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NUMBER_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    number: _builtins.int
+    """OPTIONAL. 1 to 65535; zero asks for a free one, and name is REQUIRED."""
+    name: _builtins.str
+    """OPTIONAL. Names it in the job's environment."""
+    def __init__(
+        self,
+        *,
+        number: _builtins.int = ...,
+        name: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "number", b"number"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___PortRequest: _TypeAlias = PortRequest  # noqa: Y015
+
+@_typing.final
 class JobSpec(_message.Message):
     """What is to run."""
 
@@ -203,6 +233,7 @@ class JobSpec(_message.Message):
     SITE_OPTIONS_FIELD_NUMBER: _builtins.int
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     ACCOUNT_FIELD_NUMBER: _builtins.int
+    PORTS_FIELD_NUMBER: _builtins.int
     script: _builtins.bytes
     """REQUIRED. The script, as the user wrote it: at most 1 MiB of UTF-8 without NUL. Run by the program of its first
     line's `#!`, or by /bin/sh when it has none.
@@ -251,6 +282,12 @@ class JobSpec(_message.Message):
     def site_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """OPTIONAL. Options of the site, without its prefix, from `#SWM site-option`."""
 
+    @_builtins.property
+    def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___PortRequest]:
+        """OPTIONAL. In a QUEUE partition: ports that the runner takes on its node when it begins; what it got is told in
+        JobStatus.allocations. Empty elsewhere, where allocations say them.
+        """
+
     def __init__(
         self,
         *,
@@ -269,10 +306,11 @@ class JobSpec(_message.Message):
         site_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         manifest_sha256: _builtins.bytes = ...,
         account: _builtins.str = ...,
+        ports: _abc.Iterable[Global___PortRequest] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["grace", b"grace", "resources", b"resources", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "container_image", b"container_image", "env", b"env", "grace", b"grace", "launch", b"launch", "manifest_sha256", b"manifest_sha256", "name", b"name", "node_count", b"node_count", "resources", b"resources", "script", b"script", "site_options", b"site_options", "stdin_path", b"stdin_path", "storage", b"storage", "time_limit", b"time_limit", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "container_image", b"container_image", "env", b"env", "grace", b"grace", "launch", b"launch", "manifest_sha256", b"manifest_sha256", "name", b"name", "node_count", b"node_count", "ports", b"ports", "resources", b"resources", "script", b"script", "site_options", b"site_options", "stdin_path", b"stdin_path", "storage", b"storage", "time_limit", b"time_limit", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -354,7 +392,9 @@ class NodeEnd(_message.Message):
     """The signal that ended the script."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
-        """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN."""
+        """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN,
+        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE.
+        """
 
     def __init__(
         self,
@@ -393,11 +433,13 @@ class JobEnd(_message.Message):
     """The signal that ended the script."""
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
-        """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN."""
+        """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN,
+        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE.
+        """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the script began, by the clock of its first node. Absent when it never did."""
+        """OPTIONAL. When the script began, by the clock of its first node. Absent when it never did."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
@@ -448,6 +490,8 @@ class JobStatus(_message.Message):
     ORIGIN_FIELD_NUMBER: _builtins.int
     ROOTS_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
     state: Global___JobState.ValueType
     """REQUIRED."""
     text: _builtins.str
@@ -456,9 +500,11 @@ class JobStatus(_message.Message):
     """REQUIRED from StartJob on: as it was started."""
     handle: _builtins.str
     """OPTIONAL. The gate's or the site's own name for it (a Slurm id). A hint: every call works without."""
+    image_digest: _builtins.str
+    """OPTIONAL. Digest of the container image that it runs in, as "sha256:…". Told once it is pulled."""
     @_builtins.property
     def ref(self) -> _types_pb2.JobRef:
-        """REQUIRED."""
+        """REQUIRED. Its roots are empty: they are told below."""
 
     @_builtins.property
     def end(self) -> Global___JobEnd:
@@ -480,6 +526,10 @@ class JobStatus(_message.Message):
     def roots(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.SiteRoot]:
         """REQUIRED. The roots that hold it."""
 
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. For people: what was done otherwise than asked. At most 20."""
+
     def __init__(
         self,
         *,
@@ -493,10 +543,12 @@ class JobStatus(_message.Message):
         origin: _types_pb2.Origin | None = ...,
         roots: _abc.Iterable[_types_pb2.SiteRoot] | None = ...,
         handle: _builtins.str = ...,
+        image_digest: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "origin", b"origin", "ref", b"ref", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocations", b"allocations", "end", b"end", "handle", b"handle", "origin", b"origin", "ref", b"ref", "roots", b"roots", "spec_fingerprint", b"spec_fingerprint", "start_time", b"start_time", "state", b"state", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["allocations", b"allocations", "end", b"end", "handle", b"handle", "image_digest", b"image_digest", "origin", b"origin", "ref", b"ref", "roots", b"roots", "spec_fingerprint", b"spec_fingerprint", "start_time", b"start_time", "state", b"state", "text", b"text", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -539,7 +591,7 @@ class StartJobRequest(_message.Message):
     """REQUIRED. SHA-256 (hex) of what was asked. The same attempt with another one is ALREADY_EXISTS JOB_DIFFERS."""
     @_builtins.property
     def ref(self) -> _types_pb2.JobRef:
-        """REQUIRED."""
+        """REQUIRED, with roots for every node."""
 
     @_builtins.property
     def spec(self) -> Global___JobSpec:
@@ -696,14 +748,14 @@ class ListJobsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobStatus]:
-        """In order of job_id and attempt."""
+        """OPTIONAL. In order of job_id and attempt."""
 
     @_builtins.property
     def unreachable(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.UnreachableNode]:
-        """Nodes whose attempts may be missing. Nothing of theirs is gone because of that."""
+        """OPTIONAL. Nodes whose attempts may be missing. Nothing of theirs is gone because of that."""
 
     def __init__(
         self,
@@ -807,8 +859,6 @@ class JobEvent(_message.Message):
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     REACHABLE_NODE_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
-    reachable_node: _builtins.str
-    """A node answers again; its attempts have been told anew before this."""
     @_builtins.property
     def status(self) -> Global___JobStatus:
         """The attempt as it is now."""
@@ -822,6 +872,10 @@ class JobEvent(_message.Message):
         """A node stopped answering: what runs there is not known from now on."""
 
     @_builtins.property
+    def reachable_node(self) -> _types_pb2.NodeRef:
+        """A node answers again; its attempts have been told anew before this."""
+
+    @_builtins.property
     def heartbeat(self) -> _types_pb2.Heartbeat:
         """Nothing happened."""
 
@@ -831,7 +885,7 @@ class JobEvent(_message.Message):
         status: Global___JobStatus | None = ...,
         snapshot_end: _types_pb2.SnapshotEnd | None = ...,
         unreachable: _types_pb2.UnreachableNode | None = ...,
-        reachable_node: _builtins.str = ...,
+        reachable_node: _types_pb2.NodeRef | None = ...,
         heartbeat: _types_pb2.Heartbeat | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "heartbeat", b"heartbeat", "reachable_node", b"reachable_node", "snapshot_end", b"snapshot_end", "status", b"status", "unreachable", b"unreachable"]  # noqa: Y015
@@ -910,7 +964,7 @@ class ReadOutputRequest(_message.Message):
     CURSORS_FIELD_NUMBER: _builtins.int
     FOLLOW_FIELD_NUMBER: _builtins.int
     follow: _builtins.bool
-    """Whether to go on until the attempt has ended. False: what is there now, then the end of the call."""
+    """OPTIONAL. Whether to go on until the attempt has ended. False: what is there now, then the end of the call."""
     @_builtins.property
     def ref(self) -> _types_pb2.JobRef:
         """REQUIRED."""
@@ -1005,7 +1059,9 @@ class ReadOutputResponse(_message.Message):
 
     @_builtins.property
     def ends(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputEnd]:
-        """Streams that are complete: the attempt has ended and all of it was sent. Never sent before the end is known."""
+        """OPTIONAL. Streams that are complete: the attempt has ended and all of it was sent. Never sent before the end is
+        known.
+        """
 
     @_builtins.property
     def heartbeat(self) -> _types_pb2.Heartbeat:

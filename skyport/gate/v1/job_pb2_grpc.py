@@ -107,8 +107,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def WatchJobs(self, request, context):
-        """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that has
-        ended stays in the snapshot until it is removed.
+        """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that
+        has ended stays in the snapshot until it is removed.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

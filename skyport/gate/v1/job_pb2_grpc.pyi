@@ -46,8 +46,8 @@ class JobServiceStub:
     the grace time KILL, to every process on every node. Answers OK only when nothing runs on any node.
     """
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobsRequest, _job_pb2.WatchJobsResponse]
-    """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that has
-    ended stays in the snapshot until it is removed.
+    """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that
+    has ended stays in the snapshot until it is removed.
     """
     ReadOutput: _grpc.UnaryStreamMultiCallable[_job_pb2.ReadOutputRequest, _job_pb2.ReadOutputResponse]
     """Streams what the attempt has written, from given offsets. Works before the start: it waits when following."""
@@ -72,8 +72,8 @@ class JobServiceAsyncStub(JobServiceStub):
     the grace time KILL, to every process on every node. Answers OK only when nothing runs on any node.
     """
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobsRequest, _job_pb2.WatchJobsResponse]  # type: ignore[assignment]
-    """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that has
-    ended stays in the snapshot until it is removed.
+    """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that
+    has ended stays in the snapshot until it is removed.
     """
     ReadOutput: _aio.UnaryStreamMultiCallable[_job_pb2.ReadOutputRequest, _job_pb2.ReadOutputResponse]  # type: ignore[assignment]
     """Streams what the attempt has written, from given offsets. Works before the start: it waits when following."""
@@ -125,8 +125,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.WatchJobsRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_pb2.WatchJobsResponse], _abc.AsyncIterator[_job_pb2.WatchJobsResponse]]:
-        """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that has
-        ended stays in the snapshot until it is removed.
+        """Streams the attempts as they are, a boundary, then changes. Level-triggered, as WatchPartitions. An attempt that
+        has ended stays in the snapshot until it is removed.
         """
 
     @_abc_1.abstractmethod

@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -36,7 +37,7 @@ class _PartitionStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Partit
     PARTITION_STATE_READY: _PartitionState.ValueType  # 2
     """Takes jobs."""
     PARTITION_STATE_STOPPED: _PartitionState.ValueType  # 3
-    """Its expire_time passed and its nodes were deallocated."""
+    """Its expire_time passed and its nodes were deallocated. CreatePartition starts them again."""
     PARTITION_STATE_FAILED: _PartitionState.ValueType  # 4
     """Could not be made, or broke for good. Nothing of it costs money; the object stays, with its failure, until deleted."""
     PARTITION_STATE_DELETING: _PartitionState.ValueType  # 5
@@ -52,7 +53,7 @@ PARTITION_STATE_CREATING: PartitionState.ValueType  # 1
 PARTITION_STATE_READY: PartitionState.ValueType  # 2
 """Takes jobs."""
 PARTITION_STATE_STOPPED: PartitionState.ValueType  # 3
-"""Its expire_time passed and its nodes were deallocated."""
+"""Its expire_time passed and its nodes were deallocated. CreatePartition starts them again."""
 PARTITION_STATE_FAILED: PartitionState.ValueType  # 4
 """Could not be made, or broke for good. Nothing of it costs money; the object stays, with its failure, until deleted."""
 PARTITION_STATE_DELETING: PartitionState.ValueType  # 5
@@ -158,8 +159,11 @@ class Partition(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     HANDLE_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    LONGEST_TIME_LIMIT_FIELD_NUMBER: _builtins.int
     partition_id: _builtins.str
-    """REQUIRED."""
+    """REQUIRED. DYNAMIC: as created. STATIC, QUEUE: the site's own name, `[A-Za-z0-9._-]{1,64}`. Unique within the gate,
+    and stable.
+    """
     kind: _types_pb2.PartitionKind.ValueType
     """REQUIRED."""
     state: Global___PartitionState.ValueType
@@ -196,6 +200,10 @@ class Partition(_message.Message):
     def price(self) -> _money_pb2.HourlyPrice:
         """OPTIONAL. What an hour of one node costs here; absent means unknown."""
 
+    @_builtins.property
+    def longest_time_limit(self) -> _duration_pb2.Duration:
+        """OPTIONAL. The longest time_limit that a job may have here; absent means none."""
+
     def __init__(
         self,
         *,
@@ -212,10 +220,11 @@ class Partition(_message.Message):
         expire_time: _timestamp_pb2.Timestamp | None = ...,
         handle: _builtins.str = ...,
         price: _money_pb2.HourlyPrice | None = ...,
+        longest_time_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "failure", b"failure", "origin", b"origin", "price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "failure", b"failure", "longest_time_limit", b"longest_time_limit", "origin", b"origin", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "failure", b"failure", "handle", b"handle", "kind", b"kind", "nodes", b"nodes", "origin", b"origin", "owner", b"owner", "partition_id", b"partition_id", "price", b"price", "spec_fingerprint", b"spec_fingerprint", "state", b"state", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "expire_time", b"expire_time", "failure", b"failure", "handle", b"handle", "kind", b"kind", "longest_time_limit", b"longest_time_limit", "nodes", b"nodes", "origin", b"origin", "owner", b"owner", "partition_id", b"partition_id", "price", b"price", "spec_fingerprint", b"spec_fingerprint", "state", b"state", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -235,7 +244,7 @@ class CreatePartitionRequest(_message.Message):
     EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     SCOPE_UID_FIELD_NUMBER: _builtins.int
     partition_id: _builtins.str
-    """REQUIRED. Chosen by the core, never used before for another partition."""
+    """REQUIRED. `[a-z0-9-]{1,40}`, chosen by the core, never used before for another partition."""
     spec_fingerprint: _builtins.str
     """REQUIRED. SHA-256 (hex) of what was asked. The same id with another one is ALREADY_EXISTS PARTITION_DIFFERS."""
     owner: _builtins.str
@@ -252,7 +261,7 @@ class CreatePartitionRequest(_message.Message):
 
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
-        """REQUIRED with CAPABILITY_EXPIRY, else ignored."""
+        """REQUIRED with CAPABILITY_EXPIRY, else ignored. Not part of the fingerprint: on a repeat the later of the two holds."""
 
     def __init__(
         self,
@@ -391,14 +400,14 @@ class ListPartitionsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Partition]:
-        """In order of partition_id."""
+        """OPTIONAL. In order of partition_id."""
 
     @_builtins.property
     def unreachable(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.UnreachableNode]:
-        """Locations or nodes that could not be asked: what is theirs may be missing and is not gone."""
+        """OPTIONAL. Locations or nodes that could not be asked: what is theirs may be missing and is not gone."""
 
     def __init__(
         self,

@@ -97,7 +97,7 @@ class PartitionServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def RenewPartition(self, request, context):
-        """Moves the time at which the partition ends by itself.
+        """Moves the time at which the partition ends by itself. STOPPED is FAILED_PRECONDITION PARTITION_NOT_READY.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

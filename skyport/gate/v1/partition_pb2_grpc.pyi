@@ -45,7 +45,7 @@ class PartitionServiceStub:
     ListPartitions: _grpc.UnaryUnaryMultiCallable[_partition_pb2.ListPartitionsRequest, _partition_pb2.ListPartitionsResponse]
     """Lists the partitions that the site has."""
     RenewPartition: _grpc.UnaryUnaryMultiCallable[_partition_pb2.RenewPartitionRequest, _partition_pb2.RenewPartitionResponse]
-    """Moves the time at which the partition ends by itself."""
+    """Moves the time at which the partition ends by itself. STOPPED is FAILED_PRECONDITION PARTITION_NOT_READY."""
     DeletePartition: _grpc.UnaryUnaryMultiCallable[_partition_pb2.DeletePartitionRequest, _partition_pb2.DeletePartitionResponse]
     """Begins to delete the partition, after stopping a create that is under way. The same call again is OK until it is
     gone; gone is NOT_FOUND PARTITION_NOT_FOUND from GetPartition and from this call.
@@ -72,7 +72,7 @@ class PartitionServiceAsyncStub(PartitionServiceStub):
     ListPartitions: _aio.UnaryUnaryMultiCallable[_partition_pb2.ListPartitionsRequest, _partition_pb2.ListPartitionsResponse]  # type: ignore[assignment]
     """Lists the partitions that the site has."""
     RenewPartition: _aio.UnaryUnaryMultiCallable[_partition_pb2.RenewPartitionRequest, _partition_pb2.RenewPartitionResponse]  # type: ignore[assignment]
-    """Moves the time at which the partition ends by itself."""
+    """Moves the time at which the partition ends by itself. STOPPED is FAILED_PRECONDITION PARTITION_NOT_READY."""
     DeletePartition: _aio.UnaryUnaryMultiCallable[_partition_pb2.DeletePartitionRequest, _partition_pb2.DeletePartitionResponse]  # type: ignore[assignment]
     """Begins to delete the partition, after stopping a create that is under way. The same call again is OK until it is
     gone; gone is NOT_FOUND PARTITION_NOT_FOUND from GetPartition and from this call.
@@ -120,7 +120,7 @@ class PartitionServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _partition_pb2.RenewPartitionRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_partition_pb2.RenewPartitionResponse, _abc.Awaitable[_partition_pb2.RenewPartitionResponse]]:
-        """Moves the time at which the partition ends by itself."""
+        """Moves the time at which the partition ends by itself. STOPPED is FAILED_PRECONDITION PARTITION_NOT_READY."""
 
     @_abc_1.abstractmethod
     def DeletePartition(

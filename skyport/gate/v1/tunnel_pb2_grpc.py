@@ -29,7 +29,8 @@ class TunnelServiceStub:
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     def __init__(self, channel):
@@ -59,7 +60,8 @@ class TunnelServiceServicer:
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     def Connect(self, request_iterator, context):
@@ -71,7 +73,7 @@ class TunnelServiceServicer:
 
     def Listen(self, request, context):
         """Listens on a port of the node's loopback and tells each connection that comes, until the call ends. A second call
-        for the same node and port replaces the first.
+        for the same node and port replaces the first, which ends with ABORTED REPLACED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +116,8 @@ class TunnelService:
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     @staticmethod

@@ -30,7 +30,8 @@ class TunnelServiceStub:
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     @_typing.overload
@@ -41,7 +42,7 @@ class TunnelServiceStub:
     """One connection to a port on a node of the job. The client sends open and waits for opened."""
     Listen: _grpc.UnaryStreamMultiCallable[_tunnel_pb2.ListenRequest, _tunnel_pb2.ListenResponse]
     """Listens on a port of the node's loopback and tells each connection that comes, until the call ends. A second call
-    for the same node and port replaces the first.
+    for the same node and port replaces the first, which ends with ABORTED REPLACED.
     """
     Accept: _grpc.StreamStreamMultiCallable[_tunnel_pb2.AcceptRequest, _tunnel_pb2.AcceptResponse]
     """Carries one connection that Listen told. One that nobody accepts within 30 s is closed."""
@@ -51,7 +52,8 @@ class TunnelServiceAsyncStub(TunnelServiceStub):
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     def __init__(self, channel: _aio.Channel) -> None: ...
@@ -59,7 +61,7 @@ class TunnelServiceAsyncStub(TunnelServiceStub):
     """One connection to a port on a node of the job. The client sends open and waits for opened."""
     Listen: _aio.UnaryStreamMultiCallable[_tunnel_pb2.ListenRequest, _tunnel_pb2.ListenResponse]  # type: ignore[assignment]
     """Listens on a port of the node's loopback and tells each connection that comes, until the call ends. A second call
-    for the same node and port replaces the first.
+    for the same node and port replaces the first, which ends with ABORTED REPLACED.
     """
     Accept: _aio.StreamStreamMultiCallable[_tunnel_pb2.AcceptRequest, _tunnel_pb2.AcceptResponse]  # type: ignore[assignment]
     """Carries one connection that Listen told. One that nobody accepts within 30 s is closed."""
@@ -68,7 +70,8 @@ class TunnelServiceServicer(metaclass=_abc_1.ABCMeta):
     """TCP connections to and from a job. Connect needs CAPABILITY_TUNNELS, Listen and Accept need
     CAPABILITY_REVERSE_TUNNELS.
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     @_abc_1.abstractmethod
@@ -86,7 +89,7 @@ class TunnelServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_tunnel_pb2.ListenResponse], _abc.AsyncIterator[_tunnel_pb2.ListenResponse]]:
         """Listens on a port of the node's loopback and tells each connection that comes, until the call ends. A second call
-        for the same node and port replaces the first.
+        for the same node and port replaces the first, which ends with ABORTED REPLACED.
         """
 
     @_abc_1.abstractmethod

@@ -25,17 +25,17 @@ _sym_db = _symbol_database.Default()
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bskyport/gate/v1/types.proto\x12\x0fskyport.gate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\x9d\x01\n\x06JobRef\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\t\x12\r\n\x05nodes\x18\x06 \x03(\t\x12(\n\x05roots\x18\x07 \x03(\x0b\x32\x19.skyport.gate.v1.SiteRoot\"*\n\x08SiteRoot\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08root_uid\x18\x02 \x01(\t\"8\n\x06Origin\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x18\n\x10store_generation\x18\x02 \x01(\t\"~\n\nAllocation\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\t\x12-\n\x05ports\x18\x05 \x03(\x0b\x32\x1e.skyport.gate.v1.AllocatedPort\"+\n\rAllocatedPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"0\n\x0fUnreachableNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\"J\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"Y\n\x0bSnapshotEnd\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x35\n\x0bunreachable\x18\x02 \x03(\x0b\x32 .skyport.gate.v1.UnreachableNode*\xb0\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12 \n\x1c\x43\x41PABILITY_STATIC_PARTITIONS\x10\x01\x12!\n\x1d\x43\x41PABILITY_DYNAMIC_PARTITIONS\x10\x02\x12\x19\n\x15\x43\x41PABILITY_SITE_QUEUE\x10\x03\x12\x19\n\x15\x43\x41PABILITY_CONTAINERS\x10\x04\x12\x19\n\x15\x43\x41PABILITY_MULTI_NODE\x10\x05\x12\x13\n\x0f\x43\x41PABILITY_SPOT\x10\x06\x12\x15\n\x11\x43\x41PABILITY_PRICES\x10\x07\x12\x16\n\x12\x43\x41PABILITY_TUNNELS\x10\x08\x12\x1e\n\x1a\x43\x41PABILITY_REVERSE_TUNNELS\x10\t\x12\x15\n\x11\x43\x41PABILITY_EXPIRY\x10\n\x12\x1b\n\x17\x43\x41PABILITY_USER_MAPPING\x10\x0b\x12\x1e\n\x1a\x43\x41PABILITY_RESOURCE_LIMITS\x10\x0c\x12 \n\x1c\x43\x41PABILITY_SHARED_FILESYSTEM\x10\r\x12\x16\n\x12\x43\x41PABILITY_STORAGE\x10\x0e*\x80\x01\n\rPartitionKind\x12\x1e\n\x1aPARTITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15PARTITION_KIND_STATIC\x10\x01\x12\x1a\n\x16PARTITION_KIND_DYNAMIC\x10\x02\x12\x18\n\x14PARTITION_KIND_QUEUE\x10\x03\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1bskyport/gate/v1/types.proto\x12\x0fskyport.gate.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"=\n\x07\x46\x61ilure\x12\x0e\n\x06reason\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tretryable\x18\x03 \x01(\x08\"\x9d\x01\n\x06JobRef\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12\x0e\n\x06job_id\x18\x03 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x04 \x01(\r\x12\r\n\x05owner\x18\x05 \x01(\t\x12\r\n\x05nodes\x18\x06 \x03(\t\x12(\n\x05roots\x18\x07 \x03(\x0b\x32\x19.skyport.gate.v1.SiteRoot\"*\n\x08SiteRoot\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x10\n\x08root_uid\x18\x02 \x01(\t\"8\n\x06Origin\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x18\n\x10store_generation\x18\x02 \x01(\t\"~\n\nAllocation\x12\x0c\n\x04node\x18\x01 \x01(\t\x12\x0c\n\x04\x63pus\x18\x02 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x03 \x01(\x04\x12\x0f\n\x07gpu_ids\x18\x04 \x03(\t\x12-\n\x05ports\x18\x05 \x03(\x0b\x32\x1e.skyport.gate.v1.AllocatedPort\"+\n\rAllocatedPort\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04port\x18\x02 \x01(\r\"-\n\x07NodeRef\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x0c\n\x04node\x18\x02 \x01(\t\"F\n\x0fUnreachableNode\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x14\n\x0cpartition_id\x18\x03 \x01(\t\"J\n\tHeartbeat\x12(\n\x04time\x18\x01 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\"Y\n\x0bSnapshotEnd\x12\x13\n\x0bincarnation\x18\x01 \x01(\t\x12\x35\n\x0bunreachable\x18\x02 \x03(\x0b\x32 .skyport.gate.v1.UnreachableNode*\xb0\x03\n\nCapability\x12\x1a\n\x16\x43\x41PABILITY_UNSPECIFIED\x10\x00\x12 \n\x1c\x43\x41PABILITY_STATIC_PARTITIONS\x10\x01\x12!\n\x1d\x43\x41PABILITY_DYNAMIC_PARTITIONS\x10\x02\x12\x19\n\x15\x43\x41PABILITY_SITE_QUEUE\x10\x03\x12\x19\n\x15\x43\x41PABILITY_CONTAINERS\x10\x04\x12\x19\n\x15\x43\x41PABILITY_MULTI_NODE\x10\x05\x12\x13\n\x0f\x43\x41PABILITY_SPOT\x10\x06\x12\x15\n\x11\x43\x41PABILITY_PRICES\x10\x07\x12\x16\n\x12\x43\x41PABILITY_TUNNELS\x10\x08\x12\x1e\n\x1a\x43\x41PABILITY_REVERSE_TUNNELS\x10\t\x12\x15\n\x11\x43\x41PABILITY_EXPIRY\x10\n\x12\x1b\n\x17\x43\x41PABILITY_USER_MAPPING\x10\x0b\x12\x1e\n\x1a\x43\x41PABILITY_RESOURCE_LIMITS\x10\x0c\x12 \n\x1c\x43\x41PABILITY_SHARED_FILESYSTEM\x10\r\x12\x16\n\x12\x43\x41PABILITY_STORAGE\x10\x0e*\x80\x01\n\rPartitionKind\x12\x1e\n\x1aPARTITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15PARTITION_KIND_STATIC\x10\x01\x12\x1a\n\x16PARTITION_KIND_DYNAMIC\x10\x02\x12\x18\n\x14PARTITION_KIND_QUEUE\x10\x03\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyport.gate.v1.types_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_CAPABILITY']._serialized_start=797
-  _globals['_CAPABILITY']._serialized_end=1229
-  _globals['_PARTITIONKIND']._serialized_start=1232
-  _globals['_PARTITIONKIND']._serialized_end=1360
+  _globals['_CAPABILITY']._serialized_start=866
+  _globals['_CAPABILITY']._serialized_end=1298
+  _globals['_PARTITIONKIND']._serialized_start=1301
+  _globals['_PARTITIONKIND']._serialized_end=1429
   _globals['_FAILURE']._serialized_start=81
   _globals['_FAILURE']._serialized_end=142
   _globals['_JOBREF']._serialized_start=145
@@ -48,10 +48,12 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_ALLOCATION']._serialized_end=532
   _globals['_ALLOCATEDPORT']._serialized_start=534
   _globals['_ALLOCATEDPORT']._serialized_end=577
-  _globals['_UNREACHABLENODE']._serialized_start=579
-  _globals['_UNREACHABLENODE']._serialized_end=627
-  _globals['_HEARTBEAT']._serialized_start=629
-  _globals['_HEARTBEAT']._serialized_end=703
-  _globals['_SNAPSHOTEND']._serialized_start=705
-  _globals['_SNAPSHOTEND']._serialized_end=794
+  _globals['_NODEREF']._serialized_start=579
+  _globals['_NODEREF']._serialized_end=624
+  _globals['_UNREACHABLENODE']._serialized_start=626
+  _globals['_UNREACHABLENODE']._serialized_end=696
+  _globals['_HEARTBEAT']._serialized_start=698
+  _globals['_HEARTBEAT']._serialized_end=772
+  _globals['_SNAPSHOTEND']._serialized_start=774
+  _globals['_SNAPSHOTEND']._serialized_end=863
 # @@protoc_insertion_point(module_scope)

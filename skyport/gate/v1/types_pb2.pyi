@@ -51,7 +51,9 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     CAPABILITY_EXPIRY: _Capability.ValueType  # 10
     """Partitions end by themselves at their expire_time unless renewed; GateLimits says how and how far ahead."""
     CAPABILITY_USER_MAPPING: _Capability.ValueType  # 11
-    """Maps a job's owner to an account of the site. Without it, all owners share one account there."""
+    """Maps a job's owner to an account of the site. Without it, all owners share one account in its STATIC and QUEUE
+    partitions; a DYNAMIC one belongs to one owner anyway.
+    """
     CAPABILITY_RESOURCE_LIMITS: _Capability.ValueType  # 12
     """Enforces cpus and memory of a job as limits, not only as what the core packs by."""
     CAPABILITY_SHARED_FILESYSTEM: _Capability.ValueType  # 13
@@ -85,7 +87,9 @@ CAPABILITY_REVERSE_TUNNELS: Capability.ValueType  # 9
 CAPABILITY_EXPIRY: Capability.ValueType  # 10
 """Partitions end by themselves at their expire_time unless renewed; GateLimits says how and how far ahead."""
 CAPABILITY_USER_MAPPING: Capability.ValueType  # 11
-"""Maps a job's owner to an account of the site. Without it, all owners share one account there."""
+"""Maps a job's owner to an account of the site. Without it, all owners share one account in its STATIC and QUEUE
+partitions; a DYNAMIC one belongs to one owner anyway.
+"""
 CAPABILITY_RESOURCE_LIMITS: Capability.ValueType  # 12
 """Enforces cpus and memory of a job as limits, not only as what the core packs by."""
 CAPABILITY_SHARED_FILESYSTEM: Capability.ValueType  # 13
@@ -136,7 +140,7 @@ class Failure(_message.Message):
     message: _builtins.str
     """REQUIRED. For people: what happened, with which value, and what to do."""
     retryable: _builtins.bool
-    """Whether the same request may succeed later or elsewhere."""
+    """OPTIONAL. Whether the same request may succeed later or elsewhere."""
     def __init__(
         self,
         *,
@@ -154,7 +158,9 @@ Global___Failure: _TypeAlias = Failure  # noqa: Y015
 
 @_typing.final
 class JobRef(_message.Message):
-    """Which attempt of which job, and where. It is complete: a gate that has forgotten everything finds the attempt with it."""
+    """Which attempt of which job, and where. It is complete: a gate that has forgotten everything finds the attempt with
+    it.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -183,8 +189,9 @@ class JobRef(_message.Message):
 
     @_builtins.property
     def roots(self) -> _containers.RepeatedCompositeFieldContainer[Global___SiteRoot]:
-        """The roots that earlier answers about this owner and these nodes told. OPTIONAL: none means a first contact. Where
-        the site's root differs from the one given, the gate answers FAILED_PRECONDITION SITE_CHANGED and does nothing.
+        """OPTIONAL, except in StartJob. The roots that earlier answers about this owner and these nodes told; none means a
+        first contact. Where the site's root differs from the one given, the gate answers FAILED_PRECONDITION SITE_CHANGED
+        and does nothing. Empty in answers.
         """
 
     def __init__(
@@ -215,7 +222,7 @@ class SiteRoot(_message.Message):
     NODE_FIELD_NUMBER: _builtins.int
     ROOT_UID_FIELD_NUMBER: _builtins.int
     node: _builtins.str
-    """The node that it belongs to. Empty: one root for all nodes of the partition."""
+    """OPTIONAL. The node that it belongs to. Empty: one root for all nodes of the partition."""
     root_uid: _builtins.str
     """REQUIRED."""
     def __init__(
@@ -277,11 +284,11 @@ class Allocation(_message.Message):
     """Bytes. OPTIONAL; zero means no share was stated."""
     @_builtins.property
     def gpu_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of the GPUs that the job may see, as ListNodes told them. Empty means none."""
+        """OPTIONAL. Ids of the GPUs that the job may see, as ListNodes told them. Empty means none."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___AllocatedPort]:
-        """Ports of the node that belong to the job alone while it runs."""
+        """OPTIONAL. Ports of the node that belong to the job alone while it runs."""
 
     def __init__(
         self,
@@ -327,6 +334,32 @@ class AllocatedPort(_message.Message):
 Global___AllocatedPort: _TypeAlias = AllocatedPort  # noqa: Y015
 
 @_typing.final
+class NodeRef(_message.Message):
+    """A node of a partition."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    partition_id: _builtins.str
+    """REQUIRED."""
+    node: _builtins.str
+    """REQUIRED."""
+    def __init__(
+        self,
+        *,
+        partition_id: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "partition_id", b"partition_id"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeRef: _TypeAlias = NodeRef  # noqa: Y015
+
+@_typing.final
 class UnreachableNode(_message.Message):
     """A node that a list or a snapshot could not see. Its objects are not known; they are not gone."""
 
@@ -334,19 +367,23 @@ class UnreachableNode(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
+    PARTITION_ID_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """REQUIRED."""
+    """REQUIRED. A node, or, in ListPartitions, WatchPartitions and ListNodes, a location."""
     message: _builtins.str
     """REQUIRED. For people."""
+    partition_id: _builtins.str
+    """REQUIRED, except for a location of which nothing is known. The partition that it belongs to."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         message: _builtins.str = ...,
+        partition_id: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["message", b"message", "name", b"name", "partition_id", b"partition_id"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -392,7 +429,7 @@ class SnapshotEnd(_message.Message):
     """REQUIRED. The gate's incarnation, as in ProbeResponse."""
     @_builtins.property
     def unreachable(self) -> _containers.RepeatedCompositeFieldContainer[Global___UnreachableNode]:
-        """Nodes whose objects are missing from the snapshot."""
+        """OPTIONAL. Nodes, and in WatchPartitions locations, whose objects are missing from the snapshot."""
 
     def __init__(
         self,

@@ -84,7 +84,7 @@ class WhoAmIResponse(_message.Message):
     user: _builtins.str
     """REQUIRED."""
     admin: _builtins.bool
-    """Whether the caller is an administrator."""
+    """OPTIONAL. Whether the caller is an administrator."""
     installation: _builtins.str
     """REQUIRED. The installation of the core."""
     @_builtins.property
@@ -169,24 +169,24 @@ class UsageRow(_message.Message):
     key: _builtins.str
     """REQUIRED. The job's id, the user, the site or the month."""
     jobs: _builtins.int
-    """Jobs that were placed."""
+    """REQUIRED. Jobs that were placed."""
     attempts: _builtins.int
-    """Attempts that were placed."""
+    """REQUIRED. Attempts that were placed."""
     @_builtins.property
     def run_time(self) -> _duration_pb2.Duration:
-        """From start to end of scripts, summed."""
+        """REQUIRED. From start to end of scripts, summed."""
 
     @_builtins.property
     def cpu_time_allocated(self) -> _duration_pb2.Duration:
-        """The same, times the cores that were allocated."""
+        """REQUIRED. The same, times the cores that were allocated."""
 
     @_builtins.property
     def gpu_time_allocated(self) -> _duration_pb2.Duration:
-        """The same, times the GPUs that were allocated."""
+        """REQUIRED. The same, times the GPUs that were allocated."""
 
     @_builtins.property
     def costs(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
-        """Cost of partitions, by currency; prices that were unknown are not in it."""
+        """OPTIONAL. Cost of partitions, by currency; prices that were unknown are not in it."""
 
     def __init__(
         self,
@@ -216,10 +216,10 @@ class GetUsageResponse(_message.Message):
     ROWS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def rows(self) -> _containers.RepeatedCompositeFieldContainer[Global___UsageRow]:
-        """In order of key."""
+        """OPTIONAL. In order of key."""
 
     def __init__(
         self,
@@ -264,9 +264,9 @@ class Quota(_message.Message):
     name: _builtins.str
     """REQUIRED. "active_jobs", "spool_bytes", "streams"."""
     limit: _builtins.int
-    """The most that is allowed; zero means no limit."""
+    """OPTIONAL. The most that is allowed; zero means no limit."""
     used: _builtins.int
-    """What is used now."""
+    """REQUIRED. What is used now."""
     def __init__(
         self,
         *,
@@ -291,7 +291,7 @@ class GetQuotasResponse(_message.Message):
     QUOTAS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def quotas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quota]:
-        """In order of name."""
+        """OPTIONAL. In order of name."""
 
     def __init__(
         self,

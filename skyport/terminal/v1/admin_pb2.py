@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skyport.common.v1 import options_pb2 as skyport_dot_common_dot_v1_dot_options__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/terminal/v1/admin.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fskyport/common/v1/options.proto\"_\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x03 \x01(\x08\"\x8c\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x63\x65rtificates\x18\x04 \x03(\x0b\x32 .skyport.terminal.v1.Certificate\"\x1f\n\x06\x42undle\x12\x15\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\x04\x88\xe8\x18\x01\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x0e\x41\x64\x64UserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\"g\n\x0f\x41\x64\x64UserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\x12+\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1b.skyport.terminal.v1.Bundle\" \n\x10RenewUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x11RenewUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\x12+\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1b.skyport.terminal.v1.Bundle\"!\n\x11RevokeUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12RevokeUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\"\"\n\x12RestartGateRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"\x15\n\x13RestartGateResponse\"1\n\x10\x44rainSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x13\n\x11\x44rainSiteResponse\"\xc2\x01\n\x06Orphan\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.skyport.terminal.v1.OrphanKind\x12\n\n\x02id\x18\x03 \x01(\t\x12-\n\tseen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x06 \x01(\t\";\n\x12ListOrphansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"w\n\x13ListOrphansResponse\x12,\n\x07orphans\x18\x01 \x03(\x0b\x32\x1b.skyport.terminal.v1.Orphan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"^\n\x13\x44\x65leteOrphanRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.skyport.terminal.v1.OrphanKind\x12\n\n\x02id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteOrphanResponse*Y\n\nOrphanKind\x12\x1b\n\x17ORPHAN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15ORPHAN_KIND_PARTITION\x10\x01\x12\x13\n\x0fORPHAN_KIND_JOB\x10\x02\x32\x80\x06\n\x0c\x41\x64minService\x12Z\n\tListUsers\x12%.skyport.terminal.v1.ListUsersRequest\x1a&.skyport.terminal.v1.ListUsersResponse\x12T\n\x07\x41\x64\x64User\x12#.skyport.terminal.v1.AddUserRequest\x1a$.skyport.terminal.v1.AddUserResponse\x12Z\n\tRenewUser\x12%.skyport.terminal.v1.RenewUserRequest\x1a&.skyport.terminal.v1.RenewUserResponse\x12]\n\nRevokeUser\x12&.skyport.terminal.v1.RevokeUserRequest\x1a\'.skyport.terminal.v1.RevokeUserResponse\x12`\n\x0bRestartGate\x12\'.skyport.terminal.v1.RestartGateRequest\x1a(.skyport.terminal.v1.RestartGateResponse\x12Z\n\tDrainSite\x12%.skyport.terminal.v1.DrainSiteRequest\x1a&.skyport.terminal.v1.DrainSiteResponse\x12`\n\x0bListOrphans\x12\'.skyport.terminal.v1.ListOrphansRequest\x1a(.skyport.terminal.v1.ListOrphansResponse\x12\x63\n\x0c\x44\x65leteOrphan\x12(.skyport.terminal.v1.DeleteOrphanRequest\x1a).skyport.terminal.v1.DeleteOrphanResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/terminal/v1/admin.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1fskyport/common/v1/options.proto\"_\n\x0b\x43\x65rtificate\x12\x0e\n\x06serial\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07revoked\x18\x03 \x01(\x08\"\x8c\x01\n\x04User\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\x12/\n\x0b\x63reate_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x36\n\x0c\x63\x65rtificates\x18\x04 \x03(\x0b\x32 .skyport.terminal.v1.Certificate\"\x1f\n\x06\x42undle\x12\x15\n\x07\x63ontent\x18\x01 \x01(\x0c\x42\x04\x88\xe8\x18\x01\"9\n\x10ListUsersRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListUsersResponse\x12(\n\x05users\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.User\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"-\n\x0e\x41\x64\x64UserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\"g\n\x0f\x41\x64\x64UserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\x12+\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1b.skyport.terminal.v1.Bundle\" \n\x10RenewUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"i\n\x11RenewUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\x12+\n\x06\x62undle\x18\x02 \x01(\x0b\x32\x1b.skyport.terminal.v1.Bundle\"!\n\x11RevokeUserRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"=\n\x12RevokeUserResponse\x12\'\n\x04user\x18\x01 \x01(\x0b\x32\x19.skyport.terminal.v1.User\"\"\n\x12RestartGateRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\"\x15\n\x13RestartGateResponse\"1\n\x10\x44rainSiteRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x0f\n\x07\x64rained\x18\x02 \x01(\x08\"\x13\n\x11\x44rainSiteResponse\"K\n\x17\x41\x63\x63\x65ptSiteChangeRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12\x0c\n\x04node\x18\x03 \x01(\t\"\x1a\n\x18\x41\x63\x63\x65ptSiteChangeResponse\"\xc2\x01\n\x06Orphan\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.skyport.terminal.v1.OrphanKind\x12\n\n\x02id\x18\x03 \x01(\t\x12-\n\tseen_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x64\x65lete_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0f\n\x07message\x18\x06 \x01(\t\";\n\x12ListOrphansRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"w\n\x13ListOrphansResponse\x12,\n\x07orphans\x18\x01 \x03(\x0b\x32\x1b.skyport.terminal.v1.Orphan\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"^\n\x13\x44\x65leteOrphanRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12-\n\x04kind\x18\x02 \x01(\x0e\x32\x1f.skyport.terminal.v1.OrphanKind\x12\n\n\x02id\x18\x03 \x01(\t\"\x16\n\x14\x44\x65leteOrphanResponse*Y\n\nOrphanKind\x12\x1b\n\x17ORPHAN_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15ORPHAN_KIND_PARTITION\x10\x01\x12\x13\n\x0fORPHAN_KIND_JOB\x10\x02\x32\xf1\x06\n\x0c\x41\x64minService\x12Z\n\tListUsers\x12%.skyport.terminal.v1.ListUsersRequest\x1a&.skyport.terminal.v1.ListUsersResponse\x12T\n\x07\x41\x64\x64User\x12#.skyport.terminal.v1.AddUserRequest\x1a$.skyport.terminal.v1.AddUserResponse\x12Z\n\tRenewUser\x12%.skyport.terminal.v1.RenewUserRequest\x1a&.skyport.terminal.v1.RenewUserResponse\x12]\n\nRevokeUser\x12&.skyport.terminal.v1.RevokeUserRequest\x1a\'.skyport.terminal.v1.RevokeUserResponse\x12`\n\x0bRestartGate\x12\'.skyport.terminal.v1.RestartGateRequest\x1a(.skyport.terminal.v1.RestartGateResponse\x12Z\n\tDrainSite\x12%.skyport.terminal.v1.DrainSiteRequest\x1a&.skyport.terminal.v1.DrainSiteResponse\x12o\n\x10\x41\x63\x63\x65ptSiteChange\x12,.skyport.terminal.v1.AcceptSiteChangeRequest\x1a-.skyport.terminal.v1.AcceptSiteChangeResponse\x12`\n\x0bListOrphans\x12\'.skyport.terminal.v1.ListOrphansRequest\x1a(.skyport.terminal.v1.ListOrphansResponse\x12\x63\n\x0c\x44\x65leteOrphan\x12(.skyport.terminal.v1.DeleteOrphanRequest\x1a).skyport.terminal.v1.DeleteOrphanResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -35,8 +35,8 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_BUNDLE'].fields_by_name['content']._loaded_options = None
   _globals['_BUNDLE'].fields_by_name['content']._serialized_options = b'\210\350\030\001'
-  _globals['_ORPHANKIND']._serialized_start=1563
-  _globals['_ORPHANKIND']._serialized_end=1652
+  _globals['_ORPHANKIND']._serialized_start=1668
+  _globals['_ORPHANKIND']._serialized_end=1757
   _globals['_CERTIFICATE']._serialized_start=122
   _globals['_CERTIFICATE']._serialized_end=217
   _globals['_USER']._serialized_start=220
@@ -67,16 +67,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DRAINSITEREQUEST']._serialized_end=1041
   _globals['_DRAINSITERESPONSE']._serialized_start=1043
   _globals['_DRAINSITERESPONSE']._serialized_end=1062
-  _globals['_ORPHAN']._serialized_start=1065
-  _globals['_ORPHAN']._serialized_end=1259
-  _globals['_LISTORPHANSREQUEST']._serialized_start=1261
-  _globals['_LISTORPHANSREQUEST']._serialized_end=1320
-  _globals['_LISTORPHANSRESPONSE']._serialized_start=1322
-  _globals['_LISTORPHANSRESPONSE']._serialized_end=1441
-  _globals['_DELETEORPHANREQUEST']._serialized_start=1443
-  _globals['_DELETEORPHANREQUEST']._serialized_end=1537
-  _globals['_DELETEORPHANRESPONSE']._serialized_start=1539
-  _globals['_DELETEORPHANRESPONSE']._serialized_end=1561
-  _globals['_ADMINSERVICE']._serialized_start=1655
-  _globals['_ADMINSERVICE']._serialized_end=2423
+  _globals['_ACCEPTSITECHANGEREQUEST']._serialized_start=1064
+  _globals['_ACCEPTSITECHANGEREQUEST']._serialized_end=1139
+  _globals['_ACCEPTSITECHANGERESPONSE']._serialized_start=1141
+  _globals['_ACCEPTSITECHANGERESPONSE']._serialized_end=1167
+  _globals['_ORPHAN']._serialized_start=1170
+  _globals['_ORPHAN']._serialized_end=1364
+  _globals['_LISTORPHANSREQUEST']._serialized_start=1366
+  _globals['_LISTORPHANSREQUEST']._serialized_end=1425
+  _globals['_LISTORPHANSRESPONSE']._serialized_start=1427
+  _globals['_LISTORPHANSRESPONSE']._serialized_end=1546
+  _globals['_DELETEORPHANREQUEST']._serialized_start=1548
+  _globals['_DELETEORPHANREQUEST']._serialized_end=1642
+  _globals['_DELETEORPHANRESPONSE']._serialized_start=1644
+  _globals['_DELETEORPHANRESPONSE']._serialized_end=1666
+  _globals['_ADMINSERVICE']._serialized_start=1760
+  _globals['_ADMINSERVICE']._serialized_end=2641
 # @@protoc_insertion_point(module_scope)

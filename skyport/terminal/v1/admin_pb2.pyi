@@ -56,7 +56,7 @@ class Certificate(_message.Message):
     serial: _builtins.str
     """REQUIRED. Hex."""
     revoked: _builtins.bool
-    """Whether it was revoked."""
+    """OPTIONAL. Whether it was revoked."""
     @_builtins.property
     def expire_time(self) -> _timestamp_pb2.Timestamp:
         """REQUIRED."""
@@ -89,14 +89,14 @@ class User(_message.Message):
     name: _builtins.str
     """REQUIRED."""
     admin: _builtins.bool
-    """Whether the user is an administrator."""
+    """OPTIONAL. Whether the user is an administrator."""
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
         """REQUIRED."""
 
     @_builtins.property
     def certificates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Certificate]:
-        """Newest first."""
+        """OPTIONAL. Newest first."""
 
     def __init__(
         self,
@@ -171,10 +171,10 @@ class ListUsersResponse(_message.Message):
     USERS_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def users(self) -> _containers.RepeatedCompositeFieldContainer[Global___User]:
-        """In order of name."""
+        """OPTIONAL. In order of name."""
 
     def __init__(
         self,
@@ -201,7 +201,7 @@ class AddUserRequest(_message.Message):
     name: _builtins.str
     """REQUIRED. `[a-z0-9._-]{1,32}`."""
     admin: _builtins.bool
-    """Whether to make an administrator."""
+    """OPTIONAL. Whether to make an administrator."""
     def __init__(
         self,
         *,
@@ -394,7 +394,7 @@ class DrainSiteRequest(_message.Message):
     site: _builtins.str
     """REQUIRED."""
     drained: _builtins.bool
-    """Whether the site is to be drained; false takes jobs again."""
+    """OPTIONAL. Whether the site is to be drained; false takes jobs again."""
     def __init__(
         self,
         *,
@@ -427,6 +427,53 @@ class DrainSiteResponse(_message.Message):
 Global___DrainSiteResponse: _TypeAlias = DrainSiteResponse  # noqa: Y015
 
 @_typing.final
+class AcceptSiteChangeRequest(_message.Message):
+    """Asks to take a site as it is now."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    PARTITION_ID_FIELD_NUMBER: _builtins.int
+    NODE_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """REQUIRED."""
+    partition_id: _builtins.str
+    """OPTIONAL. Only this partition; empty means all."""
+    node: _builtins.str
+    """OPTIONAL. Only this node of the partition; empty means all."""
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        partition_id: _builtins.str = ...,
+        node: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["node", b"node", "partition_id", b"partition_id", "site", b"site"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptSiteChangeRequest: _TypeAlias = AcceptSiteChangeRequest  # noqa: Y015
+
+@_typing.final
+class AcceptSiteChangeResponse(_message.Message):
+    """The roots are taken."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    def __init__(
+        self,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___AcceptSiteChangeResponse: _TypeAlias = AcceptSiteChangeResponse  # noqa: Y015
+
+@_typing.final
 class Orphan(_message.Message):
     """Something at a site that the core does not know."""
 
@@ -445,14 +492,14 @@ class Orphan(_message.Message):
     id: _builtins.str
     """REQUIRED. The partition's id, or job id and attempt as "JOB/ATTEMPT"."""
     message: _builtins.str
-    """For people."""
+    """OPTIONAL. For people."""
     @_builtins.property
     def seen_time(self) -> _timestamp_pb2.Timestamp:
         """REQUIRED. When the core first saw it."""
 
     @_builtins.property
     def delete_time(self) -> _timestamp_pb2.Timestamp:
-        """When the core will delete it; absent: never by itself, message says why."""
+        """OPTIONAL. When the core will delete it; absent: never by itself, message says why."""
 
     def __init__(
         self,
@@ -508,14 +555,14 @@ class ListOrphansResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SITES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def orphans(self) -> _containers.RepeatedCompositeFieldContainer[Global___Orphan]:
-        """In order of site, kind and id."""
+        """OPTIONAL. In order of site, kind and id."""
 
     @_builtins.property
     def unreachable_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites that could not be asked."""
+        """OPTIONAL. Sites that could not be asked."""
 
     def __init__(
         self,

@@ -65,6 +65,11 @@ class AdminServiceStub:
                 request_serializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteRequest.SerializeToString,
                 response_deserializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteResponse.FromString,
                 _registered_method=True)
+        self.AcceptSiteChange = channel.unary_unary(
+                '/skyport.terminal.v1.AdminService/AcceptSiteChange',
+                request_serializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeRequest.SerializeToString,
+                response_deserializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeResponse.FromString,
+                _registered_method=True)
         self.ListOrphans = channel.unary_unary(
                 '/skyport.terminal.v1.AdminService/ListOrphans',
                 request_serializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.ListOrphansRequest.SerializeToString,
@@ -123,6 +128,13 @@ class AdminServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def AcceptSiteChange(self, request, context):
+        """Takes the roots that a site has now as the right ones. Attempts that were on the old ones count as lost.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def ListOrphans(self, request, context):
         """Lists what sites have of this installation and the core does not know.
         """
@@ -169,6 +181,11 @@ def add_AdminServiceServicer_to_server(servicer, server):
                     servicer.DrainSite,
                     request_deserializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteRequest.FromString,
                     response_serializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteResponse.SerializeToString,
+            ),
+            'AcceptSiteChange': grpc.unary_unary_rpc_method_handler(
+                    servicer.AcceptSiteChange,
+                    request_deserializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeRequest.FromString,
+                    response_serializer=skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeResponse.SerializeToString,
             ),
             'ListOrphans': grpc.unary_unary_rpc_method_handler(
                     servicer.ListOrphans,
@@ -344,6 +361,33 @@ class AdminService:
             '/skyport.terminal.v1.AdminService/DrainSite',
             skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteRequest.SerializeToString,
             skyport_dot_terminal_dot_v1_dot_admin__pb2.DrainSiteResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def AcceptSiteChange(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/skyport.terminal.v1.AdminService/AcceptSiteChange',
+            skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeRequest.SerializeToString,
+            skyport_dot_terminal_dot_v1_dot_admin__pb2.AcceptSiteChangeResponse.FromString,
             options,
             channel_credentials,
             insecure,

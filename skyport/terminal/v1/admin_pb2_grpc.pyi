@@ -45,6 +45,8 @@ class AdminServiceStub:
     """Stops a supervised gate and starts it anew. Jobs run on."""
     DrainSite: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DrainSiteRequest, _admin_pb2.DrainSiteResponse]
     """Stops placing jobs at a site, or takes that back."""
+    AcceptSiteChange: _grpc.UnaryUnaryMultiCallable[_admin_pb2.AcceptSiteChangeRequest, _admin_pb2.AcceptSiteChangeResponse]
+    """Takes the roots that a site has now as the right ones. Attempts that were on the old ones count as lost."""
     ListOrphans: _grpc.UnaryUnaryMultiCallable[_admin_pb2.ListOrphansRequest, _admin_pb2.ListOrphansResponse]
     """Lists what sites have of this installation and the core does not know."""
     DeleteOrphan: _grpc.UnaryUnaryMultiCallable[_admin_pb2.DeleteOrphanRequest, _admin_pb2.DeleteOrphanResponse]
@@ -67,6 +69,8 @@ class AdminServiceAsyncStub(AdminServiceStub):
     """Stops a supervised gate and starts it anew. Jobs run on."""
     DrainSite: _aio.UnaryUnaryMultiCallable[_admin_pb2.DrainSiteRequest, _admin_pb2.DrainSiteResponse]  # type: ignore[assignment]
     """Stops placing jobs at a site, or takes that back."""
+    AcceptSiteChange: _aio.UnaryUnaryMultiCallable[_admin_pb2.AcceptSiteChangeRequest, _admin_pb2.AcceptSiteChangeResponse]  # type: ignore[assignment]
+    """Takes the roots that a site has now as the right ones. Attempts that were on the old ones count as lost."""
     ListOrphans: _aio.UnaryUnaryMultiCallable[_admin_pb2.ListOrphansRequest, _admin_pb2.ListOrphansResponse]  # type: ignore[assignment]
     """Lists what sites have of this installation and the core does not know."""
     DeleteOrphan: _aio.UnaryUnaryMultiCallable[_admin_pb2.DeleteOrphanRequest, _admin_pb2.DeleteOrphanResponse]  # type: ignore[assignment]
@@ -122,6 +126,14 @@ class AdminServiceServicer(metaclass=_abc_1.ABCMeta):
         context: _ServicerContext,
     ) -> _typing.Union[_admin_pb2.DrainSiteResponse, _abc.Awaitable[_admin_pb2.DrainSiteResponse]]:
         """Stops placing jobs at a site, or takes that back."""
+
+    @_abc_1.abstractmethod
+    def AcceptSiteChange(
+        self,
+        request: _admin_pb2.AcceptSiteChangeRequest,
+        context: _ServicerContext,
+    ) -> _typing.Union[_admin_pb2.AcceptSiteChangeResponse, _abc.Awaitable[_admin_pb2.AcceptSiteChangeResponse]]:
+        """Takes the roots that a site has now as the right ones. Attempts that were on the old ones count as lost."""
 
     @_abc_1.abstractmethod
     def ListOrphans(

@@ -133,6 +133,8 @@ class _NodeStateEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_NodeState.V
     """Runs what it has and takes nothing new."""
     NODE_STATE_STARTING: _NodeState.ValueType  # 4
     """On its way up."""
+    NODE_STATE_LOST: _NodeState.ValueType  # 5
+    """Gone for good: evicted, deleted, replaced. Nothing runs there; message says why."""
 
 class NodeState(_NodeState, metaclass=_NodeStateEnumTypeWrapper):
     """Whether a node takes jobs."""
@@ -147,6 +149,8 @@ NODE_STATE_DRAINED: NodeState.ValueType  # 3
 """Runs what it has and takes nothing new."""
 NODE_STATE_STARTING: NodeState.ValueType  # 4
 """On its way up."""
+NODE_STATE_LOST: NodeState.ValueType  # 5
+"""Gone for good: evicted, deleted, replaced. Nothing runs there; message says why."""
 Global___NodeState: _TypeAlias = NodeState  # noqa: Y015
 
 @_typing.final
@@ -174,34 +178,34 @@ class Site(_message.Message):
     state: Global___SiteState.ValueType
     """REQUIRED."""
     message: _builtins.str
-    """For people: why it is not READY."""
+    """OPTIONAL. For people: why it is not READY."""
     summary: _builtins.str
-    """The site in the gate's own words."""
+    """OPTIONAL. The site in the gate's own words."""
     gate_name: _builtins.str
-    """The kind of gate; empty while it has never answered."""
+    """OPTIONAL. The kind of gate; empty while it has never answered."""
     gate_version: _builtins.str
-    """The gate's own version."""
+    """OPTIONAL. The gate's own version."""
     supervised: _builtins.bool
-    """Whether the core starts the gate itself."""
+    """OPTIONAL. Whether the core starts the gate itself."""
     pid: _builtins.int
-    """The gate's process, when the core started it. Told to admins."""
+    """OPTIONAL. The gate's process, when the core started it. Told to admins."""
     restarts: _builtins.int
-    """How often the core started it anew since the core's own start."""
+    """OPTIONAL. How often the core started it anew since the core's own start."""
     active_jobs: _builtins.int
-    """Jobs that have a place there now, over all users."""
+    """OPTIONAL. Jobs that have a place there now, over all users."""
     pending_removals: _builtins.int
-    """What waits for this site's word: partitions and attempts to be removed."""
+    """OPTIONAL. What waits for this site's word: partitions and attempts to be removed."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the gate can do, as in the Gate API, without the prefix CAPABILITY_."""
+        """OPTIONAL. What the gate can do, as in the Gate API, without the prefix CAPABILITY_."""
 
     @_builtins.property
     def log_tail(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The last lines of the gate's log when it keeps ending. Told to admins."""
+        """OPTIONAL. The last lines of the gate's log when it keeps ending. Told to admins."""
 
     @_builtins.property
     def last_contact_time(self) -> _timestamp_pb2.Timestamp:
-        """When the gate last answered."""
+        """OPTIONAL. When the gate last answered."""
 
     def __init__(
         self,
@@ -264,10 +268,10 @@ class ListSitesResponse(_message.Message):
     SITES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def sites(self) -> _containers.RepeatedCompositeFieldContainer[Global___Site]:
-        """In order of name."""
+        """OPTIONAL. In order of name."""
 
     def __init__(
         self,
@@ -308,28 +312,28 @@ class Flavor(_message.Message):
     location: _builtins.str
     """OPTIONAL."""
     cpus: _builtins.int
-    """Cores."""
+    """REQUIRED. Cores."""
     memory_bytes: _builtins.int
-    """Bytes."""
+    """REQUIRED. Bytes."""
     gpus: _builtins.int
-    """Number of GPUs."""
+    """OPTIONAL. Number of GPUs."""
     gpu_model: _builtins.str
     """OPTIONAL."""
     disk_bytes: _builtins.int
-    """Bytes; zero means not known."""
+    """OPTIONAL. Bytes; zero means not known."""
     architecture: _builtins.str
     """OPTIONAL. As `uname -m` tells it."""
     @_builtins.property
     def on_demand_price(self) -> _money_pb2.HourlyPrice:
-        """Absent means unknown."""
+        """OPTIONAL. Absent means unknown."""
 
     @_builtins.property
     def spot_price(self) -> _money_pb2.HourlyPrice:
-        """Absent means unknown or not offered."""
+        """OPTIONAL. Absent means unknown or not offered."""
 
     @_builtins.property
     def partition_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """The static or queue partitions that have nodes of this flavor."""
+        """OPTIONAL. The static or queue partitions that have nodes of this flavor."""
 
     def __init__(
         self,
@@ -395,14 +399,14 @@ class ListFlavorsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SITES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def flavors(self) -> _containers.RepeatedCompositeFieldContainer[Global___Flavor]:
-        """In order of site, location and name."""
+        """OPTIONAL. In order of site, location and name."""
 
     @_builtins.property
     def unreachable_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites that have not told what they have: what is theirs may be missing."""
+        """OPTIONAL. Sites that have not told what they have: what is theirs may be missing."""
 
     def __init__(
         self,
@@ -436,7 +440,7 @@ class Image(_message.Message):
     site: _builtins.str
     """REQUIRED."""
     container: _builtins.bool
-    """Whether jobs run in it; false: nodes boot it."""
+    """OPTIONAL. Whether jobs run in it; false: nodes boot it."""
     description: _builtins.str
     """OPTIONAL."""
     architecture: _builtins.str
@@ -501,14 +505,14 @@ class ListImagesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SITES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def images(self) -> _containers.RepeatedCompositeFieldContainer[Global___Image]:
-        """In order of site and name."""
+        """OPTIONAL. In order of site and name."""
 
     @_builtins.property
     def unreachable_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites that have not told what they have."""
+        """OPTIONAL. Sites that have not told what they have."""
 
     def __init__(
         self,
@@ -544,7 +548,7 @@ class Partition(_message.Message):
     PRICE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
     partition_id: _builtins.str
-    """REQUIRED."""
+    """REQUIRED. Unique within its site."""
     site: _builtins.str
     """REQUIRED."""
     kind: Global___PartitionKind.ValueType
@@ -552,24 +556,24 @@ class Partition(_message.Message):
     state: Global___PartitionState.ValueType
     """REQUIRED."""
     text: _builtins.str
-    """For people: what it is doing, or why it is not gone yet."""
+    """OPTIONAL. For people: what it is doing, or why it is not gone yet."""
     owner: _builtins.str
-    """The user that a dynamic one is for."""
+    """OPTIONAL. The user that a dynamic one is for."""
     job_id: _builtins.str
-    """The job that a dynamic one was made for."""
+    """OPTIONAL. The job that a dynamic one was made for."""
     flavor: _builtins.str
-    """The flavor of a dynamic one."""
+    """OPTIONAL. The flavor of a dynamic one."""
     location: _builtins.str
-    """The location of a dynamic one."""
+    """OPTIONAL. The location of a dynamic one."""
     node_count: _builtins.int
-    """Number of nodes, as far as known."""
+    """OPTIONAL. Number of nodes; zero means not known."""
     @_builtins.property
     def price(self) -> _money_pb2.HourlyPrice:
-        """What an hour of one node costs; absent means unknown or nothing."""
+        """OPTIONAL. What an hour of one node costs; absent means unknown or nothing."""
 
     @_builtins.property
     def create_time(self) -> _timestamp_pb2.Timestamp:
-        """When the core decided to create a dynamic one."""
+        """OPTIONAL. When the core decided to create a dynamic one."""
 
     def __init__(
         self,
@@ -635,14 +639,14 @@ class ListPartitionsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SITES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def partitions(self) -> _containers.RepeatedCompositeFieldContainer[Global___Partition]:
-        """In order of site and id."""
+        """OPTIONAL. In order of site and id."""
 
     @_builtins.property
     def unreachable_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites that have not told what they have."""
+        """OPTIONAL. Sites that have not told what they have."""
 
     def __init__(
         self,
@@ -679,7 +683,7 @@ class Node(_message.Message):
     ALLOCATED_GPUS_FIELD_NUMBER: _builtins.int
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """REQUIRED."""
+    """REQUIRED. Unique within its partition."""
     site: _builtins.str
     """REQUIRED."""
     partition_id: _builtins.str
@@ -687,23 +691,23 @@ class Node(_message.Message):
     state: Global___NodeState.ValueType
     """REQUIRED."""
     message: _builtins.str
-    """For people: why it is not up."""
+    """OPTIONAL. For people: why it is not up."""
     flavor: _builtins.str
-    """The flavor whose name it has."""
+    """OPTIONAL. The flavor whose name it has."""
     cpus: _builtins.int
-    """Cores."""
+    """OPTIONAL. Cores; zero means not known."""
     allocated_cpus: _builtins.int
-    """Cores that jobs of this core have."""
+    """OPTIONAL. Cores that jobs of this core have."""
     memory_bytes: _builtins.int
-    """Bytes."""
+    """OPTIONAL. Bytes; zero means not known."""
     allocated_memory_bytes: _builtins.int
-    """Bytes that jobs of this core have."""
+    """OPTIONAL. Bytes that jobs of this core have."""
     gpus: _builtins.int
-    """Number of GPUs."""
+    """OPTIONAL. Number of GPUs."""
     allocated_gpus: _builtins.int
-    """GPUs that jobs of this core have."""
+    """OPTIONAL. GPUs that jobs of this core have."""
     active_jobs: _builtins.int
-    """Jobs of this core that have a place on it, over all users."""
+    """OPTIONAL. Jobs of this core that have a place on it, over all users."""
     def __init__(
         self,
         *,
@@ -773,14 +777,14 @@ class ListNodesResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     UNREACHABLE_SITES_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___Node]:
-        """In order of site, partition and name."""
+        """OPTIONAL. In order of site, partition and name."""
 
     @_builtins.property
     def unreachable_sites(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Sites that have not told what they have."""
+        """OPTIONAL. Sites that have not told what they have."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ from skyport.common.v1 import manifest_pb2 as skyport_dot_common_dot_v1_dot_mani
 from skyport.terminal.v1 import types_pb2 as skyport_dot_terminal_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eskyport/terminal/v1/file.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyport/common/v1/manifest.proto\x1a\x1fskyport/terminal/v1/types.proto\"\'\n\x07\x43ontent\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"D\n\x12\x46indMissingRequest\x12.\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1c.skyport.terminal.v1.Content\"/\n\x0eMissingContent\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"K\n\x13\x46indMissingResponse\x12\x34\n\x07missing\x18\x01 \x03(\x0b\x32#.skyport.terminal.v1.MissingContent\"I\n\x0bUploadPiece\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"A\n\rUploadRequest\x12\x30\n\x06pieces\x18\x01 \x03(\x0b\x32 .skyport.terminal.v1.UploadPiece\":\n\x0eUploadResponse\x12\x10\n\x08\x63ontents\x18\x01 \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"]\n\x12ListOutputsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"\xc1\x01\n\x13ListOutputsResponse\x12\x31\n\x07\x65ntries\x18\x01 \x03(\x0b\x32 .skyport.common.v1.ManifestEntry\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\x07skipped\x18\x03 \x03(\x0b\x32\x1e.skyport.common.v1.SkippedFile\x12\x1a\n\x12unmatched_patterns\x18\x04 \x03(\t\x12\x11\n\tcollected\x18\x05 \x01(\x08\"}\n\x0e\x44ownloadCursor\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12/\n\x0bmodify_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0f\x44ownloadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.skyport.terminal.v1.DownloadCursor\"k\n\rDownloadPiece\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12-\n\x03\x65nd\x18\x04 \x01(\x0b\x32 .skyport.terminal.v1.DownloadEnd\"\x8b\x01\n\x0b\x44ownloadEnd\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12/\n\x0bmodify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.skyport.terminal.v1.Failure\"F\n\x10\x44ownloadResponse\x12\x32\n\x06pieces\x18\x01 \x03(\x0b\x32\".skyport.terminal.v1.DownloadPiece2\x81\x03\n\x0b\x46ileService\x12`\n\x0b\x46indMissing\x12\'.skyport.terminal.v1.FindMissingRequest\x1a(.skyport.terminal.v1.FindMissingResponse\x12S\n\x06Upload\x12\".skyport.terminal.v1.UploadRequest\x1a#.skyport.terminal.v1.UploadResponse(\x01\x12`\n\x0bListOutputs\x12\'.skyport.terminal.v1.ListOutputsRequest\x1a(.skyport.terminal.v1.ListOutputsResponse\x12Y\n\x08\x44ownload\x12$.skyport.terminal.v1.DownloadRequest\x1a%.skyport.terminal.v1.DownloadResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eskyport/terminal/v1/file.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a skyport/common/v1/manifest.proto\x1a\x1fskyport/terminal/v1/types.proto\"\'\n\x07\x43ontent\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0c\n\x04size\x18\x02 \x01(\x04\"D\n\x12\x46indMissingRequest\x12.\n\x08\x63ontents\x18\x01 \x03(\x0b\x32\x1c.skyport.terminal.v1.Content\"/\n\x0eMissingContent\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\"K\n\x13\x46indMissingResponse\x12\x34\n\x07missing\x18\x01 \x03(\x0b\x32#.skyport.terminal.v1.MissingContent\"I\n\x0bUploadPiece\x12\x0e\n\x06sha256\x18\x01 \x01(\x0c\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12\x0c\n\x04last\x18\x04 \x01(\x08\"A\n\rUploadRequest\x12\x30\n\x06pieces\x18\x01 \x03(\x0b\x32 .skyport.terminal.v1.UploadPiece\":\n\x0eUploadResponse\x12\x10\n\x08\x63ontents\x18\x01 \x01(\x04\x12\x16\n\x0ereceived_bytes\x18\x02 \x01(\x04\"]\n\x12ListOutputsRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x10\n\x08patterns\x18\x02 \x03(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"n\n\nOutputFile\x12/\n\x05\x65ntry\x18\x01 \x01(\x0b\x32 .skyport.common.v1.ManifestEntry\x12/\n\x0bmodify_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xbe\x01\n\x13ListOutputsResponse\x12.\n\x05\x66iles\x18\x01 \x03(\x0b\x32\x1f.skyport.terminal.v1.OutputFile\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12/\n\x07skipped\x18\x03 \x03(\x0b\x32\x1e.skyport.common.v1.SkippedFile\x12\x1a\n\x12unmatched_patterns\x18\x04 \x03(\t\x12\x11\n\tcollected\x18\x05 \x01(\x08\"}\n\x0e\x44ownloadCursor\x12\x0c\n\x04path\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0e\n\x06sha256\x18\x03 \x01(\x0c\x12\x0c\n\x04size\x18\x04 \x01(\x04\x12/\n\x0bmodify_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"U\n\x0f\x44ownloadRequest\x12\x0e\n\x06job_id\x18\x01 \x01(\t\x12\x32\n\x05\x66iles\x18\x02 \x03(\x0b\x32#.skyport.terminal.v1.DownloadCursor\"k\n\rDownloadPiece\x12\r\n\x05index\x18\x01 \x01(\r\x12\x0e\n\x06offset\x18\x02 \x01(\x04\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\x12-\n\x03\x65nd\x18\x04 \x01(\x0b\x32 .skyport.terminal.v1.DownloadEnd\"\x8b\x01\n\x0b\x44ownloadEnd\x12\x0c\n\x04size\x18\x01 \x01(\x04\x12\x0e\n\x06sha256\x18\x02 \x01(\x0c\x12/\n\x0bmodify_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12-\n\x07\x66\x61ilure\x18\x04 \x01(\x0b\x32\x1c.skyport.terminal.v1.Failure\"F\n\x10\x44ownloadResponse\x12\x32\n\x06pieces\x18\x01 \x03(\x0b\x32\".skyport.terminal.v1.DownloadPiece2\x81\x03\n\x0b\x46ileService\x12`\n\x0b\x46indMissing\x12\'.skyport.terminal.v1.FindMissingRequest\x1a(.skyport.terminal.v1.FindMissingResponse\x12S\n\x06Upload\x12\".skyport.terminal.v1.UploadRequest\x1a#.skyport.terminal.v1.UploadResponse(\x01\x12`\n\x0bListOutputs\x12\'.skyport.terminal.v1.ListOutputsRequest\x1a(.skyport.terminal.v1.ListOutputsResponse\x12Y\n\x08\x44ownload\x12$.skyport.terminal.v1.DownloadRequest\x1a%.skyport.terminal.v1.DownloadResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -50,18 +50,20 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPLOADRESPONSE']._serialized_end=592
   _globals['_LISTOUTPUTSREQUEST']._serialized_start=594
   _globals['_LISTOUTPUTSREQUEST']._serialized_end=687
-  _globals['_LISTOUTPUTSRESPONSE']._serialized_start=690
-  _globals['_LISTOUTPUTSRESPONSE']._serialized_end=883
-  _globals['_DOWNLOADCURSOR']._serialized_start=885
-  _globals['_DOWNLOADCURSOR']._serialized_end=1010
-  _globals['_DOWNLOADREQUEST']._serialized_start=1012
-  _globals['_DOWNLOADREQUEST']._serialized_end=1097
-  _globals['_DOWNLOADPIECE']._serialized_start=1099
-  _globals['_DOWNLOADPIECE']._serialized_end=1206
-  _globals['_DOWNLOADEND']._serialized_start=1209
-  _globals['_DOWNLOADEND']._serialized_end=1348
-  _globals['_DOWNLOADRESPONSE']._serialized_start=1350
-  _globals['_DOWNLOADRESPONSE']._serialized_end=1420
-  _globals['_FILESERVICE']._serialized_start=1423
-  _globals['_FILESERVICE']._serialized_end=1808
+  _globals['_OUTPUTFILE']._serialized_start=689
+  _globals['_OUTPUTFILE']._serialized_end=799
+  _globals['_LISTOUTPUTSRESPONSE']._serialized_start=802
+  _globals['_LISTOUTPUTSRESPONSE']._serialized_end=992
+  _globals['_DOWNLOADCURSOR']._serialized_start=994
+  _globals['_DOWNLOADCURSOR']._serialized_end=1119
+  _globals['_DOWNLOADREQUEST']._serialized_start=1121
+  _globals['_DOWNLOADREQUEST']._serialized_end=1206
+  _globals['_DOWNLOADPIECE']._serialized_start=1208
+  _globals['_DOWNLOADPIECE']._serialized_end=1315
+  _globals['_DOWNLOADEND']._serialized_start=1318
+  _globals['_DOWNLOADEND']._serialized_end=1457
+  _globals['_DOWNLOADRESPONSE']._serialized_start=1459
+  _globals['_DOWNLOADRESPONSE']._serialized_end=1529
+  _globals['_FILESERVICE']._serialized_start=1532
+  _globals['_FILESERVICE']._serialized_end=1917
 # @@protoc_insertion_point(module_scope)

@@ -82,7 +82,7 @@ class MissingContent(_message.Message):
     index: _builtins.int
     """REQUIRED. Index into FindMissingRequest.contents."""
     offset: _builtins.int
-    """Where to begin: the core has what comes before."""
+    """OPTIONAL. Where to begin: the core has what comes before."""
     def __init__(
         self,
         *,
@@ -106,7 +106,7 @@ class FindMissingResponse(_message.Message):
     MISSING_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def missing(self) -> _containers.RepeatedCompositeFieldContainer[Global___MissingContent]:
-        """In the order of the request."""
+        """OPTIONAL. In the order of the request."""
 
     def __init__(
         self,
@@ -134,11 +134,11 @@ class UploadPiece(_message.Message):
     sha256: _builtins.bytes
     """REQUIRED. SHA-256 of the whole content, 32 bytes. A content that does not match: DATA_LOSS DIGEST_MISMATCH."""
     offset: _builtins.int
-    """Bytes from the content's beginning. Must be where the piece before ended: else OUT_OF_RANGE OFFSET."""
+    """OPTIONAL. Bytes from the content's beginning. Must be where the piece before ended: else OUT_OF_RANGE OFFSET."""
     data: _builtins.bytes
     """OPTIONAL. Empty only for the empty content."""
     last: _builtins.bool
-    """Whether the content ends here."""
+    """OPTIONAL. Whether the content ends here."""
     def __init__(
         self,
         *,
@@ -188,9 +188,9 @@ class UploadResponse(_message.Message):
     CONTENTS_FIELD_NUMBER: _builtins.int
     RECEIVED_BYTES_FIELD_NUMBER: _builtins.int
     contents: _builtins.int
-    """Contents that were made whole."""
+    """REQUIRED. Contents that were made whole."""
     received_bytes: _builtins.int
-    """Bytes received."""
+    """REQUIRED. Bytes received."""
     def __init__(
         self,
         *,
@@ -242,36 +242,66 @@ class ListOutputsRequest(_message.Message):
 Global___ListOutputsRequest: _TypeAlias = ListOutputsRequest  # noqa: Y015
 
 @_typing.final
+class OutputFile(_message.Message):
+    """An output."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    ENTRY_FIELD_NUMBER: _builtins.int
+    MODIFY_TIME_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def entry(self) -> _manifest_pb2.ManifestEntry:
+        """REQUIRED. Path, type, size, mode, link target; the digest is empty while it is not collected."""
+
+    @_builtins.property
+    def modify_time(self) -> _timestamp_pb2.Timestamp:
+        """REQUIRED for files that are not collected yet; absent otherwise."""
+
+    def __init__(
+        self,
+        *,
+        entry: _manifest_pb2.ManifestEntry | None = ...,
+        modify_time: _timestamp_pb2.Timestamp | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "modify_time", b"modify_time"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["entry", b"entry", "modify_time", b"modify_time"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___OutputFile: _TypeAlias = OutputFile  # noqa: Y015
+
+@_typing.final
 class ListOutputsResponse(_message.Message):
     """A page of outputs."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
-    ENTRIES_FIELD_NUMBER: _builtins.int
+    FILES_FIELD_NUMBER: _builtins.int
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     SKIPPED_FIELD_NUMBER: _builtins.int
     UNMATCHED_PATTERNS_FIELD_NUMBER: _builtins.int
     COLLECTED_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     collected: _builtins.bool
-    """Whether the job has ended and these are its collected outputs; false: what the work folder holds now."""
+    """OPTIONAL. Whether the job has ended and these are its collected outputs; false: what the work folder holds now."""
     @_builtins.property
-    def entries(self) -> _containers.RepeatedCompositeFieldContainer[_manifest_pb2.ManifestEntry]:
-        """In byte order of their paths."""
+    def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputFile]:
+        """OPTIONAL. In byte order of their paths."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[_manifest_pb2.SkippedFile]:
-        """What matched and could not be taken. Told on the first page."""
+        """OPTIONAL. What matched and could not be taken. Told on the page in whose range of paths it lies."""
 
     @_builtins.property
     def unmatched_patterns(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns that matched nothing. Told on the first page."""
+        """OPTIONAL. Patterns that matched nothing. Told on the first page."""
 
     def __init__(
         self,
         *,
-        entries: _abc.Iterable[_manifest_pb2.ManifestEntry] | None = ...,
+        files: _abc.Iterable[Global___OutputFile] | None = ...,
         next_page_token: _builtins.str = ...,
         skipped: _abc.Iterable[_manifest_pb2.SkippedFile] | None = ...,
         unmatched_patterns: _abc.Iterable[_builtins.str] | None = ...,
@@ -279,7 +309,7 @@ class ListOutputsResponse(_message.Message):
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["collected", b"collected", "entries", b"entries", "next_page_token", b"next_page_token", "skipped", b"skipped", "unmatched_patterns", b"unmatched_patterns"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["collected", b"collected", "files", b"files", "next_page_token", b"next_page_token", "skipped", b"skipped", "unmatched_patterns", b"unmatched_patterns"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -301,14 +331,14 @@ class DownloadCursor(_message.Message):
     offset: _builtins.int
     """OPTIONAL. Bytes that the caller has."""
     sha256: _builtins.bytes
-    """With an offset: the digest that the file had (32 bytes), or, of a file that is not collected yet, its size and time.
-    When it differs now, the file comes from its beginning.
+    """OPTIONAL. With an offset: the digest that the file had (32 bytes), or, of a file that is not collected yet, its
+    size and time. When it differs now, the file comes from its beginning.
     """
     size: _builtins.int
-    """With an offset into a file that is not collected yet: the size that it had."""
+    """OPTIONAL. With an offset into a file that is not collected yet: the size that it had."""
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
-        """With an offset into a file that is not collected yet: the time that it had."""
+        """OPTIONAL. With an offset into a file that is not collected yet: the time that it had."""
 
     def __init__(
         self,
@@ -339,7 +369,7 @@ class DownloadRequest(_message.Message):
     """REQUIRED."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___DownloadCursor]:
-        """REQUIRED. At most 10,000."""
+        """REQUIRED. At most 10,000 and 1 MiB."""
 
     def __init__(
         self,
@@ -368,12 +398,12 @@ class DownloadPiece(_message.Message):
     index: _builtins.int
     """REQUIRED. Index into DownloadRequest.files."""
     offset: _builtins.int
-    """Bytes from the file's beginning. The first piece of a file tells where it begins."""
+    """OPTIONAL. Bytes from the file's beginning. The first piece of a file tells where it begins."""
     data: _builtins.bytes
     """OPTIONAL. Empty for an empty file."""
     @_builtins.property
     def end(self) -> Global___DownloadEnd:
-        """Present on the last piece of a file."""
+        """REQUIRED on the last piece of a file, absent before."""
 
     def __init__(
         self,
@@ -402,16 +432,16 @@ class DownloadEnd(_message.Message):
     MODIFY_TIME_FIELD_NUMBER: _builtins.int
     FAILURE_FIELD_NUMBER: _builtins.int
     size: _builtins.int
-    """Bytes of the whole file."""
+    """REQUIRED. Bytes of the whole file."""
     sha256: _builtins.bytes
-    """SHA-256 of the whole file, 32 bytes; empty when it is not known."""
+    """OPTIONAL. SHA-256 of the whole file, 32 bytes; empty when it is not known."""
     @_builtins.property
     def modify_time(self) -> _timestamp_pb2.Timestamp:
-        """The time that the file has at the site; absent when it is collected."""
+        """OPTIONAL. The time that the file has at the site; absent when it is collected."""
 
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
-        """Set when the file could not be read to its end: what is told about it is void."""
+        """OPTIONAL. Set when the file could not be read to its end: what is told about it is void."""
 
     def __init__(
         self,

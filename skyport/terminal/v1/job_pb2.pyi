@@ -189,7 +189,7 @@ class Port(_message.Message):
     DIRECTION_FIELD_NUMBER: _builtins.int
     NAME_FIELD_NUMBER: _builtins.int
     number: _builtins.int
-    """0 to 65535. Zero asks for a free one."""
+    """OPTIONAL. 1 to 65535; zero asks for a free one."""
     direction: Global___PortDirection.ValueType
     """REQUIRED."""
     name: _builtins.str
@@ -283,73 +283,91 @@ class JobSpec(_message.Message):
     STDERR_FIELD_NUMBER: _builtins.int
     ENV_FIELD_NUMBER: _builtins.int
     SITE_OPTIONS_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
+    MAX_COST_FIELD_NUMBER: _builtins.int
+    DEPENDS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The job's name; empty when the script gives none."""
+    """OPTIONAL. The job's name; empty when the script gives none."""
     comment: _builtins.str
-    """For people."""
+    """OPTIONAL. For people."""
     account: _builtins.str
-    """The accounting name."""
+    """OPTIONAL. The accounting name."""
     site: _builtins.str
-    """The site asked for; empty means any."""
+    """OPTIONAL. The site asked for; empty means any."""
     partition: _builtins.str
-    """The partition asked for; empty means any."""
+    """OPTIONAL. The partition asked for; empty means any."""
     flavor: _builtins.str
-    """The flavor asked for; empty means any that satisfies."""
+    """OPTIONAL. The flavor asked for; empty means any that satisfies."""
     nodes: _builtins.int
-    """Number of nodes, at least 1."""
+    """REQUIRED. Number of nodes, at least 1."""
     cpus: _builtins.int
-    """Cores a node, at least 1."""
+    """REQUIRED. Cores a node, at least 1."""
     memory_bytes: _builtins.int
-    """Bytes a node; zero means not stated."""
+    """OPTIONAL. Bytes a node; zero means not stated."""
     gpus: _builtins.int
-    """GPUs a node."""
+    """OPTIONAL. GPUs a node."""
     disk_bytes: _builtins.int
-    """Bytes of disk a node; zero means not stated."""
+    """OPTIONAL. Bytes of disk a node; zero means not stated."""
     launch: Global___Launch.ValueType
-    """On which nodes the script runs."""
+    """REQUIRED. On which nodes the script runs."""
     priority: _builtins.int
-    """Higher goes first among the jobs of the core."""
+    """OPTIONAL. Higher goes first among the jobs of the core."""
     retries: _builtins.int
-    """How often it is started again after it had begun and its system failed, or it failed."""
+    """OPTIONAL. How often it is started again after it had begun and its system failed, or it failed."""
     relocatable: _builtins.bool
-    """Whether a new attempt may go to another site."""
+    """OPTIONAL. Whether a new attempt may go to another site."""
     cloud_image: _builtins.str
-    """The image that nodes boot."""
+    """OPTIONAL. The image that nodes boot."""
     container_image: _builtins.str
-    """The image that the job runs in."""
+    """OPTIONAL. The image that the job runs in."""
     submission_address: _builtins.str
-    """Where the core listens for its IN ports; empty means loopback."""
+    """OPTIONAL. Where the core listens for its IN ports; empty means loopback."""
     workdir: _builtins.str
-    """An absolute work folder at the site."""
+    """OPTIONAL. An absolute work folder at the site."""
     stdin: _builtins.str
-    """The input file that is standard input."""
+    """OPTIONAL. The input file that is standard input."""
     stdout: _builtins.str
-    """The name under which a terminal saves standard output."""
+    """OPTIONAL. The name under which a terminal saves standard output."""
     stderr: _builtins.str
-    """The name under which a terminal saves standard error."""
+    """OPTIONAL. The name under which a terminal saves standard error."""
+    spot: _builtins.bool
+    """OPTIONAL. Whether its nodes may be preempted."""
     @_builtins.property
     def time_limit(self) -> _duration_pb2.Duration:
-        """Absent means without end."""
+        """OPTIONAL. Absent means without end."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___Port]:
-        """Ports."""
+        """OPTIONAL. Ports."""
 
     @_builtins.property
     def input_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Input files as the script names them: the terminal's paths."""
+        """OPTIONAL. Input files as the script names them: the terminal's paths."""
 
     @_builtins.property
     def output_files(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Patterns of output files, relative to the work folder."""
+        """OPTIONAL. Patterns of output files, relative to the work folder."""
 
     @_builtins.property
     def env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Added to the job's environment."""
+        """OPTIONAL. Added to the job's environment."""
 
     @_builtins.property
     def site_options(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
-        """Options for sites of a kind, as "slurm.qos"."""
+        """OPTIONAL. Options for sites of a kind, as "slurm.qos"."""
+
+    @_builtins.property
+    def storage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Names of storage to be mounted. Only sites that offer all of them can run the job."""
+
+    @_builtins.property
+    def max_cost(self) -> _money_pb2.Money:
+        """OPTIONAL. The most that its nodes may cost, over all attempts; absent means no limit."""
+
+    @_builtins.property
+    def depends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Ids of jobs that have to succeed before this one is placed."""
 
     def __init__(
         self,
@@ -382,10 +400,14 @@ class JobSpec(_message.Message):
         stderr: _builtins.str = ...,
         env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         site_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        storage: _abc.Iterable[_builtins.str] | None = ...,
+        spot: _builtins.bool = ...,
+        max_cost: _money_pb2.Money | None = ...,
+        depends: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["time_limit", b"time_limit"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["max_cost", b"max_cost", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cloud_image", b"cloud_image", "comment", b"comment", "container_image", b"container_image", "cpus", b"cpus", "disk_bytes", b"disk_bytes", "env", b"env", "flavor", b"flavor", "gpus", b"gpus", "input_files", b"input_files", "launch", b"launch", "memory_bytes", b"memory_bytes", "name", b"name", "nodes", b"nodes", "output_files", b"output_files", "partition", b"partition", "ports", b"ports", "priority", b"priority", "relocatable", b"relocatable", "retries", b"retries", "site", b"site", "site_options", b"site_options", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout", "submission_address", b"submission_address", "time_limit", b"time_limit", "workdir", b"workdir"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["account", b"account", "cloud_image", b"cloud_image", "comment", b"comment", "container_image", b"container_image", "cpus", b"cpus", "depends", b"depends", "disk_bytes", b"disk_bytes", "env", b"env", "flavor", b"flavor", "gpus", b"gpus", "input_files", b"input_files", "launch", b"launch", "max_cost", b"max_cost", "memory_bytes", b"memory_bytes", "name", b"name", "nodes", b"nodes", "output_files", b"output_files", "partition", b"partition", "ports", b"ports", "priority", b"priority", "relocatable", b"relocatable", "retries", b"retries", "site", b"site", "site_options", b"site_options", "spot", b"spot", "stderr", b"stderr", "stdin", b"stdin", "stdout", b"stdout", "storage", b"storage", "submission_address", b"submission_address", "time_limit", b"time_limit", "workdir", b"workdir"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -400,7 +422,7 @@ class ScriptWarning(_message.Message):
     LINE_FIELD_NUMBER: _builtins.int
     MESSAGE_FIELD_NUMBER: _builtins.int
     line: _builtins.int
-    """The script's line, from 1; zero means the script as a whole."""
+    """OPTIONAL. The script's line, from 1; zero means the script as a whole."""
     message: _builtins.str
     """REQUIRED. For people."""
     def __init__(
@@ -428,17 +450,20 @@ class Candidate(_message.Message):
     LOCATION_FIELD_NUMBER: _builtins.int
     FLAVOR_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """REQUIRED."""
     partition_id: _builtins.str
-    """The partition; empty for one yet to be created."""
+    """OPTIONAL. The partition; empty for one yet to be created."""
     location: _builtins.str
-    """The location of the flavor."""
+    """OPTIONAL. The location of the flavor."""
     flavor: _builtins.str
-    """The flavor; may be empty for a static partition."""
+    """OPTIONAL. The flavor; may be empty for a static partition."""
+    spot: _builtins.bool
+    """OPTIONAL. Whether its nodes may be preempted; price is then the spot price."""
     @_builtins.property
     def price(self) -> _money_pb2.HourlyPrice:
-        """What an hour of a node costs; absent means unknown or nothing."""
+        """OPTIONAL. What an hour of a node costs; absent means unknown or nothing."""
 
     def __init__(
         self,
@@ -448,10 +473,11 @@ class Candidate(_message.Message):
         location: _builtins.str = ...,
         flavor: _builtins.str = ...,
         price: _money_pb2.HourlyPrice | None = ...,
+        spot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavor", b"flavor", "location", b"location", "partition_id", b"partition_id", "price", b"price", "site", b"site"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavor", b"flavor", "location", b"location", "partition_id", b"partition_id", "price", b"price", "site", b"site", "spot", b"spot"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -569,11 +595,11 @@ class CheckJobResponse(_message.Message):
 
     @_builtins.property
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___Candidate]:
-        """Where it could run now, best first."""
+        """OPTIONAL. Where it could run now, best first."""
 
     @_builtins.property
     def obstacles(self) -> _containers.RepeatedCompositeFieldContainer[_types_pb2.Failure]:
-        """Why it could not run anywhere that is known; empty when there are candidates or sites are not known yet."""
+        """OPTIONAL. Why it could not run anywhere that is known; empty when there are candidates or sites are not known yet."""
 
     def __init__(
         self,
@@ -590,6 +616,36 @@ class CheckJobResponse(_message.Message):
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___CheckJobResponse: _TypeAlias = CheckJobResponse  # noqa: Y015
+
+@_typing.final
+class RegistryLogin(_message.Message):
+    """A login for a container registry."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    REGISTRY_FIELD_NUMBER: _builtins.int
+    USERNAME_FIELD_NUMBER: _builtins.int
+    PASSWORD_FIELD_NUMBER: _builtins.int
+    registry: _builtins.str
+    """REQUIRED. Host and port."""
+    username: _builtins.str
+    """REQUIRED."""
+    password: _builtins.str
+    """REQUIRED."""
+    def __init__(
+        self,
+        *,
+        registry: _builtins.str = ...,
+        username: _builtins.str = ...,
+        password: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["password", b"password", "registry", b"registry", "username", b"username"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___RegistryLogin: _TypeAlias = RegistryLogin  # noqa: Y015
 
 @_typing.final
 class SubmitJobRequest(_message.Message):
@@ -622,6 +678,7 @@ class SubmitJobRequest(_message.Message):
     MANIFEST_SHA256_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     SECRET_ENV_FIELD_NUMBER: _builtins.int
+    REGISTRY_LOGINS_FIELD_NUMBER: _builtins.int
     script: _builtins.bytes
     """REQUIRED. At most 1 MiB of UTF-8 without NUL."""
     manifest_sha256: _builtins.bytes
@@ -638,6 +695,10 @@ class SubmitJobRequest(_message.Message):
     def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """OPTIONAL. Environment of the job's own processes, shown nowhere else. Kept until the job has ended."""
 
+    @_builtins.property
+    def registry_logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+        """OPTIONAL. Kept until the job has ended."""
+
     def __init__(
         self,
         *,
@@ -646,10 +707,11 @@ class SubmitJobRequest(_message.Message):
         manifest_sha256: _builtins.bytes = ...,
         request_id: _builtins.str = ...,
         secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        registry_logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["overrides", b"overrides"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_sha256", b"manifest_sha256", "overrides", b"overrides", "request_id", b"request_id", "script", b"script", "secret_env", b"secret_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["manifest_sha256", b"manifest_sha256", "overrides", b"overrides", "registry_logins", b"registry_logins", "request_id", b"request_id", "script", b"script", "secret_env", b"secret_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -703,16 +765,16 @@ class JobNode(_message.Message):
     name: _builtins.str
     """REQUIRED."""
     cpus: _builtins.int
-    """Cores."""
+    """REQUIRED. Cores."""
     memory_bytes: _builtins.int
-    """Bytes; zero means not stated."""
+    """OPTIONAL. Bytes; zero means not stated."""
     @_builtins.property
     def gpu_ids(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """Ids of GPUs."""
+        """OPTIONAL. Ids of GPUs."""
 
     @_builtins.property
     def ports(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobNodePort]:
-        """Ports that the job has there."""
+        """OPTIONAL. Ports that the job has there."""
 
     def __init__(
         self,
@@ -739,19 +801,23 @@ class JobNodePort(_message.Message):
 
     NAME_FIELD_NUMBER: _builtins.int
     NUMBER_FIELD_NUMBER: _builtins.int
+    LOCAL_ADDRESS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """The name that the script gave; empty for a fixed port without one."""
+    """OPTIONAL. The name that the script gave; empty for a fixed port without one."""
     number: _builtins.int
     """REQUIRED."""
+    local_address: _builtins.str
+    """OPTIONAL. Where the core itself listens for it, as "127.0.0.1:40123"; empty when it does not."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         number: _builtins.int = ...,
+        local_address: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "number", b"number"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["local_address", b"local_address", "name", b"name", "number", b"number"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -775,6 +841,10 @@ class Attempt(_message.Message):
     FAILURE_FIELD_NUMBER: _builtins.int
     CPU_TIME_FIELD_NUMBER: _builtins.int
     MAX_MEMORY_BYTES_FIELD_NUMBER: _builtins.int
+    IMAGE_DIGEST_FIELD_NUMBER: _builtins.int
+    WARNINGS_FIELD_NUMBER: _builtins.int
+    FLAVOR_FIELD_NUMBER: _builtins.int
+    LOCATION_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """REQUIRED. From 1."""
     site: _builtins.str
@@ -782,14 +852,20 @@ class Attempt(_message.Message):
     partition_id: _builtins.str
     """REQUIRED."""
     exit_code: _builtins.int
-    """The script's exit code; absent when it had none."""
+    """OPTIONAL. The script's exit code; absent when it had none."""
     signal: _builtins.int
-    """The signal that ended it; zero means none."""
+    """OPTIONAL. The signal that ended it; zero means none."""
     max_memory_bytes: _builtins.int
-    """Bytes; the most it held at once. Zero means not known."""
+    """OPTIONAL. Bytes; the most it held at once. Zero means not known."""
+    image_digest: _builtins.str
+    """OPTIONAL. Digest of the container image that it ran in, as "sha256:…"."""
+    flavor: _builtins.str
+    """OPTIONAL. The flavor of its nodes."""
+    location: _builtins.str
+    """OPTIONAL. The location of the flavor."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobNode]:
-        """Where it ran."""
+        """OPTIONAL. Where it ran."""
 
     @_builtins.property
     def place_time(self) -> _timestamp_pb2.Timestamp:
@@ -797,19 +873,23 @@ class Attempt(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When its script began; absent when it never did."""
+        """OPTIONAL. When its script began; absent when it never did."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When it ended; absent while it has not."""
+        """OPTIONAL. When it ended; absent while it has not."""
 
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
-        """Why it failed; absent when it did not."""
+        """OPTIONAL. Why it failed; absent when it did not."""
 
     @_builtins.property
     def cpu_time(self) -> _duration_pb2.Duration:
-        """User and system time of its processes."""
+        """OPTIONAL. User and system time of its processes."""
+
+    @_builtins.property
+    def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. For people: what was done otherwise than asked. At most 20."""
 
     def __init__(
         self,
@@ -826,10 +906,14 @@ class Attempt(_message.Message):
         failure: _types_pb2.Failure | None = ...,
         cpu_time: _duration_pb2.Duration | None = ...,
         max_memory_bytes: _builtins.int = ...,
+        image_digest: _builtins.str = ...,
+        warnings: _abc.Iterable[_builtins.str] | None = ...,
+        flavor: _builtins.str = ...,
+        location: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "place_time", b"place_time", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "max_memory_bytes", b"max_memory_bytes", "nodes", b"nodes", "number", b"number", "partition_id", b"partition_id", "place_time", b"place_time", "signal", b"signal", "site", b"site", "start_time", b"start_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "flavor", b"flavor", "image_digest", b"image_digest", "location", b"location", "max_memory_bytes", b"max_memory_bytes", "nodes", b"nodes", "number", b"number", "partition_id", b"partition_id", "place_time", b"place_time", "signal", b"signal", "site", b"site", "start_time", b"start_time", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -871,23 +955,23 @@ class Job(_message.Message):
     state: Global___JobState.ValueType
     """REQUIRED."""
     text: _builtins.str
-    """For people: what it is doing or waiting for."""
+    """OPTIONAL. For people: what it is doing or waiting for."""
     attempt: _builtins.int
-    """Number of the latest attempt; zero: never placed."""
+    """OPTIONAL. Number of the latest attempt; zero: never placed."""
     site: _builtins.str
-    """The site of the latest attempt."""
+    """OPTIONAL. The site of the latest attempt."""
     partition_id: _builtins.str
-    """The partition of the latest attempt."""
+    """OPTIONAL. The partition of the latest attempt."""
     exit_code: _builtins.int
-    """The exit code of the latest attempt; absent when it had none."""
+    """OPTIONAL. The exit code of the latest attempt; absent when it had none."""
     signal: _builtins.int
-    """The signal that ended the latest attempt; zero means none."""
+    """OPTIONAL. The signal that ended the latest attempt; zero means none."""
     cancel_requested: _builtins.bool
-    """Whether a cancel is under way."""
+    """OPTIONAL. Whether a cancel is under way."""
     cancel_forced: _builtins.bool
-    """Whether a cancel was forced: the site never confirmed that nothing runs."""
+    """OPTIONAL. Whether a cancel was forced: the site never confirmed that nothing runs."""
     outputs_collected: _builtins.bool
-    """Whether outputs can be listed and downloaded."""
+    """OPTIONAL. Whether outputs can be listed and downloaded."""
     @_builtins.property
     def spec(self) -> Global___JobSpec:
         """REQUIRED."""
@@ -902,15 +986,15 @@ class Job(_message.Message):
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
-        """When the script of the latest attempt began; absent when it has not."""
+        """OPTIONAL. When the script of the latest attempt began; absent when it has not."""
 
     @_builtins.property
     def end_time(self) -> _timestamp_pb2.Timestamp:
-        """When the job ended; absent while it has not."""
+        """OPTIONAL. When the job ended; absent while it has not."""
 
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobNode]:
-        """The nodes of the latest attempt."""
+        """OPTIONAL. The nodes of the latest attempt."""
 
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
@@ -918,11 +1002,11 @@ class Job(_message.Message):
 
     @_builtins.property
     def attempts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Attempt]:
-        """All attempts, oldest first. Told by GetJob only."""
+        """OPTIONAL. All attempts, oldest first. Told by GetJob only."""
 
     @_builtins.property
     def cost(self) -> _money_pb2.Money:
-        """What it has cost so far; absent means nothing or unknown."""
+        """OPTIONAL. What it has cost so far; absent means nothing or unknown."""
 
     def __init__(
         self,
@@ -1083,12 +1167,12 @@ class ListJobsResponse(_message.Message):
     NEXT_PAGE_TOKEN_FIELD_NUMBER: _builtins.int
     WATCH_TOKEN_FIELD_NUMBER: _builtins.int
     next_page_token: _builtins.str
-    """Empty at the end."""
+    """OPTIONAL. Empty at the end."""
     watch_token: _builtins.str
     """REQUIRED on the first page: WatchJobs from here tells every event after this list."""
     @_builtins.property
     def jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___Job]:
-        """Newest first."""
+        """OPTIONAL. Newest first."""
 
     def __init__(
         self,
@@ -1157,15 +1241,15 @@ class JobEvent(_message.Message):
     job_id: _builtins.str
     """REQUIRED."""
     attempt: _builtins.int
-    """The attempt that it belongs to; zero before the first."""
+    """OPTIONAL. The attempt that it belongs to; zero before the first."""
     from_state: Global___JobState.ValueType
-    """The state before; UNSPECIFIED for the submit."""
+    """OPTIONAL. The state before; absent (zero) for the submit."""
     to_state: Global___JobState.ValueType
-    """The state after; UNSPECIFIED for a delete."""
+    """OPTIONAL. The state after; absent (zero) for a delete."""
     reason: _builtins.str
-    """UPPER_SNAKE: why; empty when the state says it all."""
+    """OPTIONAL. UPPER_SNAKE: why; empty when the state says it all."""
     message: _builtins.str
-    """For people."""
+    """OPTIONAL. For people."""
     @_builtins.property
     def time(self) -> _timestamp_pb2.Timestamp:
         """REQUIRED."""
@@ -1204,7 +1288,7 @@ class WatchJobsResponse(_message.Message):
     resume_token: _builtins.str
     """REQUIRED. Resumes after all that was sent so far."""
     caught_up: _builtins.bool
-    """Set on the first message that brings the watch up to the present."""
+    """OPTIONAL. Set on the first message that brings the watch up to the present."""
     @_builtins.property
     def events(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobEvent]:
         """OPTIONAL."""
@@ -1240,7 +1324,7 @@ class CancelJobRequest(_message.Message):
     job_id: _builtins.str
     """REQUIRED."""
     force: _builtins.bool
-    """Do not wait for the site's word that nothing runs. The record says so."""
+    """OPTIONAL. Do not wait for the site's word that nothing runs. The record says so."""
     def __init__(
         self,
         *,
@@ -1307,21 +1391,27 @@ class RequeueJobRequest(_message.Message):
 
     JOB_ID_FIELD_NUMBER: _builtins.int
     SECRET_ENV_FIELD_NUMBER: _builtins.int
+    REGISTRY_LOGINS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """REQUIRED."""
     @_builtins.property
     def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """REQUIRED when the job had any at its submit: secrets are not kept after a job's end."""
 
+    @_builtins.property
+    def registry_logins(self) -> _containers.RepeatedCompositeFieldContainer[Global___RegistryLogin]:
+        """REQUIRED when the job had any at its submit."""
+
     def __init__(
         self,
         *,
         job_id: _builtins.str = ...,
         secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
+        registry_logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "secret_env", b"secret_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "registry_logins", b"registry_logins", "secret_env", b"secret_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1381,7 +1471,7 @@ class ReadOutputRequest(_message.Message):
     tail_bytes: _builtins.int
     """OPTIONAL. Begin so many bytes before what is there now; wins over offset. Zero: not used."""
     follow: _builtins.bool
-    """Whether to go on until the job has ended."""
+    """OPTIONAL. Whether to go on until the attempt has ended. False: what is there now, then the end of the call."""
     def __init__(
         self,
         *,
@@ -1411,15 +1501,18 @@ class ReadOutputResponse(_message.Message):
     DATA_FIELD_NUMBER: _builtins.int
     END_FIELD_NUMBER: _builtins.int
     HEARTBEAT_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     offset: _builtins.int
-    """Bytes from the stream's beginning at which data begins. More than what was sent so far: what lies between was
-    dropped, because the job wrote more than is kept.
+    """OPTIONAL. Bytes from the stream's beginning at which data begins. More than what was sent so far: what lies between
+    was dropped, because the job wrote more than is kept.
     """
     data: _builtins.bytes
     """OPTIONAL. At most 1 MiB."""
+    attempt: _builtins.int
+    """REQUIRED on the first message. The attempt that is read."""
     @_builtins.property
     def end(self) -> Global___OutputEnd:
-        """Present on the last message of a stream that is complete."""
+        """REQUIRED on the last message of a stream that is complete, absent before."""
 
     @_builtins.property
     def heartbeat(self) -> _types_pb2.Heartbeat:
@@ -1432,10 +1525,11 @@ class ReadOutputResponse(_message.Message):
         data: _builtins.bytes = ...,
         end: Global___OutputEnd | None = ...,
         heartbeat: _types_pb2.Heartbeat | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["end", b"end", "heartbeat", b"heartbeat"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "end", b"end", "heartbeat", b"heartbeat", "offset", b"offset"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "data", b"data", "end", b"end", "heartbeat", b"heartbeat", "offset", b"offset"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -1450,9 +1544,9 @@ class OutputEnd(_message.Message):
     SIZE_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     size: _builtins.int
-    """Bytes that the job wrote."""
+    """REQUIRED. Bytes that the job wrote."""
     sha256: _builtins.bytes
-    """SHA-256 of all of it, 32 bytes; empty when it is not known."""
+    """OPTIONAL. SHA-256 of all of it, 32 bytes; empty when it is not known."""
     def __init__(
         self,
         *,

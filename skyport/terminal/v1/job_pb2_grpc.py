@@ -126,8 +126,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def CancelJob(self, request, context):
-        """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so is
-        cancelling a job that has ended, which changes nothing.
+        """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so
+        is cancelling a job that has ended, which changes nothing.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -141,7 +141,8 @@ class JobServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def ReadOutput(self, request, context):
-        """Streams a job's output: live while it runs, the same bytes after its machines are gone.
+        """Streams a job's output: live while it runs, the same bytes after its machines are gone. One call reads one attempt
+        to its end; a follower of a job that is retried calls again.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

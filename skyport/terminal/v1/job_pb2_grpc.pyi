@@ -50,13 +50,15 @@ class JobServiceStub:
     WatchJobs: _grpc.UnaryStreamMultiCallable[_job_pb2.WatchJobsRequest, _job_pb2.WatchJobsResponse]
     """Streams the events of jobs from the core's journal, without loss, from a resume token on."""
     CancelJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]
-    """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so is
-    cancelling a job that has ended, which changes nothing.
+    """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so
+    is cancelling a job that has ended, which changes nothing.
     """
     RequeueJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.RequeueJobRequest, _job_pb2.RequeueJobResponse]
     """Puts a job that has ended back into the queue, as a new attempt."""
     ReadOutput: _grpc.UnaryStreamMultiCallable[_job_pb2.ReadOutputRequest, _job_pb2.ReadOutputResponse]
-    """Streams a job's output: live while it runs, the same bytes after its machines are gone."""
+    """Streams a job's output: live while it runs, the same bytes after its machines are gone. One call reads one attempt
+    to its end; a follower of a job that is retried calls again.
+    """
     DeleteJob: _grpc.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]
     """Forgets a job that has ended, with its outputs and logs."""
 
@@ -82,13 +84,15 @@ class JobServiceAsyncStub(JobServiceStub):
     WatchJobs: _aio.UnaryStreamMultiCallable[_job_pb2.WatchJobsRequest, _job_pb2.WatchJobsResponse]  # type: ignore[assignment]
     """Streams the events of jobs from the core's journal, without loss, from a resume token on."""
     CancelJob: _aio.UnaryUnaryMultiCallable[_job_pb2.CancelJobRequest, _job_pb2.CancelJobResponse]  # type: ignore[assignment]
-    """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so is
-    cancelling a job that has ended, which changes nothing.
+    """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so
+    is cancelling a job that has ended, which changes nothing.
     """
     RequeueJob: _aio.UnaryUnaryMultiCallable[_job_pb2.RequeueJobRequest, _job_pb2.RequeueJobResponse]  # type: ignore[assignment]
     """Puts a job that has ended back into the queue, as a new attempt."""
     ReadOutput: _aio.UnaryStreamMultiCallable[_job_pb2.ReadOutputRequest, _job_pb2.ReadOutputResponse]  # type: ignore[assignment]
-    """Streams a job's output: live while it runs, the same bytes after its machines are gone."""
+    """Streams a job's output: live while it runs, the same bytes after its machines are gone. One call reads one attempt
+    to its end; a follower of a job that is retried calls again.
+    """
     DeleteJob: _aio.UnaryUnaryMultiCallable[_job_pb2.DeleteJobRequest, _job_pb2.DeleteJobResponse]  # type: ignore[assignment]
     """Forgets a job that has ended, with its outputs and logs."""
 
@@ -147,8 +151,8 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.CancelJobRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_job_pb2.CancelJobResponse, _abc.Awaitable[_job_pb2.CancelJobResponse]]:
-        """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so is
-        cancelling a job that has ended, which changes nothing.
+        """Asks that a job end. It is CANCELLED when its site confirms that nothing of it runs. The same call again is OK; so
+        is cancelling a job that has ended, which changes nothing.
         """
 
     @_abc_1.abstractmethod
@@ -165,7 +169,9 @@ class JobServiceServicer(metaclass=_abc_1.ABCMeta):
         request: _job_pb2.ReadOutputRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_job_pb2.ReadOutputResponse], _abc.AsyncIterator[_job_pb2.ReadOutputResponse]]:
-        """Streams a job's output: live while it runs, the same bytes after its machines are gone."""
+        """Streams a job's output: live while it runs, the same bytes after its machines are gone. One call reads one attempt
+        to its end; a follower of a job that is retried calls again.
+        """
 
     @_abc_1.abstractmethod
     def DeleteJob(

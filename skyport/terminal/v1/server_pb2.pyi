@@ -72,22 +72,30 @@ class ServerLimits(_message.Message):
     SCRIPT_BYTES_FIELD_NUMBER: _builtins.int
     MESSAGE_BYTES_FIELD_NUMBER: _builtins.int
     FIND_MISSING_CONTENTS_FIELD_NUMBER: _builtins.int
+    MANIFEST_ENTRIES_FIELD_NUMBER: _builtins.int
+    MANIFEST_BYTES_FIELD_NUMBER: _builtins.int
     script_bytes: _builtins.int
-    """Bytes of a script."""
+    """REQUIRED. Bytes of a script."""
     message_bytes: _builtins.int
-    """Bytes of a message that the core receives."""
+    """REQUIRED. Bytes of a message that the core receives."""
     find_missing_contents: _builtins.int
-    """Digests in one FindMissing."""
+    """REQUIRED. Digests in one FindMissing."""
+    manifest_entries: _builtins.int
+    """REQUIRED. Entries of a manifest of inputs."""
+    manifest_bytes: _builtins.int
+    """REQUIRED. Bytes of a manifest of inputs."""
     def __init__(
         self,
         *,
         script_bytes: _builtins.int = ...,
         message_bytes: _builtins.int = ...,
         find_missing_contents: _builtins.int = ...,
+        manifest_entries: _builtins.int = ...,
+        manifest_bytes: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["find_missing_contents", b"find_missing_contents", "message_bytes", b"message_bytes", "script_bytes", b"script_bytes"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["find_missing_contents", b"find_missing_contents", "manifest_bytes", b"manifest_bytes", "manifest_entries", b"manifest_entries", "message_bytes", b"message_bytes", "script_bytes", b"script_bytes"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -114,18 +122,20 @@ class GetServerInfoResponse(_message.Message):
     installation: _builtins.str
     """REQUIRED."""
     pid: _builtins.int
-    """The core's process."""
+    """REQUIRED. The core's process."""
     spool_used_bytes: _builtins.int
-    """Bytes that the spool holds."""
+    """REQUIRED. Bytes that the spool holds."""
     spool_limit_bytes: _builtins.int
-    """The most that it may hold."""
+    """REQUIRED. The most that it may hold."""
     @_builtins.property
     def api_versions(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """REQUIRED. Versions of this API that the core serves, for example "v1"."""
 
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """What the core serves beyond version 1 of this API, by name. A terminal ignores names that it does not know."""
+        """OPTIONAL. What the core serves beyond version 1 of this API, by name. A terminal ignores names that it does not
+        know.
+        """
 
     @_builtins.property
     def start_time(self) -> _timestamp_pb2.Timestamp:
@@ -137,7 +147,7 @@ class GetServerInfoResponse(_message.Message):
 
     @_builtins.property
     def active_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
-        """The caller's jobs that have not ended (an admin: everybody's), by state."""
+        """OPTIONAL. The caller's jobs that have not ended (an admin: everybody's), by state."""
 
     def __init__(
         self,

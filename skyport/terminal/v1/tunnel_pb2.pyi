@@ -32,9 +32,9 @@ class ConnectOpen(_message.Message):
     node: _builtins.str
     """OPTIONAL. A node of the job; empty means the first."""
     port: _builtins.int
-    """The port's number; or zero, and port_name is given."""
+    """REQUIRED unless port_name is given, else zero. The port's number."""
     port_name: _builtins.str
-    """The name that the script gave to the port."""
+    """OPTIONAL. The name that the script gave to the port, instead of its number."""
     def __init__(
         self,
         *,

@@ -29,7 +29,8 @@ class TunnelServiceStub:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
     loopback for the IN ports of a running job).
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     def __init__(self, channel):
@@ -59,7 +60,8 @@ class TunnelServiceServicer:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
     loopback for the IN ports of a running job).
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     def Connect(self, request_iterator, context):
@@ -71,7 +73,8 @@ class TunnelServiceServicer:
 
     def Listen(self, request, context):
         """Takes over an OUT port of a job: tells each connection that the job opens, until the call ends. While somebody
-        listens, the core itself does not dial for this port.
+        listens, the core itself does not dial for this port. A second call for the same port replaces the first, which
+        ends with ABORTED REPLACED.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -114,7 +117,8 @@ class TunnelService:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
     loopback for the IN ports of a running job).
 
-    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call ends.
+    A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
+    ends.
     """
 
     @staticmethod

@@ -33,7 +33,7 @@ class Failure(_message.Message):
     message: _builtins.str
     """REQUIRED. For people: what happened, with which value, and what to do."""
     retryable: _builtins.bool
-    """Whether the same request may succeed later or elsewhere."""
+    """OPTIONAL. Whether the same request may succeed later or elsewhere."""
     def __init__(
         self,
         *,
