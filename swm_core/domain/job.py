@@ -11,7 +11,7 @@ from swm_core.domain.states import JobState
 
 
 class Direction(enum.StrEnum):
-    """`IN`: connections go from the user's side to the job. `OUT`: from the job to the user's side."""
+    """`IN`: connections go from the user's side to the job. `OUT`: the other way."""
 
     IN = "in"
     OUT = "out"
@@ -26,7 +26,7 @@ class Launch(enum.StrEnum):
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Port:
-    """A port that the job opens (`IN`) or reaches (`OUT`). `number` 0: a free one, told by `name`."""
+    """A port that the job opens (`IN`) or reaches (`OUT`). `number` 0: any, told by `name`."""
 
     number: int
     direction: Direction
@@ -95,7 +95,7 @@ class Allocation:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class End:
-    """How an attempt ended at its site. One of the first three is set. Times: seconds since 1970."""
+    """How an attempt ended. One of the first three is set. Times are seconds since 1970."""
 
     exit_code: int | None = None
     signal: int | None = None
@@ -135,6 +135,13 @@ class Job:
     end: End | None = None
     failure: Failure | None = None
     output_manifest_sha256: str = ""
+    """Hex digest of the manifest of collected outputs; empty: nothing was collected."""
+    skipped_outputs: tuple[tuple[str, str], ...] = ()
+    """Path and reason of what matched and could not be taken."""
+    unmatched_outputs: tuple[str, ...] = ()
+    """Patterns that matched nothing."""
+    local_ports: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    """Where the core listens for the job's IN ports: the job's port, the local port."""
     not_before: float = 0.0
     """Not placed again before this time (backoff between attempts)."""
     start_time: float | None = None

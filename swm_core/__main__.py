@@ -1,0 +1,79 @@
+"""`swm-core`: make a home, run a core on it, or check its configuration."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from typing import NoReturn
+
+import click
+
+from rpc_kit.config_file import ConfigError
+from rpc_kit.logs import configure
+from rpc_kit.server import ServeError
+from swm_core import __version__, config
+from swm_core.home import Home, HomeError, initialise, lock
+from swm_core.store.errors import StoreError
+
+log = logging.getLogger("swm_core")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="swm-core")
+def main() -> None:
+    """The core of Sky Port. $SWM_HOME names its folder (default ~/.swm)."""
+
+
+@main.command()
+@click.option("--user", help="Name of the first user.  [default: your login name]")
+def init(user: str | None) -> None:
+    """Make certificates, configuration and the first user's bundle; overwrites nothing."""
+    home = Home.find()
+    try:
+        first = initialise(home, user)
+    except (HomeError, ConfigError) as error:
+        _fail(error)
+    if not first.created:
+        click.echo(f"{home.path}: is initialised already; nothing was changed")
+        return
+    for path in first.created:
+        click.echo(f"made {path}")
+
+
+@main.command()
+def serve() -> None:
+    """Run the core in the foreground, until SIGTERM or SIGINT."""
+    home = Home.find()
+    try:
+        first = initialise(home)
+        settings = config.load(home.config)
+        configure(settings.log.level, settings.log.format)
+        from swm_core import app
+
+        with lock(home):
+            asyncio.run(app.serve(first, settings))
+    except (HomeError, ConfigError, ServeError, StoreError) as error:
+        _fail(error)
+
+
+@main.command("check-config")
+def check_config() -> None:
+    """Tell every mistake in swm.toml, or that there is none."""
+    home = Home.find()
+    try:
+        settings = config.load(home.config)
+    except (HomeError, ConfigError) as error:
+        _fail(error)
+    names = ", ".join(settings.sites) or "none yet"
+    click.echo(f"{home.config}: no mistakes; sites: {names}")
+
+
+def _fail(error: Exception) -> NoReturn:
+    for line in str(error).splitlines():
+        click.echo(f"swm-core: {line}", err=True)
+    sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,153 @@
+"""The core, put together. Read from top to bottom: this is the only place where parts meet."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import AsyncIterator
+
+from rpc_kit.endpoint import Endpoint
+from rpc_kit.server import RpcServer, run
+from skyport.terminal.v1 import (
+    account_pb2_grpc,
+    admin_pb2_grpc,
+    catalog_pb2_grpc,
+    file_pb2_grpc,
+    job_pb2_grpc,
+    server_pb2_grpc,
+    tunnel_pb2_grpc,
+)
+from swm_core import __version__
+from swm_core.config import Config, Site
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.process import GateProcess
+from swm_core.home import Home, Initialised
+from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.engine import Lifecycle
+from swm_core.lifecycle.live import LiveJobs, LivePartitions
+from swm_core.lifecycle.retention import Retention
+from swm_core.metrics import serve_metrics
+from swm_core.security.accounts import StoredAccounts
+from swm_core.security.identity import Authenticator
+from swm_core.spool import Spool
+from swm_core.store import Store, User
+from swm_core.terminal.access import Access
+from swm_core.terminal.account import AccountService
+from swm_core.terminal.admin import AdminService
+from swm_core.terminal.catalog import CatalogService
+from swm_core.terminal.files import FileService
+from swm_core.terminal.jobs import JobService
+from swm_core.terminal.server import ServerService
+from swm_core.terminal.tunnels import TunnelService
+
+log = logging.getLogger(__name__)
+
+DOMAIN = "skyport.terminal.v1"
+
+
+async def serve(first: Initialised, config: Config) -> None:
+    """Run a core until SIGTERM or SIGINT; jobs run on at their sites.
+
+    Args:
+        first: The home, initialised and locked.
+        config: Its configuration.
+
+    Raises:
+        StoreUnusable: The store cannot be used.
+        ServeError: The core cannot listen.
+    """
+    home = first.home
+    async with _opened(home, first) as store:
+        spool = await asyncio.to_thread(
+            Spool.open, home.spool, config.spool.max_size, config.limits.log_bytes_per_job
+        )
+        context = Context(
+            installation=first.installation,
+            generation=await store.meta.begin_generation(time=time.time()),
+            gates={name: _gate(name, site, home, first) for name, site in config.sites.items()},
+            jobs=LiveJobs(store.jobs),
+            partitions=LivePartitions(store.partitions),
+            store=store,
+            spool=spool,
+            deadlines=config.deadlines,
+            limits=config.limits,
+            clock=time.time,
+        )
+        context.jobs.load()
+        context.partitions.load()
+        lifecycle = Lifecycle(context)
+        accounts = StoredAccounts(store.users)
+        server = _server(context, lifecycle, accounts)
+        await server.start(config.listen, home.core_keys(), allow_remote=config.allow_remote)
+        with serve_metrics(config.metrics.listen, context):
+            working = [
+                asyncio.create_task(lifecycle.run(), name="lifecycle"),
+                asyncio.create_task(Retention(context, config.spool).run(), name="retention"),
+            ]
+            ending = asyncio.create_task(run(server), name="server")
+            try:
+                # A part that ends by itself has met a defect: better gone than half there.
+                await asyncio.wait((*working, ending), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for task in working:
+                    task.cancel()
+                if not ending.done():
+                    await server.stop(1.0)
+                    ending.cancel()
+                outcomes = await asyncio.gather(*working, ending, return_exceptions=True)
+        for outcome in outcomes:
+            if isinstance(outcome, Exception):
+                raise outcome
+
+
+@contextlib.asynccontextmanager
+async def _opened(home: Home, first: Initialised) -> AsyncIterator[Store]:
+    """The store of this home, with its first user."""
+    store = Store.open(home.database)
+    try:
+        await store.meta.set_installation(first.installation)
+        if store.users.get(first.user) is None and not store.users.all():
+            await store.users.add(User(first.user, admin=True, created=time.time()))
+        yield store
+    finally:
+        await store.close()
+
+
+def _gate(name: str, site: Site, home: Home, first: Initialised) -> Gate:
+    process = None
+    endpoint = site.endpoint
+    if endpoint is None:
+        endpoint = Endpoint(path=home.gate_socket(name))
+        process = GateProcess(name, site.command, endpoint, home.gate_log(name))
+    return Gate(
+        name,
+        endpoint,
+        keys=None if endpoint.path is not None else home.core_keys(),
+        installation=first.installation,
+        process=process,
+        core_version=__version__,
+    )
+
+
+def _server(context: Context, lifecycle: Lifecycle, accounts: StoredAccounts) -> RpcServer:
+    server = RpcServer(DOMAIN, authenticate=Authenticator(context.installation, accounts))
+    access = Access(context.jobs, context.store.jobs)
+    server.add(
+        job_pb2_grpc.add_JobServiceServicer_to_server, JobService(context, lifecycle, access)
+    )
+    server.add(file_pb2_grpc.add_FileServiceServicer_to_server, FileService(context, access))
+    server.add(
+        tunnel_pb2_grpc.add_TunnelServiceServicer_to_server,
+        TunnelService(context, lifecycle.forwards, access),
+    )
+    server.add(
+        catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(context, lifecycle)
+    )
+    server.add(account_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(context))
+    server.add(admin_pb2_grpc.add_AdminServiceServicer_to_server, AdminService())
+    server.add(
+        server_pb2_grpc.add_ServerServiceServicer_to_server, ServerService(context, __version__)
+    )
+    return server

@@ -1,0 +1,181 @@
+"""Between the core's values and the messages of the Gate API."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+
+from google.protobuf import duration_pb2, timestamp_pb2
+
+from skyport.gate.v1 import job_pb2, types_pb2
+from swm_core.domain.failures import Failure, FailureReason
+from swm_core.domain.job import Allocation, End, Job, Launch
+
+NANOS = 1_000_000_000
+
+# What a gate says, as what the core records. A reason that is not here is not retryable.
+_REASONS = {
+    "TIME_LIMIT": FailureReason.TIME_LIMIT,
+    "OUT_OF_MEMORY": FailureReason.OUT_OF_MEMORY,
+    "NODE_FAIL": FailureReason.NODE_FAIL,
+    "PREEMPTED": FailureReason.PREEMPTED,
+    "START_FAILED": FailureReason.START_FAILED,
+    "END_UNKNOWN": FailureReason.END_UNKNOWN,
+    "USER_NOT_MAPPED": FailureReason.USER_NOT_MAPPED,
+    "IMAGE_NOT_FOUND": FailureReason.IMAGE_UNAVAILABLE,
+    "IMAGE_AUTH": FailureReason.IMAGE_UNAVAILABLE,
+    "REGISTRY_UNREACHABLE": FailureReason.IMAGE_UNAVAILABLE,
+    "CAPACITY": FailureReason.NO_CAPACITY,
+    "QUOTA": FailureReason.NO_CAPACITY,
+    "SITE_QUEUE_FULL": FailureReason.NO_CAPACITY,
+    "DISK_FULL": FailureReason.STAGING_FAILED,
+    "PROVISIONING_FAILED": FailureReason.PROVISIONING_FAILED,
+}
+_RETRYABLE = frozenset(
+    {FailureReason.NODE_FAIL, FailureReason.PREEMPTED, FailureReason.START_FAILED}
+)
+
+
+def timestamp(seconds: float) -> timestamp_pb2.Timestamp:
+    """The same time as a message."""
+    found = timestamp_pb2.Timestamp()
+    found.FromNanoseconds(round(seconds * NANOS))
+    return found
+
+
+def duration(seconds: float) -> duration_pb2.Duration:
+    """The same length of time as a message."""
+    found = duration_pb2.Duration()
+    found.FromNanoseconds(round(seconds * NANOS))
+    return found
+
+
+def job_ref(job: Job, installation: str, roots: Mapping[str, str]) -> types_pb2.JobRef:
+    """Which attempt `job` is at now.
+
+    Args:
+        job: A job that has a place.
+        installation: This core's.
+        roots: Root ids by node, as earlier answers told them.
+    """
+    return types_pb2.JobRef(
+        installation=installation,
+        partition_id=job.partition_id,
+        job_id=job.job_id,
+        attempt=job.attempt,
+        owner=job.owner,
+        nodes=[allocation.node for allocation in job.allocations],
+        roots=[types_pb2.SiteRoot(node=node, root_uid=uid) for node, uid in sorted(roots.items())],
+    )
+
+
+def job_spec(job: Job, script: bytes, option_prefix: str) -> job_pb2.JobSpec:
+    """What is to run, for a gate.
+
+    Args:
+        job: The job, with its place.
+        script: As the user wrote it.
+        option_prefix: Of the gate's own options; others are for other kinds of site.
+    """
+    spec = job.spec
+    needs = spec.resources
+    message = job_pb2.JobSpec(
+        script=script,
+        name=spec.name,
+        resources=job_pb2.Resources(
+            cpus=needs.cpus,
+            memory_bytes=needs.mem_bytes,
+            gpus=needs.gpus,
+            disk_bytes=needs.disk_bytes,
+        ),
+        node_count=spec.nodes,
+        launch=(job_pb2.LAUNCH_EVERY if spec.launch is Launch.EVERY else job_pb2.LAUNCH_FIRST),
+        env=spec.env,
+        workdir=spec.workdir,
+        stdin_path=spec.stdin,
+        container_image=spec.container_image,
+        site_options={
+            name.removeprefix(f"{option_prefix}."): value
+            for name, value in spec.site_options.items()
+            if option_prefix and name.startswith(f"{option_prefix}.")
+        },
+        manifest_sha256=bytes.fromhex(job.manifest_sha256),
+        account=spec.account,
+    )
+    if not job.allocations:
+        message.ports.extend(
+            job_pb2.PortRequest(number=port.number, name=port.name) for port in spec.ports
+        )
+    if spec.time_limit_s:
+        message.time_limit.CopyFrom(duration(spec.time_limit_s))
+    return message
+
+
+def allocation_messages(allocations: Iterable[Allocation]) -> list[types_pb2.Allocation]:
+    """The same allocations, for the gate."""
+    return [
+        types_pb2.Allocation(
+            node=allocation.node,
+            cpus=allocation.cpus,
+            memory_bytes=allocation.mem_bytes,
+            gpu_ids=allocation.gpu_ids,
+            ports=[
+                types_pb2.AllocatedPort(name="" if name.isdigit() else name, port=number)
+                for name, number in allocation.ports.items()
+            ],
+        )
+        for allocation in allocations
+    ]
+
+
+def allocations(messages: Iterable[types_pb2.Allocation]) -> tuple[Allocation, ...]:
+    """What the gate says that a queue gave."""
+    return tuple(
+        Allocation(
+            node=message.node,
+            cpus=message.cpus,
+            mem_bytes=message.memory_bytes,
+            gpu_ids=tuple(message.gpu_ids),
+            ports={port.name or str(port.port): port.port for port in message.ports},
+        )
+        for message in messages
+    )
+
+
+def fingerprint(request: job_pb2.StartJobRequest) -> str:
+    """SHA-256 (hex) of what is asked, without secrets: the same after a restart of the core."""
+    digest = hashlib.sha256(request.spec.SerializeToString(deterministic=True))
+    for allocation in request.allocations:
+        digest.update(allocation.SerializeToString(deterministic=True))
+    return digest.hexdigest()
+
+
+def failure(message: types_pb2.Failure) -> Failure:
+    """A gate's failure as the core records it."""
+    reason = _REASONS.get(message.reason)
+    if reason is None:
+        return Failure(
+            FailureReason.START_FAILED, f"{message.reason}: {message.message}", retryable=False
+        )
+    return Failure(reason, message.message, message.retryable or reason in _RETRYABLE)
+
+
+def end(message: job_pb2.JobEnd) -> End:
+    """How an attempt ended."""
+    outcome = message.WhichOneof("outcome")
+    return End(
+        exit_code=message.exit_code if outcome == "exit_code" else None,
+        signal=message.signal if outcome == "signal" else None,
+        failure=failure(message.failure) if outcome == "failure" else None,
+        start_time=(
+            message.start_time.ToNanoseconds() / NANOS if message.HasField("start_time") else None
+        ),
+        end_time=message.end_time.ToNanoseconds() / NANOS,
+        cpu_time_s=message.usage.cpu_time.ToNanoseconds() / NANOS,
+        max_mem_bytes=message.usage.max_memory_bytes,
+    )
+
+
+def cancelled(message: job_pb2.JobEnd) -> bool:
+    """Whether the attempt ended by CancelJob."""
+    return message.WhichOneof("outcome") == "failure" and message.failure.reason == "CANCELLED"

@@ -1,0 +1,86 @@
+"""What a failed call to a gate means: gone, refused, no room, or not known.
+
+The classes follow the tables of protos/README.md. Whatever is not listed is *not known*: the core
+asks again and changes nothing.
+"""
+
+from __future__ import annotations
+
+import enum
+
+import grpc
+
+from rpc_kit.errors import Problem
+
+DOMAIN = "skyport.gate.v1"
+
+_GONE = frozenset({"PARTITION_NOT_FOUND", "JOB_NOT_FOUND"})
+_NO_ROOM = frozenset({"CAPACITY", "QUOTA", "FLAVOR_NOT_FOUND", "IMAGE_NOT_FOUND"})
+_LATER = frozenset({"SITE_QUEUE_FULL", "PARTITION_NOT_READY", "BUSY", "SHUTTING_DOWN"})
+_REFUSED_CODES = frozenset(
+    {
+        grpc.StatusCode.INVALID_ARGUMENT,
+        grpc.StatusCode.UNIMPLEMENTED,
+        grpc.StatusCode.ALREADY_EXISTS,
+        grpc.StatusCode.NOT_FOUND,
+        grpc.StatusCode.PERMISSION_DENIED,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        grpc.StatusCode.OUT_OF_RANGE,
+        grpc.StatusCode.DATA_LOSS,
+    }
+)
+_BROKEN = frozenset(
+    {"CREDENTIALS_INVALID", "PERMISSION_MISSING", "HOST_KEY_MISMATCH", "SITE_CHANGED"}
+)
+
+
+class Meaning(enum.Enum):
+    """What the core may conclude from a failed call."""
+
+    GONE = enum.auto()
+    """The object does not exist at the site: the only proof of absence."""
+    REFUSED = enum.auto()
+    """The same call will fail again: the attempt fails."""
+    NO_ROOM = enum.auto()
+    """The next flavor, location or site may do."""
+    BROKEN = enum.auto()
+    """An administrator has to do something; the object's state is not known."""
+    UNKNOWN = enum.auto()
+    """Ask again, with backoff; change nothing."""
+
+
+class GateError(Exception):
+    """A call to a gate that did not succeed."""
+
+    def __init__(self, site: str, problem: Problem) -> None:
+        super().__init__(f"site {site}: {problem.message}")
+        self.site = site
+        self.problem = problem
+
+    @property
+    def reason(self) -> str:
+        """The gate's reason; empty when the transport made the status."""
+        return (self.problem.reason or "") if self.problem.domain == DOMAIN else ""
+
+    @property
+    def message(self) -> str:
+        """For people."""
+        return self.problem.message or self.problem.code.name.lower()
+
+    @property
+    def meaning(self) -> Meaning:
+        """What the core may conclude."""
+        reason = self.reason
+        if not reason:
+            return Meaning.UNKNOWN
+        if self.problem.code is grpc.StatusCode.NOT_FOUND and reason in _GONE:
+            return Meaning.GONE
+        if reason in _BROKEN:
+            return Meaning.BROKEN
+        if reason in _NO_ROOM:
+            return Meaning.NO_ROOM
+        if reason in _LATER:
+            return Meaning.UNKNOWN
+        if reason == "DISK_FULL" or self.problem.code in _REFUSED_CODES:
+            return Meaning.REFUSED
+        return Meaning.UNKNOWN

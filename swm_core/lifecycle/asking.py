@@ -1,0 +1,142 @@
+"""Ask a gate until it answers something certain.
+
+Whatever says nothing certain (a dead link, a deadline, a gate that is starting) is asked again with
+backoff; what is certain becomes an answer or an `AttemptFailed`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
+
+from skyport.gate.v1 import types_pb2
+from swm_core.domain.failures import Failure, FailureReason
+from swm_core.domain.job import Job
+from swm_core.gateways import convert
+from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.problems import GateError, Meaning
+from swm_core.lifecycle.context import Context
+from swm_core.store import Root
+
+T = TypeVar("T")
+
+_AGAIN_MOST_S = 60.0
+
+_FAILURES = {
+    "USER_NOT_MAPPED": FailureReason.USER_NOT_MAPPED,
+    "IMAGE_NOT_FOUND": FailureReason.IMAGE_UNAVAILABLE,
+    "DISK_FULL": FailureReason.STAGING_FAILED,
+    "DIGEST_MISMATCH": FailureReason.STAGING_FAILED,
+    "INPUTS_MISSING": FailureReason.STAGING_FAILED,
+}
+
+
+class AttemptFailed(Exception):
+    """The attempt cannot go on.
+
+    Args:
+        failure: Why.
+        unsure: Whether something of it may run: the site has to confirm that nothing does.
+    """
+
+    def __init__(self, failure: Failure, *, unsure: bool = False) -> None:
+        super().__init__(failure.message)
+        self.failure = failure
+        self.unsure = unsure
+
+
+class Asker:
+    """Asks one gate about one attempt.
+
+    Args:
+        context: The core's parts.
+        gate: Whom to ask.
+        job_id: The job, for its text while nothing certain comes.
+    """
+
+    def __init__(self, context: Context, gate: Gate, job_id: str) -> None:
+        self._context = context
+        self._gate = gate
+        self._job_id = job_id
+
+    def ref(self, job: Job) -> types_pb2.JobRef:
+        """Which attempt, with the roots that are known."""
+        known = self._context.store.roots.of(job.site, job.partition_id, job.owner)
+        nodes = {allocation.node for allocation in job.allocations} | {""}
+        return convert.job_ref(
+            job,
+            self._context.installation,
+            {root.node: root.root_uid for root in known if root.node in nodes},
+        )
+
+    async def keep_roots(self, job: Job, roots: Iterable[types_pb2.SiteRoot]) -> None:
+        """Remember the roots that the gate told, to be sent back with every later call."""
+        store = self._context.store.roots
+        known = {root.node for root in store.of(job.site, job.partition_id, job.owner)}
+        new = [
+            Root(job.site, job.partition_id, root.node, job.owner, root.root_uid)
+            for root in roots
+            if root.node not in known
+        ]
+        if new:
+            await store.put(new)
+
+    async def ask(
+        self,
+        job: Job,
+        what: str,
+        call: Callable[[types_pb2.JobRef], Awaitable[T]],
+        *,
+        gone_fails: bool = False,
+    ) -> T:
+        """The answer of `call`.
+
+        Args:
+            job: Which, as it was when this began; its place does not change meanwhile.
+            what: What the gate is to do, for people: "start it".
+            call: Makes one try; raises GateError when it does not succeed.
+            gone_fails: Whether the attempt's own NOT_FOUND means that its end is lost; without
+                this it is raised.
+
+        Raises:
+            AttemptFailed: The gate refused for good.
+            GateError: The object is gone.
+        """
+        backoff = Backoff(most_s=_AGAIN_MOST_S)
+        while True:
+            if not self._gate.ready:
+                await self._say(
+                    f"waiting for site {self._gate.name}, to {what}: "
+                    f"{self._gate.message or 'it does not answer'}"
+                )
+                await self._gate.wait_ready()
+            try:
+                return await call(self.ref(job))
+            except GateError as error:
+                self._judge(error, job, what, gone_fails=gone_fails)
+                wait_s = backoff.next(error.problem.retry_after_s)
+                if wait_s > 1:
+                    await self._say(f"site {job.site} could not {what} yet: {error.message}")
+                await asyncio.sleep(wait_s)
+
+    def _judge(self, error: GateError, job: Job, what: str, *, gone_fails: bool) -> None:
+        """Raise what is certain."""
+        if error.meaning is Meaning.GONE:
+            if not gone_fails:
+                raise error
+            text = f"site {job.site} has nothing left of the attempt that tells how it ended"
+            raise AttemptFailed(Failure(FailureReason.END_UNKNOWN, text)) from error
+        text = f"site {job.site} did not {what}: {error.message}"
+        if error.meaning is Meaning.NO_ROOM:
+            failure = Failure(FailureReason.NO_CAPACITY, text, retryable=True)
+            raise AttemptFailed(failure) from error
+        if error.meaning is Meaning.REFUSED:
+            reason = _FAILURES.get(error.reason, FailureReason.INVALID)
+            raise AttemptFailed(Failure(reason, text)) from error
+
+    async def _say(self, text: str) -> None:
+        job = self._context.jobs.get(self._job_id)
+        if job is not None and job.text != text:
+            await self._context.jobs.note(self._job_id, text)

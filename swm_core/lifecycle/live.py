@@ -1,0 +1,222 @@
+"""The jobs and partitions that have not ended, in memory, and the only way to change one.
+
+The store is the truth; this is what it holds, kept at hand. A change is committed first and seen
+here afterwards, one change of an object at a time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from swm_core.domain.job import Job
+from swm_core.domain.partition import Partition
+from swm_core.domain.states import JobState, PartitionState
+from swm_core.gateways.slots import Slot
+from swm_core.store.jobs import Jobs, Step
+from swm_core.store.partitions import Partitions
+
+
+class NotLive(Exception):
+    """The job or partition has ended, or never was."""
+
+
+class Change(NamedTuple):
+    """What happened to a job. `before` is None when it was submitted."""
+
+    before: Job | None
+    after: Job
+
+
+class LiveJobs:
+    """The jobs that have not ended.
+
+    Args:
+        store: Where they are kept.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, store: Jobs, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._jobs: dict[str, Job] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+        self._listeners: list[Callable[[Change], None]] = []
+
+    def load(self) -> None:
+        """Read what the store has; once, before anything else."""
+        for job in self._store.active():
+            self._jobs[job.job_id] = job
+
+    def __iter__(self) -> Iterator[Job]:
+        return iter(list(self._jobs.values()))
+
+    def get(self, job_id: str) -> Job | None:
+        """The job as it is now; None when it has ended or never was."""
+        return self._jobs.get(job_id)
+
+    def listen(self, listener: Callable[[Change], None]) -> None:
+        """Have `listener` called after every change, on the event loop; it must not block."""
+        self._listeners.append(listener)
+
+    def add(self, job: Job) -> None:
+        """A job was submitted, and is stored."""
+        self._jobs[job.job_id] = job
+        self._tell(Change(None, job))
+
+    async def move(
+        self, job_id: str, to: JobState, reason: str = "", message: str = "", **changes: Any
+    ) -> Job:
+        """Bring a job into the state `to`.
+
+        Args:
+            job_id: Which.
+            to: The state that it enters now.
+            reason: Why, for programs; may be empty.
+            message: Why, for people; becomes the job's text unless `changes` has one.
+            changes: Other fields of the job that change with it.
+
+        Raises:
+            NotLive: It has ended meanwhile.
+            IllegalTransition: The table has no such transition.
+        """
+
+        def decide(job: Job) -> Sequence[Step]:
+            return [self.step(job, to, reason, message, **changes)]
+
+        return await self.apply(job_id, decide)
+
+    async def note(self, job_id: str, message: str = "", **changes: Any) -> Job:
+        """Change fields of a job that stays in its state; does nothing if nothing differs.
+
+        Args:
+            job_id: Which.
+            message: The job's new text, when it is not empty.
+            changes: Other fields that change.
+        """
+        if message:
+            changes.setdefault("text", message)
+
+        def decide(job: Job) -> Sequence[Step]:
+            after = dataclasses.replace(job, **changes)
+            return [] if after == job else [Step(after, "", message)]
+
+        return await self.apply(job_id, decide)
+
+    def step(
+        self, job: Job, to: JobState, reason: str = "", message: str = "", **changes: Any
+    ) -> Step:
+        """`job` in the state `to`, from now on, with `changes`; for `apply`."""
+        changes.setdefault("text", message)
+        after = dataclasses.replace(job, state=to, state_time=self._clock(), **changes)
+        return Step(after, reason, message)
+
+    async def apply(self, job_id: str, decide: Callable[[Job], Sequence[Step]]) -> Job:
+        """Commit what `decide` makes of the job as it is now; returns what it then is.
+
+        The commit is not given up half-way when the caller is cancelled: what is stored is what
+        this shows.
+
+        Raises:
+            NotLive: It has ended meanwhile.
+        """
+        return await asyncio.shield(asyncio.create_task(self._apply(job_id, decide)))
+
+    async def _apply(self, job_id: str, decide: Callable[[Job], Sequence[Step]]) -> Job:
+        async with self._locks.setdefault(job_id, asyncio.Lock()):
+            before = self._jobs.get(job_id)
+            if before is None:
+                raise NotLive(f"job {job_id} has ended")
+            steps = decide(before)
+            if not steps:
+                return before
+            if all(step.job.state is before.state for step in steps):
+                last = steps[-1]
+                after = await self._store.update(before, last.job, last.reason, last.message)
+            else:
+                after = await self._store.transitions(before, steps)
+            if after.state.terminal:
+                del self._jobs[job_id]
+                self._locks.pop(job_id, None)
+            else:
+                self._jobs[job_id] = after
+        self._tell(Change(before, after))
+        return after
+
+    def _tell(self, change: Change) -> None:
+        for listener in self._listeners:
+            listener(change)
+
+
+class LivePartitions:
+    """The dynamic partitions that are not gone.
+
+    Args:
+        store: Where they are kept.
+        clock: Seconds since the epoch.
+    """
+
+    def __init__(self, store: Partitions, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
+        self._slots: dict[str, Slot[Partition]] = {}
+        self._locks: dict[str, asyncio.Lock] = {}
+
+    def load(self) -> None:
+        """Read what the store has; once, before anything else."""
+        for partition in self._store.active():
+            self.add(partition)
+
+    def __iter__(self) -> Iterator[Partition]:
+        return iter([slot.value for slot in self._slots.values() if slot.value is not None])
+
+    def get(self, partition_id: str) -> Partition | None:
+        """The partition as it is now; None when it is gone."""
+        slot = self._slots.get(partition_id)
+        return slot.value if slot else None
+
+    def slot(self, partition_id: str) -> Slot[Partition] | None:
+        """Where changes of the partition are seen; None when it is gone."""
+        return self._slots.get(partition_id)
+
+    def add(self, partition: Partition) -> None:
+        """A partition was decided, and is stored."""
+        slot = self._slots[partition.partition_id] = Slot[Partition]()
+        slot.put(partition)
+
+    async def move(self, partition_id: str, to: PartitionState, **changes: Any) -> Partition:
+        """Bring a partition into the state `to`.
+
+        Raises:
+            NotLive: It is gone meanwhile.
+            IllegalTransition: The table has no such transition.
+        """
+        return await self._change(partition_id, state=to, **changes)
+
+    async def note(self, partition_id: str, **changes: Any) -> Partition:
+        """Change fields of a partition that stays in its state."""
+        return await self._change(partition_id, **changes)
+
+    async def _change(self, partition_id: str, **changes: Any) -> Partition:
+        return await asyncio.shield(asyncio.create_task(self._apply(partition_id, changes)))
+
+    async def _apply(self, partition_id: str, changes: dict[str, Any]) -> Partition:
+        async with self._locks.setdefault(partition_id, asyncio.Lock()):
+            slot = self._slots.get(partition_id)
+            if slot is None or slot.value is None:
+                raise NotLive(f"partition {partition_id} is gone")
+            after = dataclasses.replace(slot.value, **changes)
+            if after == slot.value:
+                return after
+            if after.state is slot.value.state:
+                after = await self._store.update(slot.value, after)
+            else:
+                after = await self._store.transition(slot.value, after)
+            if after.state is PartitionState.DELETED:
+                del self._slots[partition_id]
+                self._locks.pop(partition_id, None)
+            slot.put(after)
+            return after

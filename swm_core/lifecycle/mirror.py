@@ -1,0 +1,106 @@
+"""Bring what an attempt writes into the spool, while it writes.
+
+So an eviction or a lost site costs seconds of output, not all of it, and the same bytes can be read
+after the machines are gone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import NamedTuple
+
+import grpc.aio
+
+from skyport.gate.v1 import job_pb2
+from swm_core.domain.job import Job, Launch
+from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.problems import Meaning
+from swm_core.gateways.watching import heard
+from swm_core.lifecycle.asking import Asker
+from swm_core.lifecycle.context import Context
+from swm_core.spool import LogKind, LogMirror
+
+log = logging.getLogger(__name__)
+
+KINDS = {
+    job_pb2.OUTPUT_KIND_STDOUT: LogKind.STDOUT,
+    job_pb2.OUTPUT_KIND_STDERR: LogKind.STDERR,
+}
+
+
+class Stream(NamedTuple):
+    """One stream of one node; the node is empty for the first."""
+
+    node: str
+    kind: job_pb2.OutputKind.ValueType
+
+
+class OutputMirror:
+    """Mirrors one attempt.
+
+    Args:
+        context: The core's parts.
+        gate: The attempt's.
+        job: The job, with its place.
+        asker: Names the attempt to the gate.
+    """
+
+    def __init__(self, context: Context, gate: Gate, job: Job, asker: Asker) -> None:
+        self._gate = gate
+        self._job = job
+        self._asker = asker
+        nodes = [""]
+        if job.spec.launch is Launch.EVERY:
+            nodes += [allocation.node for allocation in job.allocations[1:]]
+        self._open: dict[Stream, LogMirror] = {
+            Stream(node, kind): context.spool.log(
+                job.owner, job.job_id, job.attempt, node, KINDS[kind]
+            )
+            for node in nodes
+            for kind in KINDS
+        }
+
+    async def run(self) -> None:
+        """Returns when every stream is complete, or the site has nothing more to give."""
+        backoff = Backoff(most_s=15.0)
+        while self._open:
+            await self._gate.wait_ready()
+            try:
+                await self._read()
+                backoff.reset()
+            except grpc.aio.AioRpcError as error:
+                problem = self._gate.problem(error)
+                if problem.meaning in (Meaning.GONE, Meaning.REFUSED):
+                    log.warning("the rest of the output is lost: %s", problem.message)
+                    await self._finish_all()
+                    return
+            except TimeoutError:
+                pass  # a silent stream: asked again from where it was
+            if self._open:
+                await asyncio.sleep(backoff.next())
+
+    async def _read(self) -> None:
+        request = job_pb2.ReadOutputRequest(
+            ref=self._asker.ref(self._job),
+            cursors=[
+                job_pb2.OutputCursor(node=stream.node, kind=stream.kind, offset=mirror.size)
+                for stream, mirror in self._open.items()
+            ],
+            follow=True,
+        )
+        async for answer in heard(self._gate.jobs.ReadOutput(request)):
+            for piece in answer.pieces:
+                if mirror := self._open.get(Stream(piece.at.node, piece.at.kind)):
+                    await mirror.append(piece.at.offset, piece.data)
+            for end in answer.ends:
+                if mirror := self._open.pop(Stream(end.at.node, end.at.kind), None):
+                    await mirror.finish(end.at.offset, end.sha256)
+            if not self._open:
+                return
+
+    async def _finish_all(self) -> None:
+        while self._open:
+            _, mirror = self._open.popitem()
+            await mirror.finish(mirror.size, b"")

@@ -1,0 +1,264 @@
+"""One dynamic partition, from the decision to create it until its gate says that it is gone."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from skyport.gate.v1 import partition_pb2, types_pb2
+from swm_core.domain.failures import Failure, FailureReason
+from swm_core.domain.partition import Partition
+from swm_core.domain.states import PartitionState
+from swm_core.gateways import convert
+from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.problems import GateError, Meaning
+from swm_core.gateways.slots import Slot
+from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.live import NotLive
+
+log = logging.getLogger(__name__)
+
+_CREATE_S = 120.0
+_TTL_S = 24 * 3600.0
+"""How far ahead a partition's own end is set where its site has one; renewed at a third of it."""
+
+_NO_ROOM = frozenset({"CAPACITY", "QUOTA", "FLAVOR_NOT_FOUND", "IMAGE_NOT_FOUND"})
+
+
+class PartitionDriver:
+    """Drives one partition.
+
+    Args:
+        context: The core's parts.
+        partition: As it is stored.
+        gate: Its site's.
+        wanted: Whether a job still needs it.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        partition: Partition,
+        gate: Gate,
+        wanted: Callable[[str], bool],
+    ) -> None:
+        self._context = context
+        self._id = partition.partition_id
+        self._gate = gate
+        self._wanted = wanted
+
+    async def run(self) -> None:
+        """Returns when the partition is gone."""
+        backoff = Backoff(first_s=0.5)
+        with self._gate.partition(self._id) as slot:
+            while (partition := self._context.partitions.get(self._id)) is not None:
+                try:
+                    await self._step(partition, slot)
+                except NotLive:
+                    return
+                except Exception:
+                    # A defect or a store that cannot write: what costs money is not forgotten.
+                    log.exception("partition %s stumbled; again soon", self._id)
+                    await asyncio.sleep(backoff.next())
+
+    async def _step(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
+        if partition.state is PartitionState.DELETING:
+            await self._delete(partition, slot)
+        elif not self._wanted(self._id):
+            await self._context.partitions.move(
+                self._id, PartitionState.DELETING, text="being deleted"
+            )
+        elif partition.state is PartitionState.CREATING:
+            await self._while_wanted(self._create(partition, slot))
+        else:
+            await self._while_wanted(self._watch(slot))
+
+    async def _while_wanted(self, work: Coroutine[Any, Any, None]) -> None:
+        """Await `work`, but drop it as soon as no job needs the partition."""
+        own = self._context.partitions.slot(self._id)
+        if own is None:
+            work.close()
+            raise NotLive(f"partition {self._id} is gone")
+        working = asyncio.create_task(work)
+        try:
+            while not working.done() and self._wanted(self._id):
+                changed = asyncio.create_task(own.newer(own.version))
+                await asyncio.wait((working, changed), return_when=asyncio.FIRST_COMPLETED)
+                changed.cancel()
+        finally:
+            working.cancel()
+            outcome = (await asyncio.gather(working, return_exceptions=True))[0]
+        if isinstance(outcome, Exception):
+            raise outcome
+
+    async def _create(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
+        """Until it is READY, or cannot be."""
+        while True:
+            incarnation = self._gate.incarnation
+            if not await self._ask_to_create(partition, slot):
+                return
+            # A gate that was restarted, or that lost it, is asked again: that continues it.
+            while not slot.missing and self._gate.incarnation == incarnation:
+                version = slot.version
+                if slot.value is not None and await self._saw(slot.value):
+                    return
+                await slot.newer(version)
+            slot.missing = False
+
+    async def _ask_to_create(
+        self, partition: Partition, slot: Slot[partition_pb2.Partition]
+    ) -> bool:
+        spec = partition.spec
+        request = partition_pb2.CreatePartitionRequest(
+            partition_id=self._id,
+            spec_fingerprint=partition.spec_fingerprint,
+            spec=partition_pb2.PartitionSpec(
+                flavor=spec.flavor,
+                location=spec.location,
+                node_count=spec.node_count,
+                image=spec.image,
+                spot=spec.spot,
+            ),
+            origin=types_pb2.Origin(
+                installation=self._context.installation,
+                store_generation=self._context.generation,
+            ),
+            owner=partition.owner,
+            scope_uid=self._scope(),
+        )
+        backoff = Backoff(most_s=60.0)
+        while True:
+            await self._gate.wait_ready()
+            if self._gate.can("EXPIRY"):
+                request.expire_time.CopyFrom(convert.timestamp(self._context.clock() + _TTL_S))
+            version = slot.version
+            try:
+                answer = await self._gate.call(
+                    self._gate.partitions.CreatePartition, request, timeout_s=_CREATE_S
+                )
+            except GateError as error:
+                if error.meaning in (Meaning.NO_ROOM, Meaning.REFUSED):
+                    await self._failed(error.reason, error.message)
+                    return False
+                await self._context.partitions.note(
+                    self._id, text=f"site {partition.site} could not create it yet: {error.message}"
+                )
+                await asyncio.sleep(backoff.next(error.problem.retry_after_s))
+                continue
+            if slot.version == version:
+                slot.put(answer.partition)
+            return True
+
+    async def _saw(self, told: partition_pb2.Partition) -> bool:
+        """Commit what the gate says; whether the partition is in another state now."""
+        partition = self._context.partitions.get(self._id)
+        if partition is None or partition.state is PartitionState.DELETING:
+            return True
+        match told.state:
+            case partition_pb2.PARTITION_STATE_READY:
+                if partition.state is PartitionState.READY:
+                    return False
+                await self._context.partitions.move(
+                    self._id, PartitionState.READY, text="", ready_time=self._context.clock()
+                )
+                return True
+            case partition_pb2.PARTITION_STATE_FAILED:
+                await self._failed(told.failure.reason, told.failure.message)
+                return True
+            case partition_pb2.PARTITION_STATE_STOPPED:
+                if partition.state is PartitionState.READY:
+                    await self._context.partitions.move(
+                        self._id, PartitionState.STOPPED, text="stopped by its own expiry"
+                    )
+                    return True
+            case _:
+                if told.text and told.text != partition.text:
+                    await self._context.partitions.note(self._id, text=told.text)
+        return False
+
+    async def _watch(self, slot: Slot[partition_pb2.Partition]) -> None:
+        """While it is there: renew it, and notice when it is not what it was."""
+        renew_s = _TTL_S / 3
+        while True:
+            version = slot.version
+            if slot.missing and await self._is_gone():
+                await self._failed("PROVISIONING_FAILED", "it vanished at its site")
+                return
+            slot.missing = False
+            if slot.value is not None and await self._saw(slot.value):
+                return
+            try:
+                async with asyncio.timeout(renew_s):
+                    await slot.newer(version)
+            except TimeoutError:
+                await self._renew()
+
+    async def _renew(self) -> None:
+        if not self._gate.can("EXPIRY") or not self._gate.ready:
+            return
+        request = partition_pb2.RenewPartitionRequest(
+            partition_id=self._id,
+            expire_time=convert.timestamp(self._context.clock() + _TTL_S),
+            scope_uid=self._scope(),
+        )
+        try:
+            await self._gate.call(self._gate.partitions.RenewPartition, request)
+        except GateError as error:
+            log.warning("partition %s was not renewed: %s", self._id, error.message)
+
+    async def _failed(self, reason: str, message: str) -> None:
+        no_room = reason in _NO_ROOM
+        await self._context.partitions.move(
+            self._id,
+            PartitionState.DELETING,
+            text=message,
+            failure=Failure(
+                FailureReason.NO_CAPACITY if no_room else FailureReason.PROVISIONING_FAILED,
+                message,
+                retryable=no_room,
+            ),
+        )
+
+    async def _delete(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
+        """Ask for it until the gate says that it is gone; for ever, with backoff."""
+        backoff = Backoff(first_s=0.2, most_s=60.0)
+        request = partition_pb2.DeletePartitionRequest(
+            partition_id=self._id,
+            installation=self._context.installation,
+            scope_uid=self._scope(),
+        )
+        while True:
+            await self._gate.wait_ready()
+            version = slot.version
+            try:
+                await self._gate.call(self._gate.partitions.DeletePartition, request)
+            except GateError as error:
+                if error.meaning is Meaning.GONE:
+                    await self._context.store.roots.forget_partition(partition.site, self._id)
+                    await self._context.partitions.move(
+                        self._id, PartitionState.DELETED, delete_time=self._context.clock()
+                    )
+                    return
+                await self._context.partitions.note(
+                    self._id, text=f"not deleted yet: {error.message}"
+                )
+            # It says so by the watch as soon as it is gone; asking again is the proof.
+            try:
+                async with asyncio.timeout(backoff.next()):
+                    await slot.newer(version)
+            except TimeoutError:
+                pass
+
+    async def _is_gone(self) -> bool:
+        request = partition_pb2.GetPartitionRequest(partition_id=self._id, scope_uid=self._scope())
+        try:
+            await self._gate.call(self._gate.partitions.GetPartition, request)
+        except GateError as error:
+            return error.meaning is Meaning.GONE
+        return False
+
+    def _scope(self) -> str:
+        return self._gate.info.scope_uid if self._gate.info else ""

@@ -1,0 +1,198 @@
+"""Places for queued jobs: asks the scheduler, and commits what it says.
+
+This is the only place where capacity is given away, one round after the other, so two jobs never
+get the same thing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from swm_core.domain.failures import Failure
+from swm_core.domain.ids import new_id
+from swm_core.domain.job import Job
+from swm_core.domain.partition import Partition, PartitionSpec
+from swm_core.domain.states import JobState, PartitionState
+from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.live import NotLive
+from swm_core.lifecycle.views import Views
+from swm_core.scheduler import Create, Enqueue, Place, Reject, Wait, schedule
+from swm_core.store import Step, StoreError
+
+log = logging.getLogger(__name__)
+
+_PAUSE_FACTOR = 2.0
+"""After a round that took t seconds, so many t are left to others before the next."""
+
+
+class Placement:
+    """Gives places to the jobs of a core.
+
+    Args:
+        context: The core's parts.
+        new_partition: Told of each partition that was decided and stored.
+    """
+
+    def __init__(self, context: Context, new_partition: Callable[[Partition], None]) -> None:
+        self._context = context
+        self._new_partition = new_partition
+        self._wake = asyncio.Event()
+        self._wake.set()
+        self._placing: set[str] = set()
+        self.views = Views(context)
+        self.waiting: dict[str, str] = {}
+        """Of queued jobs: what they wait for, for people. Not stored: it changes all the time."""
+
+    def wake(self) -> None:
+        """Something has changed: a round may find more."""
+        self._wake.set()
+
+    def is_placing(self, job_id: str) -> bool:
+        """Whether a place for the job is being committed just now."""
+        return job_id in self._placing
+
+    async def run(self) -> None:
+        """Rounds, until cancelled."""
+        while True:
+            await self._wake.wait()
+            self._wake.clear()
+            began = time.monotonic()
+            try:
+                later = await self._round()
+            except (StoreError, NotLive):
+                log.exception("a round of placements failed; again soon")
+                later = 1.0
+            if later is not None:
+                asyncio.get_running_loop().call_later(later, self._wake.set)
+            await asyncio.sleep(_PAUSE_FACTOR * (time.monotonic() - began))
+
+    async def _round(self) -> float | None:
+        """One round; returns in how many seconds a job may be tried that has to wait till then."""
+        now = self._context.clock()
+        queued = self.views.queued_jobs()
+        if not queued:
+            self.waiting = {}
+            return None
+        decisions = schedule(queued, self.views.sites(), now)
+        waits = [each for each in decisions if isinstance(each, Wait)]
+        self.waiting = {job_id: wait.text for wait in waits for job_id in wait.job_ids}
+        await asyncio.gather(
+            *(self._commit(each) for each in decisions if not isinstance(each, Wait))
+        )
+        later = [wait.until - now for wait in waits if wait.until]
+        return max(0.01, min(later)) if later else None
+
+    async def _commit(self, decision: Place | Enqueue | Create | Reject) -> None:
+        self._placing.add(decision.job_id)
+        try:
+            match decision:
+                case Place():
+                    await self._place(
+                        decision.job_id,
+                        site=decision.site,
+                        partition_id=decision.partition_id,
+                        allocations=decision.allocations,
+                    )
+                case Enqueue():
+                    await self._place(
+                        decision.job_id, site=decision.site, partition_id=decision.partition_id
+                    )
+                case Create():
+                    await self._create(decision)
+                case Reject():
+                    failure = Failure(decision.reason, decision.message)
+                    await self._context.jobs.move(
+                        decision.job_id, JobState.FAILED, failure.reason, failure.message,
+                        failure=failure, end_time=self._context.clock(),
+                    )  # fmt: skip
+        except NotLive:
+            pass  # cancelled meanwhile
+        finally:
+            self._placing.discard(decision.job_id)
+
+    async def _place(self, job_id: str, *, ready: bool = True, **place: Any) -> None:
+        def decide(job: Job) -> Sequence[Step]:
+            if job.state is not JobState.QUEUED:
+                return []
+            return self._steps(job, ready=ready, **place)
+
+        await self._context.jobs.apply(job_id, decide)
+
+    def _steps(self, job: Job, *, ready: bool, **place: Any) -> Sequence[Step]:
+        """Into PROVISIONING as a new attempt, and on as far as nobody has to be asked."""
+        jobs = self._context.jobs
+        fresh: dict[str, Any] = {
+            "attempt": job.attempt + 1,
+            "claimed": False,
+            "end": None,
+            "failure": None,
+            "start_time": None,
+            "allocations": (),
+            "local_ports": {},
+            **place,
+        }
+        text = f"has a place at site {place['site']}"
+        steps = [jobs.step(job, JobState.PROVISIONING, message=text, **fresh)]
+        if ready:
+            steps += ready_steps(self._context, steps[-1].job)
+        return steps
+
+    async def _create(self, decision: Create) -> None:
+        job = self._context.jobs.get(decision.job_id)
+        if job is None:
+            return
+        spec = PartitionSpec(
+            location=decision.location,
+            flavor=decision.flavor,
+            node_count=decision.node_count,
+            image=job.spec.cloud_image,
+        )
+        partition = await self._context.store.partitions.insert(
+            Partition(
+                partition_id=new_id(),
+                site=decision.site,
+                owner=job.owner,
+                spec=spec,
+                spec_fingerprint=hashlib.sha256(
+                    repr(dataclasses.astuple(spec)).encode()
+                ).hexdigest(),
+                state=PartitionState.CREATING,
+                create_time=self._context.clock(),
+                job_id=job.job_id,
+                price_per_hour=decision.price_per_hour,
+                currency=decision.currency,
+                text=f"creating {spec.node_count} x {spec.flavor}",
+            )
+        )
+        self._new_partition(partition)
+        await self._place(
+            job.job_id, ready=False, site=decision.site, partition_id=partition.partition_id
+        )
+
+
+def ready_steps(context: Context, job: Job, **changes: Any) -> list[Step]:
+    """The steps from PROVISIONING on that need nobody's answer.
+
+    Without inputs there is nothing to stage, once the roots of its nodes are known: a start must
+    not be the first that a node hears of an owner, or a lost answer and a changed mount together
+    would start it twice.
+    """
+    jobs = context.jobs
+    steps = [jobs.step(job, JobState.STAGING_IN, message="bringing inputs", **changes)]
+    staged = steps[-1].job
+    if not job.manifest_sha256 and _knows_roots(context, staged):
+        steps.append(jobs.step(staged, JobState.STARTING, message="starting"))
+    return steps
+
+
+def _knows_roots(context: Context, job: Job) -> bool:
+    known = {root.node for root in context.store.roots.of(job.site, job.partition_id, job.owner)}
+    return "" in known or (
+        bool(job.allocations) and all(each.node in known for each in job.allocations)
+    )

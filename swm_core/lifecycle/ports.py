@@ -1,0 +1,261 @@
+"""The ports of running jobs: listening here for IN ports, dialling here for OUT ports."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
+
+from swm_core.domain.job import Direction, Job
+from swm_core.domain.states import JobState
+from swm_core.gateways import tunnels
+from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.problems import GateError, Meaning
+from swm_core.lifecycle.asking import Asker
+from swm_core.lifecycle.context import Context
+
+log = logging.getLogger(__name__)
+
+_LOOPBACK = "127.0.0.1"
+_LISTENING_S = 10.0
+
+TakeOver = Callable[[str], Awaitable[None]]
+"""Given the id of each connection that the job opens."""
+
+
+class NoSuchPort(Exception):
+    """The job has no such port now; the message says which it has."""
+
+
+class PortForwards:
+    """The open ports of all jobs of the core."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._servers: dict[str, list[asyncio.Server]] = {}
+        self._listeners: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._taken: dict[tuple[str, int], TakeOver] = {}
+        self._connections: dict[str, set[asyncio.Task[None]]] = {}
+
+    # ---- IN: from the user's side to the job ----
+
+    async def open(self, job: Job, gate: Gate) -> None:
+        """Listen for the IN ports of a job that runs, at the same local ports as before."""
+        await self.open_out(job, gate)
+        numbers = in_ports(job)
+        if not numbers or job.job_id in self._servers or not gate.can("TUNNELS"):
+            return
+        host = job.spec.submission_address or _LOOPBACK
+        servers = self._servers[job.job_id] = []
+        local = dict(job.local_ports)
+        for number in numbers:
+            server = await self._listen(job, gate, host, number, local.get(str(number), 0))
+            if server is not None:
+                servers.append(server)
+                local[str(number)] = server.sockets[0].getsockname()[1]
+        if local != dict(job.local_ports):
+            await self._context.jobs.note(job.job_id, local_ports=local)
+
+    async def _listen(
+        self, job: Job, gate: Gate, host: str, number: int, wanted: int
+    ) -> asyncio.Server | None:
+        async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self._own(job.job_id, self._to_job(job.job_id, gate, number, reader, writer))
+
+        for port in dict.fromkeys((wanted, 0)):
+            try:
+                return await asyncio.start_server(serve, host, port)
+            except OSError as error:
+                log.warning("cannot listen on %s:%d for port %d: %s", host, port, number, error)
+        return None
+
+    async def _to_job(
+        self,
+        job_id: str,
+        gate: Gate,
+        port: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        try:
+            stream = await self.connect(job_id, gate, "", port)
+            await splice(reader, writer, stream)
+        except (GateError, NoSuchPort, OSError, TimeoutError) as error:
+            log.debug("a connection to port %d of job %s ended: %s", port, job_id, error)
+        finally:
+            writer.close()
+
+    async def connect(self, job_id: str, gate: Gate, node: str, port: int) -> tunnels.TunnelStream:
+        """A connection to a port of a running job.
+
+        Raises:
+            NoSuchPort: The job does not run.
+            GateError: The gate could not connect.
+        """
+        job = self._context.jobs.get(job_id)
+        if job is None or job.state is not JobState.RUNNING:
+            raise NoSuchPort(f"job {job_id} does not run")
+        ref = Asker(self._context, gate, job_id).ref(job)
+        return await tunnels.connect(gate, ref, node, port)
+
+    # ---- OUT: from the job to the user's side ----
+
+    async def open_out(self, job: Job, gate: Gate) -> None:
+        """Listen at the site for the OUT ports of a job; best before it starts."""
+        if not gate.can("REVERSE_TUNNELS"):
+            return
+        for number in out_ports(job):
+            key = (job.job_id, number)
+            if key in self._listeners:
+                continue
+            listening = asyncio.Event()
+            self._listeners[key] = asyncio.create_task(
+                self._stay_listening(job, gate, number, listening)
+            )
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LISTENING_S):
+                    await listening.wait()
+
+    async def _stay_listening(
+        self, job: Job, gate: Gate, number: int, listening: asyncio.Event
+    ) -> None:
+        """Listen until cancelled, again after a lost link."""
+        backoff = Backoff(most_s=10.0)
+        asker = Asker(self._context, gate, job.job_id)
+        while True:
+            await gate.wait_ready()
+            try:
+                async for connection_id in tunnels.listen(gate, asker.ref(job), "", number):
+                    if connection_id is None:
+                        listening.set()
+                        backoff.reset()
+                    else:
+                        self._own(
+                            job.job_id, self._from_job(job.job_id, gate, number, connection_id)
+                        )
+            except GateError as error:
+                if error.meaning in (Meaning.GONE, Meaning.REFUSED):
+                    log.warning("port %d of job %s: %s", number, job.job_id, error.message)
+                    listening.set()
+                    return
+            except TimeoutError:
+                pass  # silent: listened anew
+            await asyncio.sleep(backoff.next())
+
+    async def _from_job(self, job_id: str, gate: Gate, port: int, connection_id: str) -> None:
+        take_over = self._taken.get((job_id, port))
+        if take_over is not None:
+            await take_over(connection_id)
+            return
+        try:
+            # Refused here means refused there: the connection is taken only if somebody answers.
+            reader, writer = await asyncio.open_connection(_LOOPBACK, port)
+        except OSError as error:
+            log.info("job %s dialled port %d, where nothing listens: %s", job_id, port, error)
+            return
+        try:
+            stream = await tunnels.accept(gate, connection_id)
+            await splice(reader, writer, stream)
+        except (GateError, OSError, TimeoutError) as error:
+            log.debug("a connection from job %s ended: %s", job_id, error)
+        finally:
+            writer.close()
+
+    @contextlib.contextmanager
+    def taking_over(self, job: Job, port: int, take_over: TakeOver) -> Iterator[None]:
+        """Have connections of an OUT port told to `take_over` instead of dialled here.
+
+        Raises:
+            NoSuchPort: The job asked for no such port.
+        """
+        if port not in out_ports(job):
+            has = ", ".join(map(str, out_ports(job))) or "none"
+            raise NoSuchPort(f"job {job.job_id} has no OUT port {port} (it has: {has})")
+        key = (job.job_id, port)
+        self._taken[key] = take_over
+        try:
+            yield
+        finally:
+            if self._taken.get(key) is take_over:
+                del self._taken[key]
+
+    # ---- the end ----
+
+    def close(self, job_id: str) -> None:
+        """The job does not run any more."""
+        for server in self._servers.pop(job_id, ()):
+            server.close()
+        for key in [key for key in self._listeners if key[0] == job_id]:
+            self._listeners.pop(key).cancel()
+        for task in self._connections.pop(job_id, ()):
+            task.cancel()
+
+    def close_all(self) -> None:
+        """The core ends; jobs run on."""
+        known = {*self._servers, *(key[0] for key in self._listeners), *self._connections}
+        for job_id in known:
+            self.close(job_id)
+
+    def local_address(self, job: Job, number: int) -> str:
+        """Where this core listens for a port of the job; empty when it does not."""
+        local = job.local_ports.get(str(number))
+        if local is None or job.job_id not in self._servers:
+            return ""
+        return f"{job.spec.submission_address or _LOOPBACK}:{local}"
+
+    def _own(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
+        tasks = self._connections.setdefault(job_id, set())
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+def in_ports(job: Job) -> list[int]:
+    """The numbers of the job's IN ports, where they are known."""
+    return _numbers(job, Direction.IN)
+
+
+def out_ports(job: Job) -> list[int]:
+    """The numbers of the job's OUT ports, where they are known."""
+    return _numbers(job, Direction.OUT)
+
+
+def _numbers(job: Job, direction: Direction) -> list[int]:
+    given = job.allocations[0].ports if job.allocations else {}
+    found = []
+    for port in job.spec.ports:
+        if port.direction is direction:
+            number = port.number or given.get(port.name, 0)
+            if number:
+                found.append(number)
+    return found
+
+
+async def splice(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, stream: tunnels.TunnelStream
+) -> None:
+    """Carry bytes both ways until both halves have ended, or one breaks."""
+
+    async def up() -> None:
+        while data := await reader.read(tunnels.CHUNK_BYTES):
+            await stream.write(data)
+        await stream.write_eof()
+
+    async def down() -> None:
+        while data := await stream.read():
+            writer.write(data)
+            await writer.drain()
+        if writer.can_write_eof():
+            writer.write_eof()
+
+    try:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(up())
+            group.create_task(down())
+    except* (GateError, OSError) as errors:
+        raise ConnectionResetError(str(errors.exceptions[0])) from errors
+    finally:
+        stream.close()

@@ -1,0 +1,375 @@
+"""Inputs from the spool to a site, and outputs from a site to the spool."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import hashlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc.aio
+
+from skyport.common.v1 import manifest_pb2
+from skyport.gate.v1 import file_pb2, types_pb2
+from swm_core.domain.failures import Failure, FailureReason
+from swm_core.domain.job import Job, Launch
+from swm_core.domain.paths import Tree
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.inventory import pages
+from swm_core.gateways.watching import heard
+from swm_core.lifecycle.asking import AttemptFailed
+from swm_core.lifecycle.context import Context
+from swm_core.spool import CHUNK_BYTES, ManifestRefused, OwnerContents, SpoolFull, SpoolRefusal
+from swm_core.spool.contents import Writer
+from swm_core.spool.manifests import check_entry
+from swm_core.spool.syncing import sync_file_system
+
+_PAGE_ENTRIES = 5_000
+_PAGE_BYTES = 1 << 20
+_FILES_A_CALL = 5_000
+_TELL_EVERY_S = 2.0
+_LIST_S = 120.0
+_MOST_REMARKS = 100
+"""Of skipped files and unmatched patterns, so many are told with the job."""
+
+
+async def put_inputs(
+    context: Context, gate: Gate, job: Job, ref: types_pb2.JobRef
+) -> list[types_pb2.SiteRoot]:
+    """Bring the inputs of an attempt to its site; again from the beginning after a break.
+
+    Returns:
+        The roots that hold the attempt.
+
+    Raises:
+        GateError: It did not work.
+        AttemptFailed: The inputs are not in the spool any more.
+    """
+    contents = context.spool.owner(job.owner)
+    try:
+        manifest = await asyncio.to_thread(_Inputs.load, context, job)
+    except SpoolRefusal as error:
+        raise AttemptFailed(Failure(FailureReason.STAGING_FAILED, str(error))) from error
+    call = gate.files.PutFiles()
+    sending: asyncio.Task[None] | None = None
+    try:
+        await call.write(
+            file_pb2.PutFilesRequest(
+                begin=file_pb2.PutFilesBegin(
+                    ref=ref,
+                    manifest_sha256=manifest.digest,
+                    origin=types_pb2.Origin(
+                        installation=context.installation, store_generation=context.generation
+                    ),
+                    entry_count=len(manifest.entries),
+                    total_bytes=sum(manifest.sizes.values()),
+                    workdir=job.spec.workdir,
+                )
+            )
+        )
+        for page in manifest.pages():
+            await call.write(file_pb2.PutFilesRequest(page=page))
+        needed: list[file_pb2.NeededFile] = []
+        told = 0.0
+        # Typed with EOF, which ends the loop.
+        answer: Any
+        while (answer := await call.read()) is not grpc.aio.EOF:
+            match answer.WhichOneof("message"):
+                case "needed":
+                    needed += answer.needed.files
+                    if answer.needed.last:
+                        sending = asyncio.create_task(_send(call, contents, manifest, needed))
+                case "progress":
+                    now = asyncio.get_running_loop().time()
+                    if now - told > _TELL_EVERY_S:
+                        told = now
+                        text = f"bringing inputs: {answer.progress.complete_files} files"
+                        await context.jobs.note(job.job_id, f"{text} of {len(manifest.sizes)}")
+                case "result":
+                    return list(answer.result.roots)
+                case _:
+                    pass
+        # Without a result the status says why.
+        await call.code()
+        raise ConnectionResetError("the gate ended the transfer without a result")
+    except grpc.aio.AioRpcError as error:
+        raise gate.problem(error) from error
+    except (asyncio.InvalidStateError, ConnectionResetError):
+        # A write after the call has ended: its status tells more than the write's own error.
+        raise gate.problem(await _status(call)) from None
+    finally:
+        call.cancel()
+        if sending is not None:
+            sending.cancel()
+            outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
+            if isinstance(outcome, SpoolRefusal):
+                failure = Failure(FailureReason.STAGING_FAILED, str(outcome))
+                raise AttemptFailed(failure) from outcome
+
+
+async def _status(call: object) -> grpc.aio.AioRpcError:
+    """The status of a call that has ended, as an error."""
+    metadata = grpc.aio.Metadata()
+    code = await call.code()  # type: ignore[attr-defined]
+    trailing = await call.trailing_metadata()  # type: ignore[attr-defined]
+    details = await call.details()  # type: ignore[attr-defined]
+    if code is grpc.StatusCode.OK:
+        code, details = grpc.StatusCode.UNAVAILABLE, "the gate ended the transfer early"
+    return grpc.aio.AioRpcError(code, metadata, trailing, details)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Inputs:
+    """The manifest of a job's inputs."""
+
+    digest: bytes
+    entries: list[manifest_pb2.ManifestEntry]
+    sizes: dict[bytes, int]
+    """Of each content."""
+
+    @classmethod
+    def load(cls, context: Context, job: Job) -> _Inputs:
+        if not job.manifest_sha256:
+            return cls(hashlib.sha256(b"").digest(), [], {})
+        entries = list(context.spool.manifest(job.owner, job.manifest_sha256))
+        sizes = {
+            entry.sha256: entry.size
+            for entry in entries
+            if entry.type == manifest_pb2.FILE_TYPE_FILE
+        }
+        return cls(bytes.fromhex(job.manifest_sha256), entries, sizes)
+
+    def pages(self) -> Iterator[file_pb2.ManifestPage]:
+        """At least one; the last says so."""
+        page, size = file_pb2.ManifestPage(), 0
+        for entry in self.entries:
+            if len(page.entries) >= _PAGE_ENTRIES or size > _PAGE_BYTES - 10_000:
+                yield page
+                page, size = file_pb2.ManifestPage(), 0
+            page.entries.append(entry)
+            size += entry.ByteSize()
+        page.last = True
+        yield page
+
+
+async def _send(
+    call: object,
+    contents: OwnerContents,
+    manifest: _Inputs,
+    needed: Sequence[file_pb2.NeededFile],
+) -> None:
+    messages = _messages(contents, manifest, needed)
+    while (message := await asyncio.to_thread(next, messages, None)) is not None:
+        await call.write(message)  # type: ignore[attr-defined]
+    await call.done_writing()  # type: ignore[attr-defined]
+
+
+def _messages(
+    contents: OwnerContents, manifest: _Inputs, needed: Sequence[file_pb2.NeededFile]
+) -> Iterator[file_pb2.PutFilesRequest]:
+    """What is needed, in messages of up to 1 MiB: many small files or a piece of a large one."""
+    message, room = file_pb2.PutFilesRequest(), CHUNK_BYTES
+    for need in needed:
+        size = manifest.sizes[need.sha256]
+        with contents.open(need.sha256.hex()) as file:
+            offset = file.seek(need.offset)
+            while True:
+                data = file.read(min(room, CHUNK_BYTES))
+                last = offset + len(data) >= size
+                message.pieces.pieces.add(sha256=need.sha256, offset=offset, data=data, last=last)
+                offset += len(data)
+                room -= len(data) + 64
+                if room <= 4096:
+                    yield message
+                    message, room = file_pb2.PutFilesRequest(), CHUNK_BYTES
+                if last or not data:
+                    break
+    if message.pieces.pieces:
+        yield message
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Collected:
+    """The outputs of an attempt, in the spool."""
+
+    manifest_sha256: str
+    skipped: tuple[tuple[str, str], ...]
+    unmatched: tuple[str, ...]
+    failure: Failure | None
+    """OUTPUT_MISSING, when a file that was asked for by name is not there."""
+
+
+class Collection:
+    """Brings the outputs of one attempt home. `run` again after a break goes on where it was.
+
+    With `launch every`, files of nodes after the first land in a folder named after their node,
+    unless all nodes share one file system.
+    """
+
+    def __init__(self, context: Context, gate: Gate, job: Job) -> None:
+        self._context = context
+        self._gate = gate
+        self._job = job
+        self._contents = context.spool.owner(job.owner)
+        self._nodes = [""]
+        if job.spec.launch is Launch.EVERY and not gate.can("SHARED_FILESYSTEM"):
+            self._nodes += [allocation.node for allocation in job.allocations[1:]]
+        self._done: dict[tuple[str, str], manifest_pb2.ManifestEntry] = {}
+        self._writers: dict[tuple[str, str], _Download] = {}
+        self._skipped: dict[str, str] = {}
+        self._unmatched: list[str] = []
+
+    async def run(self, ref: types_pb2.JobRef) -> Collected:
+        """All outputs, durable.
+
+        Raises:
+            GateError: It broke; run it again.
+            AttemptFailed: The spool has no room.
+        """
+        if not self._job.spec.output_files:
+            return Collected("", (), (), None)
+        try:
+            for node in self._nodes:
+                await self._from_node(ref, node)
+            await asyncio.to_thread(sync_file_system, self._contents.blobs)
+            digest = await self._context.spool.write_manifest(self._job.owner, self._manifest())
+        except SpoolFull as error:
+            failure = Failure(FailureReason.SPOOL_FULL, f"its results do not fit: {error}")
+            raise AttemptFailed(failure) from error
+        missing = [name for name in self._unmatched if not _is_glob(name)]
+        missed: Failure | None = None
+        if missing:
+            text = f"no such output: {', '.join(missing[:5])}"
+            failure = Failure(FailureReason.OUTPUT_MISSING, text)
+        return Collected(
+            manifest_sha256=digest,
+            skipped=tuple(sorted(self._skipped.items())[:_MOST_REMARKS]),
+            unmatched=tuple(self._unmatched[:_MOST_REMARKS]),
+            failure=missed,
+        )
+
+    def close(self) -> None:
+        """Drop what is half there."""
+        for download in self._writers.values():
+            download.writer.close()
+        self._writers.clear()
+
+    async def _from_node(self, ref: types_pb2.JobRef, node: str) -> None:
+        wanted: list[file_pb2.SiteFile] = []
+        request = file_pb2.ListFilesRequest(
+            ref=ref, patterns=self._job.spec.output_files, node=node
+        )
+        unmatched: list[str] = []
+        async for page in pages(
+            lambda asked: self._gate.call(self._gate.files.ListFiles, asked, timeout_s=_LIST_S),
+            request,
+            page_size=_FILES_A_CALL,
+        ):
+            unmatched += page.unmatched_patterns
+            for skipped in page.skipped:
+                self._skipped[_landing(node, skipped.path)] = skipped.reason
+            for file in page.files:
+                key = (node, file.entry.path)
+                if key in self._done:
+                    continue
+                if file.entry.type == manifest_pb2.FILE_TYPE_FILE:
+                    wanted.append(file)
+                else:
+                    self._done[key] = file.entry
+        if not node:
+            self._unmatched = unmatched
+        for start in range(0, len(wanted), _FILES_A_CALL):
+            await self._get(ref, node, wanted[start : start + _FILES_A_CALL])
+
+    async def _get(
+        self, ref: types_pb2.JobRef, node: str, files: Sequence[file_pb2.SiteFile]
+    ) -> None:
+        request = file_pb2.GetFilesRequest(
+            ref=ref, node=node, files=[self._cursor(node, file) for file in files]
+        )
+        try:
+            async for answer in heard(self._gate.files.GetFiles(request)):
+                await asyncio.to_thread(self._take, node, files, answer.pieces)
+        except grpc.aio.AioRpcError as error:
+            raise self._gate.problem(error) from error
+
+    def _cursor(self, node: str, file: file_pb2.SiteFile) -> file_pb2.FileCursor:
+        cursor = file_pb2.FileCursor(path=file.entry.path)
+        half = self._writers.get((node, file.entry.path))
+        if half is not None:
+            cursor.offset = half.writer.size
+            cursor.size = half.file.entry.size
+            cursor.modify_time.CopyFrom(half.file.modify_time)
+        return cursor
+
+    def _take(
+        self,
+        node: str,
+        files: Sequence[file_pb2.SiteFile],
+        pieces: Sequence[file_pb2.SiteFilePiece],
+    ) -> None:
+        for piece in pieces:
+            file = files[piece.index]
+            key = (node, file.entry.path)
+            download = self._writers.get(key)
+            if download is None:
+                download = self._writers[key] = _Download(file, Writer(self._contents))
+            download.writer.write(piece.offset, piece.data)
+            if piece.HasField("end"):
+                del self._writers[key]
+                self._finish(key, download, piece.end)
+
+    def _finish(self, key: tuple[str, str], download: _Download, end: file_pb2.SiteFileEnd) -> None:
+        writer = download.writer
+        problem = end.failure.message if end.HasField("failure") else ""
+        if not problem and writer.size != end.size:
+            problem = f"{writer.size} of {end.size} bytes came"
+        if problem:
+            writer.discard()
+            self._skipped[_landing(*key)] = problem
+            return
+        digest = writer.finish()
+        if end.sha256 and end.sha256.hex() != digest:
+            writer.discard()
+            self._skipped[_landing(*key)] = "its content changed on the way"
+            return
+        entry = manifest_pb2.ManifestEntry()
+        entry.CopyFrom(download.file.entry)
+        entry.size, entry.sha256 = writer.size, bytes.fromhex(digest)
+        writer.place(digest)
+        self._done[key] = entry
+
+    def _manifest(self) -> list[manifest_pb2.ManifestEntry]:
+        """The entries under the names where they land, in order; a site's bad names are skipped."""
+        landed = []
+        for (node, path), entry in self._done.items():
+            copy = manifest_pb2.ManifestEntry()
+            copy.CopyFrom(entry)
+            copy.path = _landing(node, path)
+            copy.mode &= 0o777
+            landed.append(copy)
+        landed.sort(key=lambda entry: entry.path.encode(errors="surrogateescape"))
+        tree, kept = Tree(), []
+        for entry in landed:
+            try:
+                check_entry(entry, tree)
+            except ManifestRefused as refused:
+                self._skipped[entry.path] = str(refused)
+            else:
+                kept.append(entry)
+        return kept
+
+
+@dataclasses.dataclass(slots=True)
+class _Download:
+    file: file_pb2.SiteFile
+    writer: Writer
+
+
+def _landing(node: str, path: str) -> str:
+    return f"{node}/{path}" if node else path
+
+
+def _is_glob(pattern: str) -> bool:
+    return any(sign in pattern for sign in "*?[")

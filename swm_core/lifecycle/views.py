@@ -1,0 +1,165 @@
+"""What the scheduler is told: sites, nodes and jobs as they are at this moment."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from decimal import Decimal
+
+from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
+from swm_core.domain.job import Allocation, Job
+from swm_core.domain.partition import Partition
+from swm_core.domain.states import JobState, PartitionState
+from swm_core.gateways.gate import Gate
+from swm_core.lifecycle.context import Context
+from swm_core.scheduler import (
+    FlavorCatalog,
+    FlavorView,
+    NodeView,
+    PartitionKind,
+    PartitionLimits,
+    PartitionView,
+    QueuedJob,
+    SiteView,
+)
+
+_KINDS = {
+    types_pb2.PARTITION_KIND_STATIC: PartitionKind.STATIC,
+    types_pb2.PARTITION_KIND_QUEUE: PartitionKind.QUEUE,
+}
+_PORTS = inventory_pb2.PortRange(first=20_000, last=29_999)
+"""Where a node tells no range (the Gate API's own default)."""
+
+Used = Mapping[tuple[str, str, str], tuple[Allocation, ...]]
+
+
+class Views:
+    """Makes views, and keeps the parts that did not change since the last time."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._flavors: dict[str, tuple[list[inventory_pb2.Flavor], FlavorCatalog]] = {}
+        self._queued: dict[str, tuple[Job, QueuedJob]] = {}
+
+    def queued_jobs(self) -> list[QueuedJob]:
+        """The jobs that wait for a place."""
+        found: dict[str, tuple[Job, QueuedJob]] = {}
+        for job in self._context.jobs:
+            if job.state is JobState.QUEUED:
+                known = self._queued.get(job.job_id)
+                if known is None or known[0] is not job:
+                    known = (job, QueuedJob.of(job))
+                found[job.job_id] = known
+        self._queued = found
+        return [queued for _, queued in found.values()]
+
+    def sites(self) -> list[SiteView]:
+        """All configured sites."""
+        used = _used(self._context.jobs)
+        return [self._site(gate, used) for gate in self._context.gates.values()]
+
+    def _site(self, gate: Gate, used: Used) -> SiteView:
+        own = [each for each in self._context.partitions if each.site == gate.name]
+        inventory = gate.inventory
+        fixed = [
+            fixed_partition(gate, partition, used)
+            for partition in inventory.partitions.values()
+            if partition.kind in _KINDS
+        ]
+        return SiteView(
+            name=gate.name,
+            ready=gate.ready,
+            drained=gate.drained,
+            inventory_known=inventory.known,
+            capabilities=gate.info.capabilities if gate.info else frozenset(),
+            flavors=self._catalog(gate),
+            partitions=(*fixed, *(own_partition(gate, each, used) for each in own)),
+            max_partitions=gate.info.max_partitions if gate.info else 0,
+            partitions_in_use=len(own),
+        )
+
+    def _catalog(self, gate: Gate) -> FlavorCatalog:
+        flavors = gate.inventory.flavors
+        known = self._flavors.get(gate.name)
+        if known is None or known[0] is not flavors:
+            known = (flavors, FlavorCatalog(map(_flavor, flavors)))
+            self._flavors[gate.name] = known
+        return known[1]
+
+
+def fixed_partition(gate: Gate, partition: partition_pb2.Partition, used: Used) -> PartitionView:
+    """A static or queue partition as the scheduler sees it."""
+    ready = partition.state == partition_pb2.PARTITION_STATE_READY
+    return PartitionView(
+        partition_id=partition.partition_id,
+        kind=_KINDS[partition.kind],
+        state=PartitionState.READY if ready else PartitionState.CREATING,
+        nodes=_nodes(gate, partition.partition_id, used),
+        limits=PartitionLimits(max_time_s=partition.longest_time_limit.seconds),
+    )
+
+
+def own_partition(gate: Gate, partition: Partition, used: Used | None = None) -> PartitionView:
+    """A dynamic partition of this core as the scheduler sees it."""
+    return PartitionView(
+        partition_id=partition.partition_id,
+        kind=PartitionKind.DYNAMIC,
+        state=partition.state,
+        owner=partition.owner,
+        job_id=partition.job_id,
+        flavor=partition.spec.flavor,
+        cloud_image=partition.spec.image,
+        nodes=_nodes(gate, partition.partition_id, used or {}),
+    )
+
+
+def _nodes(gate: Gate, partition_id: str, used: Used) -> tuple[NodeView, ...]:
+    return tuple(
+        _node(node, used.get((gate.name, partition_id, node.name), ()))
+        for node in gate.inventory.nodes.get(partition_id, {}).values()
+    )
+
+
+def _node(node: inventory_pb2.Node, used: tuple[Allocation, ...]) -> NodeView:
+    ports = node.ports if node.HasField("ports") else _PORTS
+    return NodeView(
+        name=node.name,
+        cpus=node.cpus,
+        mem_bytes=node.memory_bytes,
+        gpu_ids=tuple(node.gpu_ids),
+        disk_bytes=node.disk_bytes,
+        flavor=node.flavor,
+        available=node.state == inventory_pb2.NODE_STATE_UP,
+        port_first=ports.first,
+        port_last=ports.last,
+        used=used,
+    )
+
+
+def _flavor(flavor: inventory_pb2.Flavor) -> FlavorView:
+    known = flavor.HasField("on_demand_price")
+    amount = flavor.on_demand_price.amount
+    return FlavorView(
+        name=flavor.name,
+        location=flavor.location,
+        cpus=flavor.cpus,
+        mem_bytes=flavor.memory_bytes,
+        gpus=flavor.gpus,
+        disk_bytes=flavor.disk_bytes,
+        price_per_hour=(
+            Decimal(amount.units) + Decimal(amount.nanos).scaleb(-9) if known else None
+        ),
+        currency=amount.currency_code if known else "",
+        architecture=flavor.architecture,
+        partition_ids=tuple(flavor.partition_ids),
+    )
+
+
+def _used(jobs: Iterable[Job]) -> Used:
+    """What attempts have that are not known to have let go, by site, partition and node."""
+    used: dict[tuple[str, str, str], list[Allocation]] = {}
+    for job in jobs:
+        if job.state is not JobState.QUEUED:
+            for allocation in job.allocations:
+                key = (job.site, job.partition_id, allocation.node)
+                used.setdefault(key, []).append(allocation)
+    return {key: tuple(allocations) for key, allocations in used.items()}

@@ -1,0 +1,160 @@
+"""AccountService: who calls, what they used, how much they may."""
+
+from __future__ import annotations
+
+import bisect
+import dataclasses
+import datetime
+from collections.abc import Iterable
+from decimal import Decimal
+
+from rpc_kit.errors import denied, invalid
+from rpc_kit.interceptor import Context as CallContext
+from rpc_kit.paging import page_of
+from skyport.terminal.v1 import account_pb2, account_pb2_grpc
+from swm_core.domain.partition import Partition
+from swm_core.lifecycle.context import Context
+from swm_core.security.identity import current_caller
+from swm_core.store import Attempt
+from swm_core.terminal import convert
+
+_EVERYBODY = "*"
+_HOUR_S = 3_600
+
+
+@dataclasses.dataclass(slots=True)
+class _Row:
+    jobs: set[str] = dataclasses.field(default_factory=set)
+    attempts: int = 0
+    run_s: float = 0.0
+    cpu_s: float = 0.0
+    gpu_s: float = 0.0
+    costs: dict[str, Decimal] = dataclasses.field(default_factory=dict)
+
+
+class AccountService(account_pb2_grpc.AccountServiceServicer):
+    """Tells callers of themselves; administrators of others too."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    async def WhoAmI(
+        self, request: account_pb2.WhoAmIRequest, context: CallContext
+    ) -> account_pb2.WhoAmIResponse:
+        caller = current_caller()
+        return account_pb2.WhoAmIResponse(
+            user=caller.user,
+            admin=caller.is_admin,
+            installation=self._context.installation,
+            certificate_expire_time=convert.timestamp(caller.identity.expires_at),
+        )
+
+    async def GetUsage(
+        self, request: account_pb2.GetUsageRequest, context: CallContext
+    ) -> account_pb2.GetUsageResponse:
+        caller = current_caller()
+        user = request.user or caller.user
+        if user != caller.user and not caller.is_admin:
+            raise denied("ADMIN_REQUIRED", "only an administrator sees what others used")
+        if request.group not in account_pb2.UsageGroup.values()[1:]:
+            raise invalid(
+                "group must say what the rows are: JOB, USER, SITE or MONTH",
+                field="group",
+                reason="FIELD_REQUIRED" if not request.group else "FIELD_MALFORMED",
+            )
+        page = page_of(request, caller.user)
+        rows = self._rows(
+            self._context.store.attempts.placed(
+                owner=None if user == _EVERYBODY else user,
+                since=_seconds(request, "from_time"),
+                before=_seconds(request, "to_time"),
+            ),
+            request.group,
+        )
+        keys = sorted(rows)
+        start = bisect.bisect_right(keys, page.after) if page.after else 0
+        shown = keys[start : start + page.size]
+        more = start + page.size < len(keys)
+        return account_pb2.GetUsageResponse(
+            rows=[_message(key, rows[key]) for key in shown],
+            next_page_token=page.token(shown[-1]) if more else "",
+        )
+
+    async def GetQuotas(
+        self, request: account_pb2.GetQuotasRequest, context: CallContext
+    ) -> account_pb2.GetQuotasResponse:
+        caller = current_caller()
+        active = sum(1 for job in self._context.jobs if job.owner == caller.user)
+        return account_pb2.GetQuotasResponse(
+            quotas=[
+                account_pb2.Quota(name="active_jobs", used=active),
+                account_pb2.Quota(
+                    name="spool_bytes",
+                    limit=self._context.spool.max_bytes,
+                    used=self._context.spool.used_bytes,
+                ),
+            ]
+        )
+
+    def _rows(
+        self, attempts: Iterable[Attempt], group: account_pb2.UsageGroup.ValueType
+    ) -> dict[str, _Row]:
+        rows: dict[str, _Row] = {}
+        now = self._context.clock()
+        billed: set[str] = set()
+        for attempt in attempts:
+            row = rows.setdefault(_key(attempt, group), _Row())
+            row.jobs.add(attempt.job_id)
+            row.attempts += 1
+            if attempt.start_time is not None:
+                ended = attempt.end.end_time if attempt.end else attempt.end_time
+                run_s = max(0.0, (ended or now) - attempt.start_time)
+                row.run_s += run_s
+                row.cpu_s += run_s * sum(part.cpus for part in attempt.allocations)
+                row.gpu_s += run_s * sum(len(part.gpu_ids) for part in attempt.allocations)
+            if attempt.partition_id not in billed:
+                billed.add(attempt.partition_id)
+                partition = self._context.store.partitions.get(attempt.partition_id)
+                if partition is not None and partition.price_per_hour is not None:
+                    total = row.costs.get(partition.currency, Decimal(0))
+                    row.costs[partition.currency] = total + cost(partition, now)
+        return rows
+
+
+def cost(partition: Partition, now: float) -> Decimal:
+    """What the nodes of a partition with a known price have cost until `now`, from its creation."""
+    ended = partition.delete_time or now
+    hours = Decimal(max(0.0, ended - partition.create_time)) / _HOUR_S
+    return (partition.price_per_hour or Decimal(0)) * partition.spec.node_count * hours
+
+
+def _key(attempt: Attempt, group: account_pb2.UsageGroup.ValueType) -> str:
+    match group:
+        case account_pb2.USAGE_GROUP_JOB:
+            return attempt.job_id
+        case account_pb2.USAGE_GROUP_USER:
+            return attempt.owner
+        case account_pb2.USAGE_GROUP_SITE:
+            return attempt.site
+        case _:
+            placed = datetime.datetime.fromtimestamp(attempt.place_time, datetime.UTC)
+            return placed.strftime("%Y-%m")
+
+
+def _message(key: str, row: _Row) -> account_pb2.UsageRow:
+    return account_pb2.UsageRow(
+        key=key,
+        jobs=len(row.jobs),
+        attempts=row.attempts,
+        run_time=convert.duration(row.run_s),
+        cpu_time_allocated=convert.duration(row.cpu_s),
+        gpu_time_allocated=convert.duration(row.gpu_s),
+        costs=[convert.money(amount, currency) for currency, amount in sorted(row.costs.items())],
+    )
+
+
+def _seconds(request: account_pb2.GetUsageRequest, field: str) -> float | None:
+    if not request.HasField(field):  # type: ignore[arg-type]
+        return None
+    value = getattr(request, field)
+    return float(value.seconds + value.nanos / 1e9)

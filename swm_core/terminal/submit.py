@@ -1,0 +1,226 @@
+"""From a request to a job: what is checked before a job is stored."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+
+import grpc
+from google.protobuf.message import Message
+
+from rpc_kit.errors import Refusal, exists, invalid, not_found, precondition
+from skyport.terminal.v1 import job_pb2, types_pb2
+from swm_core.domain import secrets
+from swm_core.domain.ids import new_id
+from swm_core.domain.job import Job
+from swm_core.domain.states import JobState
+from swm_core.jobscript import (
+    ParsedScript,
+    ScriptErrors,
+    check_env_name,
+    override,
+    parse,
+    resolve,
+)
+from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.views import Views
+from swm_core.scheduler import Problem, candidates, feasible
+from swm_core.spool import SpoolRefusal
+from swm_core.store import RequestIdReused
+from swm_core.terminal import convert
+
+_REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_SHA256_BYTES = 32
+_SPOOL_CODES = {
+    "SPOOL_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
+    "CONTENT_MISSING": grpc.StatusCode.NOT_FOUND,
+    "OFFSET": grpc.StatusCode.OUT_OF_RANGE,
+    "DIGEST_MISMATCH": grpc.StatusCode.DATA_LOSS,
+}
+
+_WithSecrets = job_pb2.SubmitJobRequest | job_pb2.RequeueJobRequest
+
+
+class Submission:
+    """Checks and submits jobs."""
+
+    def __init__(self, context: Context, views: Views) -> None:
+        self._context = context
+        self._views = views
+
+    def check(self, request: job_pb2.CheckJobRequest) -> job_pb2.CheckJobResponse:
+        """What a script would become. Errors as for `submit`, except for what sites lack."""
+        parsed = self._parse(request.script, request.overrides)
+        views = self._views.sites()
+        answer = job_pb2.CheckJobResponse(
+            spec=convert.spec(parsed.spec), warnings=warning_messages(parsed)
+        )
+        for found in candidates(parsed.spec, views):
+            candidate = answer.candidates.add(
+                site=found.site,
+                partition_id=found.partition_id,
+                location=found.location,
+                flavor=found.flavor,
+            )
+            if found.price_per_hour is not None:
+                candidate.price.amount.CopyFrom(convert.money(found.price_per_hour, found.currency))
+        answer.obstacles.extend(
+            types_pb2.Failure(reason=problem.reason, message=problem.message)
+            for problem in feasible(parsed.spec, views)
+        )
+        return answer
+
+    async def submit(
+        self, owner: str, request: job_pb2.SubmitJobRequest
+    ) -> tuple[Job, ParsedScript]:
+        """Store the job that a request asks for, or find the one that it made before.
+
+        Raises:
+            Refusal: With the reasons of the table of SubmitJob in protos/README.md.
+        """
+        if not _REQUEST_ID.fullmatch(request.request_id):
+            raise invalid(
+                f"request_id {request.request_id[:80]!r} must be 1 to 64 of A-Z a-z 0-9 . _ -; "
+                "choose one for each job",
+                field="request_id",
+                reason="FIELD_MALFORMED" if request.request_id else "FIELD_REQUIRED",
+            )
+        parsed = self._parse(request.script, request.overrides)
+        check_secrets(request)
+        problems = feasible(parsed.spec, self._views.sites())
+        if problems:
+            raise _infeasible(problems)
+        await self._check_inputs(owner, parsed, request.manifest_sha256)
+        now = self._context.clock()
+        job = Job(
+            job_id=new_id(),
+            owner=owner,
+            spec=parsed.spec,
+            manifest_sha256=request.manifest_sha256.hex(),
+            state=JobState.QUEUED,
+            submit_time=now,
+            state_time=now,
+            text="queued",
+            retries_left=parsed.spec.retries,
+        )
+        try:
+            job, created = await self._context.store.jobs.submit(
+                job,
+                request.script,
+                request.request_id,
+                _fingerprint(request),
+                packed_secrets(request),
+            )
+        except RequestIdReused:
+            raise exists(
+                "REQUEST_ID_REUSED",
+                f"request_id {request.request_id} was used for another job; choose a new one",
+                request_id=request.request_id,
+            ) from None
+        if created:
+            self._context.jobs.add(job)
+        return job, parsed
+
+    def _parse(self, script: bytes, overrides: job_pb2.JobOverrides) -> ParsedScript:
+        try:
+            parsed = override(
+                parse(script),
+                name=overrides.name,
+                site=overrides.site,
+                env=dict(overrides.env),
+                input_files=overrides.input_files,
+                output_files=overrides.output_files,
+            )
+        except ScriptErrors as errors:
+            raise _script_refused(errors) from None
+        return resolve(parsed, self._context.gates.keys())
+
+    async def _check_inputs(self, owner: str, parsed: ParsedScript, digest: bytes) -> None:
+        if not digest:
+            if parsed.spec.input_files:
+                names = ", ".join(parsed.spec.input_files[:3])
+                raise precondition(
+                    "INPUTS_MISSING",
+                    f"the script names input files ({names}), and the request has no manifest; "
+                    "upload them and send manifest_sha256",
+                )
+            return
+        if len(digest) != _SHA256_BYTES:
+            raise invalid(
+                f"manifest_sha256 has {len(digest)} bytes; a SHA-256 has {_SHA256_BYTES}",
+                field="manifest_sha256",
+            )
+        try:
+            await self._context.spool.check_manifest(owner, digest.hex())
+        except SpoolRefusal as refusal:
+            raise spool_refused(refusal) from None
+
+
+def spool_refused(refusal: SpoolRefusal) -> Refusal:
+    """What the spool refuses, for the wire."""
+    code = _SPOOL_CODES.get(refusal.reason, grpc.StatusCode.INVALID_ARGUMENT)
+    return Refusal(code, refusal.reason, str(refusal))
+
+
+def _script_refused(errors: ScriptErrors) -> Refusal:
+    first = errors.errors[0]
+    more = len(errors.errors) - 1
+    return invalid(
+        f"{first}" + (f" (and {more} more)" if more else ""),
+        reason=first.reason,
+        violations=[
+            (f"script:{error.line}" if error.line else f"overrides.{error.directive}", str(error))
+            for error in errors.errors
+        ],
+    )
+
+
+def _infeasible(problems: list[Problem]) -> Refusal:
+    first = problems[0]
+    text = "; ".join(problem.message for problem in problems[:5])
+    if first.reason.endswith("_NOT_FOUND"):
+        return not_found(first.reason, text)
+    return invalid(text, reason=first.reason)
+
+
+def packed_secrets(request: _WithSecrets) -> dict[str, str]:
+    """The secrets of a request, for the store."""
+    return secrets.pack(
+        request.secret_env,
+        [
+            secrets.Login(login.registry, login.username, login.password)
+            for login in request.registry_logins
+        ],
+    )
+
+
+def check_secrets(request: _WithSecrets) -> None:
+    """Raise a Refusal unless names can be of the environment and logins are whole."""
+    for login in request.registry_logins:
+        if not (login.registry and login.username and login.password):
+            raise invalid(
+                "a registry login needs registry, username and password",
+                field="registry_logins",
+                reason="FIELD_REQUIRED",
+            )
+    for name in request.secret_env:
+        try:
+            check_env_name(name)
+        except ValueError as error:
+            raise invalid(str(error), field="secret_env") from None
+
+
+def warning_messages(parsed: ParsedScript) -> list[job_pb2.ScriptWarning]:
+    """The script's warnings as messages."""
+    return [
+        job_pb2.ScriptWarning(line=warning.line, message=warning.message)
+        for warning in parsed.warnings
+    ]
+
+
+def _fingerprint(request: Message) -> str:
+    """SHA-256 of the request: the same id with other content is told apart by it.
+
+    It covers secrets, and as a digest of all of the request it does not tell them.
+    """
+    return hashlib.sha256(request.SerializeToString(deterministic=True)).hexdigest()
