@@ -57,6 +57,8 @@ _CALL_S = 30.0
 _PROBE_EVERY_S = 5.0
 _PROBE_S = 10.0
 _INVENTORY_EVERY_S = 300.0
+_STEADY_S = 10.0
+"""A connection that held so long was a good one: the next wait is short again."""
 
 Request = TypeVar("Request", contravariant=True)
 Response = TypeVar("Response", covariant=True)
@@ -233,12 +235,18 @@ class Gate:
     async def _stay_connected(self) -> None:
         backoff = Backoff(first_s=0.05, most_s=5.0)
         while True:
+            began = time.monotonic()
             try:
                 await self._connect()
-                backoff.reset()
                 await self._stay_current()
             except* (GateError, grpc.aio.AioRpcError, TimeoutError, ValueError) as errors:
                 self._lost(_first(errors))
+            except* Exception as errors:
+                # Whatever a gate of somebody else's says, the others go on.
+                log.exception("site %s: its gate said what cannot be understood", self.name)
+                self._lost(_first(errors))
+            if time.monotonic() - began > _STEADY_S:
+                backoff.reset()
             await asyncio.sleep(backoff.next())
 
     async def _connect(self) -> None:

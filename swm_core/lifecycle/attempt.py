@@ -104,7 +104,11 @@ class AttemptDriver:
     async def _step(self, job: Job, slot: Slot[job_pb2.JobStatus]) -> None:
         try:
             if job.state is JobState.STAGING_OUT:
-                await self._collect(job)
+                if job.force:
+                    await self._conclude(None)
+                else:
+                    give_way = self._force if job.cancel_requested else self._cancel
+                    await _unless(give_way, self._collect(job))
             elif job.cancel_requested:
                 await self._cancel_at_site(job)
             else:
@@ -416,7 +420,14 @@ class AttemptDriver:
             f"attempt {job.attempt} failed ({failure.message}); trying again",
             retries_left=job.retries_left - (1 if job.claimed else 0),
             failure=failure,
-            not_before=self._context.clock() + _PLACED_AGAIN_AFTER_S,
+            partition_id="",
+            allocations=(),
+            # Where there was no room is left out for a while; elsewhere there may be some.
+            not_before=(
+                0.0
+                if failure.reason is FailureReason.NO_CAPACITY
+                else self._context.clock() + _PLACED_AGAIN_AFTER_S
+            ),
         )
 
     async def _fail(self, failure: Failure) -> None:
@@ -486,7 +497,9 @@ class AttemptDriver:
         return job is not None and job.state is state
 
     def _begin_mirror(self, job: Job) -> asyncio.Task[None]:
-        if self._mirroring is None:
+        if self._mirroring is None or (
+            self._mirroring.done() and self._mirroring.exception() is not None
+        ):
             mirror = OutputMirror(self._context, self._gate, job, self._asker)
             self._mirroring = asyncio.create_task(mirror.run())
         return self._mirroring

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
+from swm_core.domain.failures import FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import JobState
@@ -126,12 +127,23 @@ class Lifecycle:
         if driver := self._drivers.get(AttemptKey(job.job_id, job.attempt)):
             driver.changed(job)
         if job.state is JobState.QUEUED or job.state.terminal:
+            if before is not None and before.attempt:
+                self._context.spool.close_logs(job.owner, job.job_id, before.attempt)
+                self._leave_out(before, job)
+            if job.state.terminal:
+                self.placement.forget(job.job_id)
             self.placement.wake()
             if before is not None and before.site in self.removals:
                 self.removals[before.site].wake()
             # Its partition may have nobody who needs it any more.
             if before is not None and (slot := self._context.partitions.slot(before.partition_id)):
                 slot.touch()
+
+    def _leave_out(self, before: Job, job: Job) -> None:
+        """A flavor that had no room is not the first to be tried again."""
+        partition = self._context.partitions.get(before.partition_id)
+        if partition and job.failure and job.failure.reason is FailureReason.NO_CAPACITY:
+            self.placement.exclude(job.job_id, partition, job.failure)
 
     def _drive(self, job: Job) -> None:
         """Have a driver for the job's attempt, when it has a place."""

@@ -22,10 +22,13 @@ from swm_core.domain.states import JobState, PartitionState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.views import Views
-from swm_core.scheduler import Create, Enqueue, Place, Reject, Wait, schedule
+from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule
 from swm_core.store import Step, StoreError
 
 log = logging.getLogger(__name__)
+
+_EXCLUDED_S = 60.0
+_EXCLUDED_MOST_S = 1_800.0
 
 _PAUSE_FACTOR = 2.0
 """After a round that took t seconds, so many t are left to others before the next."""
@@ -46,6 +49,7 @@ class Placement:
         self._wake.set()
         self._placing: set[str] = set()
         self.views = Views(context)
+        self._excluded: dict[str, dict[tuple[str, str, str], tuple[int, Exclusion | None]]] = {}
         self.waiting: dict[str, str] = {}
         """Of queued jobs: what they wait for, for people. Not stored: it changes all the time."""
 
@@ -56,6 +60,19 @@ class Placement:
     def is_placing(self, job_id: str) -> bool:
         """Whether a place for the job is being committed just now."""
         return job_id in self._placing
+
+    def exclude(self, job_id: str, partition: Partition, failure: Failure) -> None:
+        """Leave a flavor that had no room out for a job: a minute at first, then longer."""
+        place = (partition.site, partition.spec.location, partition.spec.flavor)
+        known = self._excluded.setdefault(job_id, {})
+        tries, _ = known.get(place, (0, None))
+        until = self._context.clock() + min(_EXCLUDED_MOST_S, _EXCLUDED_S * 2**tries)
+        exclusion = Exclusion(*place, reason=failure.reason, message=failure.message, until=until)
+        known[place] = (tries + 1, exclusion)
+
+    def forget(self, job_id: str) -> None:
+        """The job has ended."""
+        self._excluded.pop(job_id, None)
 
     async def run(self) -> None:
         """Rounds, until cancelled."""
@@ -75,7 +92,12 @@ class Placement:
     async def _round(self) -> float | None:
         """One round; returns in how many seconds a job may be tried that has to wait till then."""
         now = self._context.clock()
-        queued = self.views.queued_jobs()
+        queued = self.views.queued_jobs(
+            {
+                job_id: tuple(exclusion for _, exclusion in places.values() if exclusion)
+                for job_id, places in self._excluded.items()
+            }
+        )
         if not queued:
             self.waiting = {}
             return None

@@ -241,7 +241,7 @@ class Collection:
         missed: Failure | None = None
         if missing:
             text = f"no such output: {', '.join(missing[:5])}"
-            failure = Failure(FailureReason.OUTPUT_MISSING, text)
+            missed = Failure(FailureReason.OUTPUT_MISSING, text)
         return Collected(
             manifest_sha256=digest,
             skipped=tuple(sorted(self._skipped.items())[:_MOST_REMARKS]),

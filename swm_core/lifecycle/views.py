@@ -12,6 +12,7 @@ from swm_core.domain.states import JobState, PartitionState
 from swm_core.gateways.gate import Gate
 from swm_core.lifecycle.context import Context
 from swm_core.scheduler import (
+    Exclusion,
     FlavorCatalog,
     FlavorView,
     NodeView,
@@ -39,23 +40,37 @@ class Views:
         self._context = context
         self._flavors: dict[str, tuple[list[inventory_pb2.Flavor], FlavorCatalog]] = {}
         self._queued: dict[str, tuple[Job, QueuedJob]] = {}
+        self._known: tuple[object, list[SiteView]] = (None, [])
 
-    def queued_jobs(self) -> list[QueuedJob]:
-        """The jobs that wait for a place."""
+    def queued_jobs(self, excluded: Mapping[str, tuple[Exclusion, ...]]) -> list[QueuedJob]:
+        """The jobs that wait for a place.
+
+        Args:
+            excluded: By job: what is left out for it.
+        """
         found: dict[str, tuple[Job, QueuedJob]] = {}
         for job in self._context.jobs:
             if job.state is JobState.QUEUED:
+                left_out = excluded.get(job.job_id, ())
                 known = self._queued.get(job.job_id)
-                if known is None or known[0] is not job:
-                    known = (job, QueuedJob.of(job))
+                if known is None or known[0] is not job or known[1].excluded != left_out:
+                    known = (job, QueuedJob.of(job, left_out))
                 found[job.job_id] = known
         self._queued = found
         return [queued for _, queued in found.values()]
 
     def sites(self) -> list[SiteView]:
-        """All configured sites."""
+        """All configured sites, with what is taken of them."""
         used = _used(self._context.jobs)
         return [self._site(gate, used) for gate in self._context.gates.values()]
+
+    def empty_sites(self) -> list[SiteView]:
+        """All configured sites as if nothing ran there: for what could run at all."""
+        gates = self._context.gates.values()
+        key = [(gate.name, gate.state, gate.drained, gate.inventory.version) for gate in gates]
+        if self._known[0] != key:
+            self._known = (key, [self._site(gate, {}) for gate in gates])
+        return self._known[1]
 
     def _site(self, gate: Gate, used: Used) -> SiteView:
         own = [each for each in self._context.partitions if each.site == gate.name]

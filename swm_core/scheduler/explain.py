@@ -128,10 +128,7 @@ def _resource_problem(
     if demand.flavor:
         where = f"flavor {demand.flavor} of {where}"
     kinds = _offers(demand, site, partitions)
-    if not kinds:
-        return "", f"{where} has no nodes; choose another site"
-    too_much = _too_much(demand, kinds, where)
-    if too_much:
+    if kinds and (too_much := _too_much(demand, kinds, where)):
         return too_much
     for part in partitions:
         longest = part.limits.max_time_s
@@ -141,8 +138,10 @@ def _resource_problem(
                 "time",
                 f"{place} runs a job for at most {format_duration(longest)}; ask for less",
             )
+    if not kinds and not any(part.limits.max_nodes for part in partitions):
+        return "", f"{where} has no nodes; choose another site"
     able = max(
-        (min(count_able(p, demand), p.limits.max_nodes or demand.nodes) for p in partitions),
+        (_most_nodes(part, demand) for part in partitions),
         default=0,
     )
     if able:
@@ -156,6 +155,12 @@ def _resource_problem(
     if demand.gpus:
         text += f", {demand.gpus} gpus"
     return "", f"{text} at once; ask for less of one of them"
+
+
+def _most_nodes(part: PartitionView, demand: Demand) -> int:
+    """How many nodes a job could have of the partition."""
+    able = count_able(part, demand) if part.classes else demand.nodes
+    return min(able, part.limits.max_nodes or demand.nodes)
 
 
 def _too_much(demand: Demand, kinds: Sequence[NodeClass], where: str) -> tuple[str, str] | None:

@@ -64,6 +64,7 @@ class LogMirror:
         """How it ended; None while it has not."""
         if self.end is not None:
             self.size = self.end.size
+        self._closed = False
         self._grown = asyncio.Event()
 
     async def append(self, offset: int, data: bytes) -> None:
@@ -86,7 +87,7 @@ class LogMirror:
             self._drop_oldest(len(data))
         with self._segment(last or 0).open("ab", buffering=0) as file:
             file.write(data)
-        self._room.used_bytes += len(data)
+        self._room.add(len(data))
         self.size = offset + len(data)
 
     def _drop_oldest(self, coming: int) -> None:
@@ -131,9 +132,14 @@ class LogMirror:
         return self.size - self._starts[0] if self._starts else 0
 
     async def grown(self, beyond: int) -> None:
-        """Wait until more than `beyond` bytes have come, or it is complete."""
-        while self.size <= beyond and self.end is None:
+        """Wait until more than `beyond` bytes have come, or no more will."""
+        while self.size <= beyond and self.end is None and not self._closed:
             await self._grown.wait()
+
+    def close(self) -> None:
+        """Nothing more will come, complete or not."""
+        self._closed = True
+        self._tell()
 
     def _tell(self) -> None:
         self._grown.set()
@@ -182,7 +188,7 @@ class Logs:
         """Nobody writes to the attempt's logs any more."""
         folder = self._job(owner, job_id) / str(attempt)
         for path in [path for path in self._open if path.parent == folder]:
-            del self._open[path]
+            self._open.pop(path).close()
 
     def forget(self, owner: str, job_id: str) -> None:
         """Delete all logs of a job. Blocks."""

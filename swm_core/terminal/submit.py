@@ -51,7 +51,7 @@ class Submission:
     def check(self, request: job_pb2.CheckJobRequest) -> job_pb2.CheckJobResponse:
         """What a script would become. Errors as for `submit`, except for what sites lack."""
         parsed = self._parse(request.script, request.overrides)
-        views = self._views.sites()
+        views = self._views.empty_sites()
         answer = job_pb2.CheckJobResponse(
             spec=convert.spec(parsed.spec), warnings=warning_messages(parsed)
         )
@@ -87,7 +87,7 @@ class Submission:
             )
         parsed = self._parse(request.script, request.overrides)
         check_secrets(request)
-        problems = feasible(parsed.spec, self._views.sites())
+        problems = feasible(parsed.spec, self._views.empty_sites())
         if problems:
             raise _infeasible(problems)
         await self._check_inputs(owner, parsed, request.manifest_sha256)
