@@ -37,7 +37,7 @@ from skyport.gate.v1 import (
 )
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.inventory import Inventory, pages
-from swm_core.gateways.problems import GateError, Meaning
+from swm_core.gateways.problems import SITE_BROKEN, GateError
 from swm_core.gateways.process import GateProcess
 from swm_core.gateways.slots import Slot
 from swm_core.gateways.watching import heard
@@ -216,7 +216,7 @@ class Gate:
     def problem(self, error: grpc.RpcError) -> GateError:
         """A failed call of one of the stubs as a `GateError`."""
         found = GateError(self.name, Problem.from_error(error))
-        if found.meaning is Meaning.BROKEN:
+        if found.reason in SITE_BROKEN:
             self._become(SiteState.BROKEN, found.message)
         return found
 
@@ -424,7 +424,7 @@ class Gate:
         self.on_change()
 
     def _lost(self, error: BaseException) -> None:
-        broken = isinstance(error, GateError) and error.meaning is Meaning.BROKEN
+        broken = isinstance(error, GateError) and error.reason in SITE_BROKEN
         text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
         if self.process is not None and self.process.exit_text:
             text = f"its gate {self.process.exit_text}"

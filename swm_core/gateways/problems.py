@@ -16,7 +16,9 @@ DOMAIN = "skyport.gate.v1"
 
 _GONE = frozenset({"PARTITION_NOT_FOUND", "JOB_NOT_FOUND"})
 _NO_ROOM = frozenset({"CAPACITY", "QUOTA", "FLAVOR_NOT_FOUND", "IMAGE_NOT_FOUND"})
-_LATER = frozenset({"SITE_QUEUE_FULL", "PARTITION_NOT_READY", "BUSY", "SHUTTING_DOWN"})
+_LATER = frozenset(
+    {"SITE_QUEUE_FULL", "PARTITION_NOT_READY", "BUSY", "SHUTTING_DOWN", "OFFSET", "DIGEST_MISMATCH"}
+)
 _REFUSED_CODES = frozenset(
     {
         grpc.StatusCode.INVALID_ARGUMENT,
@@ -29,16 +31,19 @@ _REFUSED_CODES = frozenset(
         grpc.StatusCode.DATA_LOSS,
     }
 )
-_BROKEN = frozenset(
-    {"CREDENTIALS_INVALID", "PERMISSION_MISSING", "HOST_KEY_MISMATCH", "SITE_CHANGED"}
-)
+SITE_BROKEN = frozenset({"CREDENTIALS_INVALID", "PERMISSION_MISSING"})
+_BROKEN = SITE_BROKEN | {"HOST_KEY_MISMATCH", "SITE_CHANGED"}
 
 
 class Meaning(enum.Enum):
     """What the core may conclude from a failed call."""
 
     GONE = enum.auto()
-    """The object does not exist at the site: the only proof of absence."""
+    """The object does not exist at the site: the only proof of absence.
+
+    Of an attempt, PARTITION_NOT_FOUND is one only where its partition is dynamic: see
+    `attempt_is_gone`.
+    """
     REFUSED = enum.auto()
     """The same call will fail again: the attempt fails."""
     NO_ROOM = enum.auto()
@@ -84,3 +89,12 @@ class GateError(Exception):
         if reason == "DISK_FULL" or self.problem.code in _REFUSED_CODES:
             return Meaning.REFUSED
         return Meaning.UNKNOWN
+
+    def attempt_is_gone(self, *, dynamic: bool) -> bool:
+        """Whether nothing is left of the attempt that was asked for.
+
+        Args:
+            dynamic: Whether its partition was created by the core. A static one that its gate does
+                not name any more is a change of configuration, and no proof of anything.
+        """
+        return self.meaning is Meaning.GONE and (dynamic or self.reason == "JOB_NOT_FOUND")

@@ -162,8 +162,11 @@ class Draft:
             self.env[name] = content
 
     def add_options(self, value: str) -> None:
-        """Take options for sites of a kind, as shell words KIND.NAME=VALUE."""
-        for item in self._words(value):
+        """Take `KIND.NAME VALUE`, or shell words KIND.NAME=VALUE, for sites of a kind."""
+        words = self._words(value)
+        if len(words) > 1 and "=" not in words[0]:
+            words = [f"{words[0]}={' '.join(words[1:])}"]
+        for item in words:
             try:
                 name, content = values.option(item)
             except values.Refused as refused:

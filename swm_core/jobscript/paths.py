@@ -6,10 +6,11 @@ where it is used.
 
 from __future__ import annotations
 
+from swm_core.domain.paths import MAX_COMPONENT_BYTES, MAX_PATH_BYTES
 from swm_core.jobscript.values import Refused, shown
 
-_MAX_PATH_CHARS = 4096
-_MAX_NAME_BYTES = 255
+_SURELY_SHORT = MAX_COMPONENT_BYTES // 4
+"""So many characters fit, whatever they are."""
 
 
 def relative_path(value: str) -> str:
@@ -69,7 +70,7 @@ def landing_name(value: str) -> str:
 def _is_plain(value: str) -> bool:
     """Whether a path is relative, normalised and short at first sight, as nearly all are."""
     return (
-        0 < len(value) <= _MAX_NAME_BYTES // 4
+        0 < len(value) <= _SURELY_SHORT
         and value[0] not in "/~."
         and value[-1] != "/"
         and "//" not in value
@@ -83,16 +84,19 @@ def _parts(value: str) -> list[str]:
     parts = [part for part in value.split("/") if part not in ("", ".")]
     if ".." in parts:
         raise _invalid(value, 'goes up by ".."; name the place itself')
-    if len(value) > _MAX_NAME_BYTES // 4 and (
-        len(value) > _MAX_PATH_CHARS
-        or any(len(part.encode(errors="replace")) > _MAX_NAME_BYTES for part in parts)
+    if len(value) > _SURELY_SHORT and (
+        _size(value) > MAX_PATH_BYTES or any(_size(part) > MAX_COMPONENT_BYTES for part in parts)
     ):
         raise _invalid(
             value,
-            f"is too long; a path has at most {_MAX_PATH_CHARS} characters, each name in it "
-            f"{_MAX_NAME_BYTES} bytes",
+            f"is too long; a path has at most {MAX_PATH_BYTES} bytes, each name in it "
+            f"{MAX_COMPONENT_BYTES}",
         )
     return parts
+
+
+def _size(text: str) -> int:
+    return len(text.encode(errors="replace"))
 
 
 def _invalid(value: str, problem: str) -> Refused:

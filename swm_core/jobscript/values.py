@@ -216,13 +216,12 @@ def variable(item: str) -> tuple[str, str]:
 
 
 def option(item: str) -> tuple[str, str]:
-    """`KIND.NAME=VALUE` for sites of one kind."""
+    """`KIND.NAME=VALUE`, for the sites whose options have this prefix."""
     name, equals, value = item.partition("=")
     if not equals or not _OPTION_NAME.fullmatch(name):
         raise Refused(
             "OPTION_INVALID",
-            f"{shown(item)} is not an option; write it as KIND.NAME=VALUE, for example "
-            '"slurm.qos=high"',
+            f'{shown(item)} is not an option; write KIND.NAME VALUE, for example "slurm.qos high"',
         )
     return name, value
 

@@ -123,7 +123,7 @@ class Asker:
 
     def _judge(self, error: GateError, job: Job, what: str, *, gone_fails: bool) -> None:
         """Raise what is certain."""
-        if error.meaning is Meaning.GONE:
+        if error.attempt_is_gone(dynamic=self._is_dynamic(job)):
             if not gone_fails:
                 raise error
             text = f"site {job.site} has nothing left of the attempt that tells how it ended"
@@ -135,6 +135,9 @@ class Asker:
         if error.meaning is Meaning.REFUSED:
             reason = _FAILURES.get(error.reason, FailureReason.INVALID)
             raise AttemptFailed(Failure(reason, text)) from error
+
+    def _is_dynamic(self, job: Job) -> bool:
+        return self._context.store.partitions.get(job.partition_id) is not None
 
     async def _say(self, text: str) -> None:
         job = self._context.jobs.get(self._job_id)

@@ -24,6 +24,8 @@ from swm_core.spool import LogKind, LogMirror
 
 log = logging.getLogger(__name__)
 
+_LOST = (Meaning.GONE, Meaning.REFUSED)
+
 KINDS = {
     job_pb2.OUTPUT_KIND_STDOUT: LogKind.STDOUT,
     job_pb2.OUTPUT_KIND_STDERR: LogKind.STDERR,
@@ -72,7 +74,7 @@ class OutputMirror:
                 backoff.reset()
             except grpc.aio.AioRpcError as error:
                 problem = self._gate.problem(error)
-                if problem.meaning in (Meaning.GONE, Meaning.REFUSED):
+                if problem.meaning in _LOST or problem.reason == "OFFSET":
                     log.warning("the rest of the output is lost: %s", problem.message)
                     await self._finish_all()
                     return

@@ -22,8 +22,8 @@ log = logging.getLogger(__name__)
 _LOOPBACK = "127.0.0.1"
 _LISTENING_S = 10.0
 
-TakeOver = Callable[[str], Awaitable[None]]
-"""Given the id of each connection that the job opens."""
+TakeOver = Callable[[Gate, str], Awaitable[None]]
+"""Given the gate and the id of each connection that the job opens."""
 
 
 class NoSuchPort(Exception):
@@ -148,7 +148,7 @@ class PortForwards:
     async def _from_job(self, job_id: str, gate: Gate, port: int, connection_id: str) -> None:
         take_over = self._taken.get((job_id, port))
         if take_over is not None:
-            await take_over(connection_id)
+            await take_over(gate, connection_id)
             return
         try:
             # Refused here means refused there: the connection is taken only if somebody answers.

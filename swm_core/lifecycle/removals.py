@@ -8,7 +8,7 @@ import logging
 from skyport.gate.v1 import job_pb2, types_pb2
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
-from swm_core.gateways.problems import GateError, Meaning
+from swm_core.gateways.problems import GateError
 from swm_core.lifecycle.context import Context
 from swm_core.store import Attempt
 
@@ -75,7 +75,8 @@ class Removals:
                     await self._gate.call(self._gate.jobs.CancelJob, cancel, timeout_s=60.0)
                     return False
             except GateError as error:
-                if error.meaning is not Meaning.GONE:
+                known = self._context.store.partitions.get(attempt.partition_id)
+                if not error.attempt_is_gone(dynamic=known is not None):
                     self.problem = error.message
                     log.warning(
                         "attempt %s/%d was not removed: %s",

@@ -218,6 +218,6 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     if not known:
         return "; it has none"
     near = difflib.get_close_matches(name, known, 1, 0.6)
-    if near:
-        return f'; did you mean "{near[0]}"?'
-    return f"; there is {', '.join(known[:5])}" + (" and others" if len(known) > 5 else "")
+    shown = [*near, *(other for other in known if other not in near)][:5]
+    there = f"; there is {', '.join(shown)}" + (" and others" if len(known) > 5 else "")
+    return f'{there}; did you mean "{near[0]}"?' if near else there

@@ -63,7 +63,9 @@ class Authenticator:
             )
         is_admin = self._accounts.is_admin(identity.name)
         if is_admin is None:
-            raise denied("USER_UNKNOWN", f"there is no user {identity.name} any more")
+            raise unauthenticated(
+                "IDENTITY_UNKNOWN", f"there is no user {identity.name} any more; ask for a bundle"
+            )
         return Caller(identity, is_admin)
 
 

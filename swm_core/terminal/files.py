@@ -65,7 +65,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
             raise spool_refused(refusal) from None
         except OSError as error:
             raise unavailable(
-                "SPOOL_UNAVAILABLE",
+                "STORE_UNAVAILABLE",
                 f"the core cannot write its spool: {error.strerror}; see the core's log",
                 retry_after_s=5.0,
             ) from error

@@ -161,6 +161,10 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.RequeueJobRequest, context: CallContext
     ) -> job_pb2.RequeueJobResponse:
         job = self._access.job(request.job_id)
+        token = str(self._context.store.journal.latest())
+        requeued_since = not job.state.terminal or job.attempt > request.attempt
+        if request.attempt and requeued_since:
+            return job_pb2.RequeueJobResponse(job=self._job(job), watch_token=token)
         if not job.state.terminal:
             raise _not_ended(job)
         check_secrets(request)
@@ -171,8 +175,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 "SECRETS_REQUIRED",
                 f"job {job.job_id} had secrets, which are not kept after its end; give again: "
                 + ", ".join(sorted(map(secrets.shown, lacking))),
+                names=",".join(sorted(lacking)),
             )
-        token = str(self._context.store.journal.latest())
         try:
             job = await self._lifecycle.requeue(job, given)
         except (StaleJob, NotFound):

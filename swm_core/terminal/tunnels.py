@@ -17,7 +17,7 @@ from swm_core.gateways import tunnels
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError
 from swm_core.lifecycle.context import Context
-from swm_core.lifecycle.ports import NoSuchPort, PortForwards
+from swm_core.lifecycle.ports import NoSuchPort, PortForwards, in_ports
 from swm_core.security.identity import current_caller
 from swm_core.terminal import convert
 from swm_core.terminal.access import Access
@@ -56,10 +56,12 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
     async def Listen(
         self, request: tunnel_pb2.ListenRequest, context: CallContext
     ) -> AsyncIterator[tunnel_pb2.ListenResponse]:
-        job, gate = self._running(request.job_id)
+        job = self._access.job(request.job_id)
+        if job.state.terminal:
+            raise _not_running(job)
         waiting: asyncio.Queue[str] = asyncio.Queue(_WAITING_CONNECTIONS)
 
-        async def take_over(gate_connection: str) -> None:
+        async def take_over(gate: Gate, gate_connection: str) -> None:
             offered = secrets.token_urlsafe(18)
             self._offered[offered] = (gate, gate_connection, job.owner)
             asyncio.get_running_loop().call_later(_UNACCEPTED_S, self._offered.pop, offered, None)
@@ -108,18 +110,28 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         job = self._access.job(job_id)
         gate = self._context.gates.get(job.site)
         if job.state is not JobState.RUNNING or gate is None:
-            raise precondition(
-                "JOB_NOT_RUNNING",
-                f"job {job_id} is {job.state}; ports can be reached while it runs",
-                job_id=job_id,
-                state=job.state,
-            )
+            raise _not_running(job)
         return job, gate
+
+
+def _not_running(job: Job) -> Refusal:
+    return precondition(
+        "JOB_NOT_RUNNING",
+        f"job {job.job_id} is {job.state}; ports can be reached while it runs",
+        job_id=job.job_id,
+        state=job.state,
+    )
 
 
 def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
     if opening.port_name:
-        given = {name: port for each in job.allocations for name, port in each.ports.items()}
+        own = set(in_ports(job))
+        given = {
+            name: port
+            for each in job.allocations
+            for name, port in each.ports.items()
+            if port in own
+        }
         if opening.port_name not in given:
             raise precondition(
                 "PORT_NOT_FOUND",
@@ -132,6 +144,14 @@ def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
             f"port {opening.port} is none; give 1 to 65535, or a port_name",
             field="open.port",
             reason="FIELD_OUT_OF_RANGE",
+        )
+    # Only what the script asked for: on a shared node, other ports are other people's.
+    if opening.port not in in_ports(job):
+        has = ", ".join(map(str, in_ports(job))) or "none"
+        raise precondition(
+            "PORT_NOT_FOUND",
+            f"job {job.job_id} has no IN port {opening.port} (it has: {has}); ask for it in the "
+            f'script: "#SWM ports {opening.port}/tcp/in"',
         )
     return opening.port
 

@@ -1392,8 +1392,13 @@ class RequeueJobRequest(_message.Message):
     JOB_ID_FIELD_NUMBER: _builtins.int
     SECRET_ENV_FIELD_NUMBER: _builtins.int
     REGISTRY_LOGINS_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """REQUIRED."""
+    attempt: _builtins.int
+    """OPTIONAL. The latest attempt that the caller knows of: when the job has been requeued since, the answer is OK and nothing
+    is done. Makes the call safe to repeat. Zero: not looked at.
+    """
     @_builtins.property
     def secret_env(self) -> _containers.ScalarMap[_builtins.str, _builtins.str]:
         """REQUIRED when the job had any at its submit: secrets are not kept after a job's end."""
@@ -1408,10 +1413,11 @@ class RequeueJobRequest(_message.Message):
         job_id: _builtins.str = ...,
         secret_env: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         registry_logins: _abc.Iterable[Global___RegistryLogin] | None = ...,
+        attempt: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job_id", b"job_id", "registry_logins", b"registry_logins", "secret_env", b"secret_env"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "registry_logins", b"registry_logins", "secret_env", b"secret_env"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
