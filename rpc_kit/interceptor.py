@@ -21,7 +21,7 @@ import grpc
 import grpc.aio
 from google.protobuf.message import Message
 
-from rpc_kit.errors import Refusal, unavailable, unimplemented
+from rpc_kit.errors import Refusal, unimplemented
 from rpc_kit.redaction import safe_text
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Authenticate: TypeAlias = Callable[[str, Context], object]
 Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
+HEALTH = "/grpc.health.v1.Health/"
+
 caller: ContextVar[object] = ContextVar("caller")
 """Inside a handler: what `authenticate` returned for this call."""
 
@@ -51,8 +53,8 @@ class _Call:
     ended_with: Refusal | None = None
 
 
-# What a handler awaited was cancelled, and not the call: grpc would leave its caller waiting.
-_INTERRUPTED = unavailable("INTERRUPTED", "the work was interrupted; try again")
+# What tells the caller most comes first: an abort has been sent already.
+_NO_DEFECTS = (grpc.aio.AbortError, Refusal, grpc.aio.InternalError)
 
 
 class ErrorInterceptor(grpc.aio.ServerInterceptor):
@@ -63,11 +65,20 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         authenticate: Called before each handler with the full method name and the context. May
             raise `Refusal`; its result is `caller` in the handler. Since it is asked before the
             handler looks at anything, a stranger never learns what exists.
+        unserved: The reason for an RPC of a generated servicer that was not written.
     """
 
-    def __init__(self, domain: str, authenticate: Authenticate | None = None) -> None:
+    def __init__(
+        self,
+        domain: str,
+        authenticate: Authenticate | None = None,
+        *,
+        unserved: str = "NOT_SERVED",
+    ) -> None:
         self._domain = domain
         self._authenticate = authenticate
+        self._unserved = unserved
+        self._closed: Refusal | None = None
         self._wrapped: dict[str, Handler] = {}
         self._streams: set[_Call] = set()
 
@@ -84,6 +95,10 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 return None  # nobody serves it; not kept, since such names come from outside
             wrapped = self._wrapped[method] = self._wrap(method, handler)
         return wrapped
+
+    def close(self, refusal: Refusal) -> None:
+        """Answer every call that comes from now on with `refusal`, except for those of health."""
+        self._closed = refusal
 
     def end_streams(
         self, refusal: Refusal, matches: Callable[[str, object], bool] = lambda method, who: True
@@ -141,29 +156,31 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 log.debug("%s %s", method, asked)
             outcome = "OK"
             try:
+                if self._closed is not None and not method.startswith(HEALTH):
+                    raise self._closed
                 if self._authenticate is not None:
                     call.who = self._authenticate(method, context)
                     caller.set(call.who)
                 if streams:
                     self._streams.add(call)
                 return await behavior(request, context)
-            except asyncio.CancelledError:
+            except asyncio.CancelledError as interrupted:
                 outcome = "CANCELLED"
                 if call.ended_with is not None:
                     call.task.uncancel()
                 elif call.task.cancelling():
-                    raise  # the caller left, or the server ends
-                outcome = (call.ended_with or _INTERRUPTED).reason
-                await self._refuse(context, call.ended_with or _INTERRUPTED)
-            except grpc.aio.AbortError:
-                outcome = context.code().name
-                raise
-            except grpc.aio.InternalError:
-                # A write or read failed: the caller is gone, which is no defect of ours.
-                outcome = "CALLER GONE"
-                raise asyncio.CancelledError from None
-            except Exception as error:  # noqa: BLE001 - logged, or a Refusal
-                refusal = _as_refusal(error, context) or _incident(method, error)
+                    raise  # the caller left, or the time for the end is up
+                # Otherwise what the handler awaited was cancelled, and not the call: grpc would
+                # leave its caller waiting.
+                refusal = call.ended_with or self._closed or _incident(method, interrupted)
+                outcome = refusal.reason
+                await self._refuse(context, refusal)
+            except Exception as error:  # noqa: BLE001 - logged, unless it is no defect
+                cause = _what_counts(error)
+                if isinstance(cause, grpc.aio.AbortError):
+                    outcome = context.code().name
+                    raise cause from None
+                refusal = self._as_refusal(cause, context) or _incident(method, cause)
                 outcome = refusal.reason
                 await self._refuse(context, refusal)
             finally:
@@ -174,12 +191,22 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
 
         return respond
 
+    def _as_refusal(self, error: Exception, context: Context) -> Refusal | None:
+        """What was refused on purpose, or None for a defect."""
+        if isinstance(error, Refusal):
+            return error
+        unwritten = context.code() is grpc.StatusCode.UNIMPLEMENTED  # as generated servicers say
+        if isinstance(error, NotImplementedError) and unwritten:
+            return unimplemented(self._unserved, "this call is not served")
+        return None
+
     async def _refuse(self, context: Context, refusal: Refusal) -> NoReturn:
         status = refusal.to_status(self._domain)
         try:
             await context.abort(status.code, status.details, status.trailing_metadata)
-        except grpc.aio.InternalError:
-            raise asyncio.CancelledError from None  # nobody is left to tell
+        except (grpc.aio.InternalError, grpc.aio.UsageError):
+            # Nobody is left to tell, or was told already.
+            raise asyncio.CancelledError from None
 
 
 def _this_task() -> asyncio.Task[Any]:
@@ -204,26 +231,30 @@ def _drain(generate: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Beh
     return send_all
 
 
-def _as_refusal(error: Exception, context: Context) -> Refusal | None:
-    """What was refused on purpose, or None for a defect."""
-    if isinstance(error, Refusal):
-        return error
-    if isinstance(error, NotImplementedError) and context.code() is grpc.StatusCode.UNIMPLEMENTED:
-        # What a generated servicer does for an RPC that was not written.
-        return unimplemented("UNIMPLEMENTED", "this call is not served yet")
+def _what_counts(error: Exception) -> Exception:
+    """Of a group, as a handler's task group raises it, the one that tells the caller most.
+
+    A group with a defect in it is one defect, and stays as it is for the log.
+    """
+    leaves = _leaves(error)
+    for kind in _NO_DEFECTS:
+        found = [leaf for leaf in leaves if isinstance(leaf, kind)]
+        if found and all(isinstance(leaf, _NO_DEFECTS) for leaf in leaves):
+            return found[0]
+    return error
+
+
+def _leaves(error: Exception) -> list[Exception]:
     if isinstance(error, ExceptionGroup):
-        # A task group wraps what its tasks raise; several refusals are one reason too many.
-        first: Exception = error
-        while isinstance(first, ExceptionGroup):
-            first = first.exceptions[0]
-        if error.split(Refusal)[1] is None and isinstance(first, Refusal):
-            return first
-    return None
+        return [leaf for part in error.exceptions for leaf in _leaves(part)]
+    return [error]
 
 
-def _incident(method: str, error: Exception) -> Refusal:
+def _incident(method: str, error: BaseException) -> Refusal:
     incident = secrets.token_hex(4)
-    log.error("incident %s in %s", incident, method, exc_info=error)
+    # A read or write that failed is no defect: in all likelihood nobody is left to hear of it.
+    level = logging.DEBUG if isinstance(error, grpc.aio.InternalError) else logging.ERROR
+    log.log(level, "incident %s in %s", incident, method, exc_info=error)
     return Refusal(
         grpc.StatusCode.INTERNAL,
         "INTERNAL",

@@ -22,7 +22,7 @@ from grpc_reflection.v1alpha import reflection
 from rpc_kit import private_files
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.errors import unavailable
-from rpc_kit.interceptor import Authenticate, ErrorInterceptor
+from rpc_kit.interceptor import HEALTH, Authenticate, ErrorInterceptor
 from rpc_kit.tls import MAX_MESSAGE_BYTES, KeyPair, server_credentials
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,8 @@ _OPTIONS = [
     ("grpc.http2.min_recv_ping_interval_without_data_ms", 10_000),
     ("grpc.keepalive_permit_without_calls", 1),
 ]
-_OURS = ("/grpc.health.v1.", "/grpc.reflection.v1")
+_OURS = (HEALTH, "/grpc.reflection.v1")
+_GOING = unavailable("SHUTTING_DOWN", "the server is shutting down")
 
 S = TypeVar("S")
 
@@ -56,11 +57,18 @@ class RpcServer:
 
     Args:
         domain: The domain of the reasons of its errors.
-        authenticate: Told who calls, before each handler; see `ErrorInterceptor`.
+        authenticate: Tells who calls, before each handler; see `ErrorInterceptor`.
+        unserved: The reason for RPCs that are not written; see `ErrorInterceptor`.
     """
 
-    def __init__(self, domain: str, *, authenticate: Authenticate | None = None) -> None:
-        self.interceptor = ErrorInterceptor(domain, authenticate)
+    def __init__(
+        self,
+        domain: str,
+        *,
+        authenticate: Authenticate | None = None,
+        unserved: str = "NOT_SERVED",
+    ) -> None:
+        self.interceptor = ErrorInterceptor(domain, authenticate, unserved=unserved)
         self._server = grpc.aio.server(interceptors=(self.interceptor,), options=_OPTIONS)
         self._health = health.aio.HealthServicer()
         self._on_drain: list[Callable[[], Awaitable[None]]] = []
@@ -158,6 +166,8 @@ class RpcServer:
     async def stop(self, grace_s: float = 5.0) -> None:
         """End in order: tell it, let watches close, let calls finish, then cut what is left.
 
+        New calls get UNAVAILABLE SHUTTING_DOWN, those of health excepted.
+
         Args:
             grace_s: Seconds that the callbacks have, and that running calls have after them. A
                 second call with less cuts short the first.
@@ -167,14 +177,14 @@ class RpcServer:
         await asyncio.wait({self._draining}, timeout=grace_s)
         if self._draining.cancel():
             log.warning("watches did not close within %g s", grace_s)
-        going = unavailable("SHUTTING_DOWN", "the server is shutting down")
-        self.interceptor.end_streams(going, lambda method, who: method.startswith(_OURS))
+        self.interceptor.end_streams(_GOING, lambda method, who: method.startswith(_OURS))
         await self._server.stop(grace_s)
         if self.endpoint is not None and self.endpoint.path is not None:
             self.endpoint.path.unlink(missing_ok=True)
 
     async def _drain(self) -> None:
         await self._health.enter_graceful_shutdown()
+        self.interceptor.close(_GOING)
         async with asyncio.TaskGroup() as group:
             for callback in self._on_drain:
                 group.create_task(_logging_failure(callback))

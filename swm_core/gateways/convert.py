@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
 from skyport.gate.v1 import job_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Allocation, End, Job, Launch
+from swm_core.store import Attempt, Root
 
 NANOS = 1_000_000_000
 
@@ -50,22 +51,30 @@ def duration(seconds: float) -> duration_pb2.Duration:
     return found
 
 
-def job_ref(job: Job, installation: str, roots: Mapping[str, str]) -> types_pb2.JobRef:
-    """Which attempt `job` is at now.
+def job_ref(
+    attempt: Job | Attempt, installation: str, roots: Iterable[Root], *, queue: bool
+) -> types_pb2.JobRef:
+    """Which attempt is meant.
 
     Args:
-        job: A job that has a place.
+        attempt: A job that has a place, or one of its attempts.
         installation: This core's.
-        roots: Root ids by node, as earlier answers told them.
+        roots: What the gate told of the owner's roots in the partition.
+        queue: Whether the site's own queue chooses the nodes.
     """
+    nodes = [] if queue else [allocation.node for allocation in attempt.allocations]
     return types_pb2.JobRef(
         installation=installation,
-        partition_id=job.partition_id,
-        job_id=job.job_id,
-        attempt=job.attempt,
-        owner=job.owner,
-        nodes=[allocation.node for allocation in job.allocations],
-        roots=[types_pb2.SiteRoot(node=node, root_uid=uid) for node, uid in sorted(roots.items())],
+        partition_id=attempt.partition_id,
+        job_id=attempt.job_id,
+        attempt=attempt.attempt,
+        owner=attempt.owner,
+        nodes=nodes,
+        roots=[
+            types_pb2.SiteRoot(node=root.node, root_uid=root.root_uid)
+            for root in roots
+            if root.node in nodes or not root.node
+        ],
     )
 
 

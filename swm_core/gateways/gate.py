@@ -174,6 +174,11 @@ class Gate:
         """Whether the gate has `capability`; False while it has never answered."""
         return self.info is not None and capability in self.info.capabilities
 
+    def chooses_nodes(self, partition_id: str) -> bool:
+        """Whether the site's own queue chooses the nodes of jobs in this partition."""
+        partition = self.inventory.partitions.get(partition_id)
+        return partition is not None and partition.kind == types_pb2.PARTITION_KIND_QUEUE
+
     async def wait_ready(self) -> None:
         """Wait until the gate answers and its watches are current."""
         await self._ready.wait()

@@ -44,7 +44,7 @@ class Draft:
         self.fields: dict[str, Any] = {}
         self.resources: dict[str, Any] = {}
         self.ports: list[Port] = []
-        self.input_files: list[str] = []
+        self.input_files: dict[str, None] = {}
         self.landings: dict[str, str] = {}
         self.output_files: dict[str, None] = {}
         self.env: dict[str, str] = {}
@@ -120,20 +120,24 @@ class Draft:
             self.refuse(refused.reason, refused.message)
             return
         # What a pattern stands for is known to the terminal only, and checked there.
+        other = path
         if _GLOB_CHARS.isdisjoint(path):
-            if name in self.landings:
-                other = self.landings[name]
-                self.refuse(
-                    "INPUT_COLLISION",
-                    f"{values.shown(path)} is named twice; once is enough"
-                    if other == path
-                    else f"{values.shown(other)} and {values.shown(path)} both land as "
-                    f"{values.shown(name)} in the "
-                    "work folder; rename one, or give it relative to where you submit",
-                )
-                return
-            self.landings[name] = path
-        self.input_files.append(path)
+            other = self.landings.setdefault(name, path)
+        if other[0] in "/~" or path[0] in "/~":
+            alike = other == path
+        else:
+            alike = True  # two relative ones under one name are one file
+        if not alike:
+            self.refuse(
+                "INPUT_COLLISION",
+                f"{values.shown(other)} and {values.shown(path)} both land as "
+                f"{values.shown(name)} in the work folder; rename one, or give it relative to "
+                "where you submit",
+            )
+        elif path in self.input_files or other != path:
+            self.warn(f"{self.directive}: {values.shown(path)} is named twice; once is enough")
+        else:
+            self.input_files[path] = None
 
     def add_outputs(self, value: str) -> None:
         """Take patterns of output files, as shell words."""

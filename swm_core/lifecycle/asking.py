@@ -63,12 +63,11 @@ class Asker:
 
     def ref(self, job: Job) -> types_pb2.JobRef:
         """Which attempt, with the roots that are known."""
-        known = self._context.store.roots.of(job.site, job.partition_id, job.owner)
-        nodes = {allocation.node for allocation in job.allocations} | {""}
         return convert.job_ref(
             job,
             self._context.installation,
-            {root.node: root.root_uid for root in known if root.node in nodes},
+            self._context.store.roots.of(job.site, job.partition_id, job.owner),
+            queue=self._gate.chooses_nodes(job.partition_id),
         )
 
     async def keep_roots(self, job: Job, roots: Iterable[types_pb2.SiteRoot]) -> None:

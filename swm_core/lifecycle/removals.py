@@ -6,6 +6,7 @@ import asyncio
 import logging
 
 from skyport.gate.v1 import job_pb2, types_pb2
+from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError
@@ -87,18 +88,9 @@ class Removals:
             return True
 
     def _ref(self, attempt: Attempt) -> types_pb2.JobRef:
-        nodes = [allocation.node for allocation in attempt.allocations]
-        known = self._context.store.roots.of(self._gate.name, attempt.partition_id, attempt.owner)
-        return types_pb2.JobRef(
-            installation=self._context.installation,
-            partition_id=attempt.partition_id,
-            job_id=attempt.job_id,
-            attempt=attempt.attempt,
-            owner=attempt.owner,
-            nodes=nodes,
-            roots=[
-                types_pb2.SiteRoot(node=root.node, root_uid=root.root_uid)
-                for root in known
-                if root.node in nodes or not root.node
-            ],
+        return convert.job_ref(
+            attempt,
+            self._context.installation,
+            self._context.store.roots.of(self._gate.name, attempt.partition_id, attempt.owner),
+            queue=self._gate.chooses_nodes(attempt.partition_id),
         )

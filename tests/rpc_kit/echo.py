@@ -39,9 +39,9 @@ class Echo:
             case b"unwritten":
                 context.set_code(grpc.StatusCode.UNIMPLEMENTED)
                 raise NotImplementedError("Method not implemented!")
-            case b"group":
+            case b"group refuse" | b"group crash" | b"group abort":
                 async with asyncio.TaskGroup() as group:
-                    group.create_task(self._do(b"refuse", context))
+                    group.create_task(self._do(request.removeprefix(b"group "), context))
             case b"interrupt":
                 work = asyncio.create_task(asyncio.Event().wait())
                 asyncio.get_running_loop().call_soon(work.cancel)

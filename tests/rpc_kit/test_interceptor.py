@@ -84,11 +84,17 @@ async def test_a_call_that_is_not_written_yet_is_unimplemented(
     channel: grpc.aio.Channel, arity: str
 ) -> None:
     problem = await problem_of(channel, arity, b"unwritten")
-    assert (problem.code, problem.reason) == (grpc.StatusCode.UNIMPLEMENTED, "UNIMPLEMENTED")
+    assert (problem.code, problem.reason) == (grpc.StatusCode.UNIMPLEMENTED, "NOT_SERVED")
 
 
-async def test_a_refusal_out_of_a_task_group_keeps_its_reason(channel: grpc.aio.Channel) -> None:
-    assert (await problem_of(channel, "UnaryUnary", b"group")).reason == "QUOTA"
+async def test_a_refusal_out_of_a_task_group_keeps_its_reason(
+    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert (await problem_of(channel, "UnaryUnary", b"group refuse")).reason == "QUOTA"
+    assert (await problem_of(channel, "UnaryUnary", b"group abort")).message == "by hand"
+    assert not caplog.records
+    assert (await problem_of(channel, "UnaryUnary", b"group crash")).reason == "INTERNAL"
+    assert SECRET in caplog.text
 
 
 @each_arity
@@ -96,7 +102,7 @@ async def test_a_caller_does_not_wait_for_work_that_was_cancelled(
     channel: grpc.aio.Channel, arity: str
 ) -> None:
     problem = await problem_of(channel, arity, b"interrupt")
-    assert (problem.code, problem.reason) == (grpc.StatusCode.UNAVAILABLE, "INTERRUPTED")
+    assert (problem.code, problem.reason) == (grpc.StatusCode.INTERNAL, "INTERNAL")
 
 
 async def test_a_method_that_nobody_knows_is_the_transports_business(
@@ -158,6 +164,13 @@ async def test_an_answer_that_nobody_takes_any_more_is_no_incident(
     assert not caplog.records
 
 
+async def test_an_rpc_that_is_not_written_has_the_reason_of_its_kind_of_server(
+    serve: Serve, connect: Connect
+) -> None:
+    channel = connect((await serve(unserved="CAPABILITY_MISSING")).endpoint)
+    assert (await problem_of(channel, "UnaryUnary", b"unwritten")).reason == "CAPABILITY_MISSING"
+
+
 async def test_streams_can_be_ended_with_a_reason_and_others_go_on(
     serve: Serve, connect: Connect
 ) -> None:
@@ -181,11 +194,12 @@ async def test_streams_can_be_ended_with_a_reason_and_others_go_on(
 
 
 async def test_at_debug_calls_are_logged_with_their_end_and_time(
-    channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
+    served: Served, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "rpc_kit.interceptor")
     await call(channel, "UnaryUnary", b"hello")
     await problem_of(channel, "UnaryStream", b"refuse")
+    await served.server.stop(1)  # a caller may have its answer before the call is over
     told = [record.getMessage() for record in caplog.records if " in " in record.getMessage()]
     assert told[0].startswith(f"/{NAME}/UnaryUnary OK in ")
     assert told[1].startswith(f"/{NAME}/UnaryStream QUOTA in ")

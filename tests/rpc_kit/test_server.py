@@ -72,6 +72,9 @@ async def test_the_end_is_told_then_watches_close_then_calls_finish(
 
     async def close_watches() -> None:
         told.append(f"health {await health_of(channel, NAME)}")
+        with pytest.raises(grpc.aio.AioRpcError) as late:
+            await call(channel, "UnaryUnary", b"hello", DEADLINE_S)
+        told.append(str(Problem.from_error(late.value).reason))
 
     served.server.on_drain(close_watches)
     watch = watch_health(channel, NAME)
@@ -79,12 +82,12 @@ async def test_the_end_is_told_then_watches_close_then_calls_finish(
         assert (await watch.read()).status == SERVING
         running = group.create_task(problem_of_waiting(channel))
         await served.echo.waiting.wait()
-        await served.server.stop(grace_s=0.2)
+        await served.server.stop(grace_s=1)
         problem = await running
         assert (await watch.read()).status == NOT_SERVING
         with pytest.raises(grpc.aio.AioRpcError) as raised:
             await watch.read()
-    assert told == [f"health {NOT_SERVING}"]
+    assert told == [f"health {NOT_SERVING}", "SHUTTING_DOWN"]
     # The running call had its grace; the watch of health was not waited for.
     assert problem.reason is None
     assert Problem.from_error(raised.value).reason == "SHUTTING_DOWN"

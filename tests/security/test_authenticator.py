@@ -101,7 +101,7 @@ async def test_a_revoked_certificate_is_refused_and_others_of_the_user_are_not(c
 
 async def test_a_user_that_was_removed_is_refused(core: Core) -> None:
     problem = await core.refusal(Kind.USER, "bob")
-    assert (problem.code, problem.reason) == (grpc.StatusCode.PERMISSION_DENIED, "USER_UNKNOWN")
+    assert (problem.code, problem.reason) == (grpc.StatusCode.UNAUTHENTICATED, "IDENTITY_UNKNOWN")
 
 
 async def test_the_core_serves_users_only(core: Core) -> None:
