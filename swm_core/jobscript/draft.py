@@ -123,11 +123,8 @@ class Draft:
         other = path
         if _GLOB_CHARS.isdisjoint(path):
             other = self.landings.setdefault(name, path)
-        if other[0] in "/~" or path[0] in "/~":
-            alike = other == path
-        else:
-            alike = True  # two relative ones under one name are one file
-        if not alike:
+        # Two relative ones under one name are one file.
+        if other != path and (other[0] in "/~" or path[0] in "/~"):
             self.refuse(
                 "INPUT_COLLISION",
                 f"{values.shown(other)} and {values.shown(path)} both land as "

@@ -19,6 +19,7 @@ from swm_core.domain.ids import new_id
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
+from swm_core.gateways.gate import SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.views import Views
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 
 _EXCLUDED_S = 60.0
 _EXCLUDED_MOST_S = 1_800.0
+
+_HEAR_S = 10.0
+"""After the core's start, so long are gates given to tell what they have."""
 
 _PAUSE_FACTOR = 2.0
 """After a round that took t seconds, so many t are left to others before the next."""
@@ -47,6 +51,7 @@ class Placement:
         self._new_partition = new_partition
         self._wake = asyncio.Event()
         self._wake.set()
+        self._hear_until = time.monotonic() + _HEAR_S
         self._placing: set[str] = set()
         self.views = Views(context)
         self._excluded: dict[str, dict[tuple[str, str, str], tuple[int, Exclusion | None]]] = {}
@@ -102,13 +107,27 @@ class Placement:
             self.waiting = {}
             return None
         decisions = schedule(queued, self.views.sites(), now)
+        later_s: list[float] = []
+        if self._sites_may_yet_answer():
+            # Nodes that cost money are not made before those that are there have been heard of.
+            held = [each.job_id for each in decisions if isinstance(each, Create)]
+            decisions = [each for each in decisions if not isinstance(each, Create)]
+            if held:
+                decisions.append(Wait(tuple(held), "waits for sites that have not answered yet"))
+                later_s.append(0.5)
         waits = [each for each in decisions if isinstance(each, Wait)]
         self.waiting = {job_id: wait.text for wait in waits for job_id in wait.job_ids}
         await asyncio.gather(
             *(self._commit(each) for each in decisions if not isinstance(each, Wait))
         )
-        later = [wait.until - now for wait in waits if wait.until]
-        return max(0.01, min(later)) if later else None
+        later_s += [max(0.01, wait.until - now) for wait in waits if wait.until]
+        return min(later_s, default=None)
+
+    def _sites_may_yet_answer(self) -> bool:
+        return time.monotonic() < self._hear_until and any(
+            not gate.inventory.known and gate.state is SiteState.STARTING
+            for gate in self._context.gates.values()
+        )
 
     async def _commit(self, decision: Place | Enqueue | Create | Reject) -> None:
         self._placing.add(decision.job_id)

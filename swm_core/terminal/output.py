@@ -125,6 +125,8 @@ class OutputReader:
                 try:
                     async with asyncio.timeout(_HEARTBEAT_S):
                         await changes.next()
+                    # Watchers are told before the one who wrote: its turn comes first.
+                    await asyncio.sleep(0)
                 except TimeoutError:
                     yield job_pb2.ReadOutputResponse(heartbeat=_beat())
 

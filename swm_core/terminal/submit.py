@@ -169,7 +169,12 @@ def _script_refused(errors: ScriptErrors) -> Refusal:
         f"{first}" + (f" (and {more} more)" if more else ""),
         reason=first.reason,
         violations=[
-            (f"script:{error.line}" if error.line else f"overrides.{error.directive}", str(error))
+            (
+                f"script:{error.line}"
+                if error.line
+                else f"overrides.{error.directive.replace('-', '_')}",
+                str(error),
+            )
             for error in errors.errors
         ],
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Iterable
 from decimal import Decimal
 from typing import Any
@@ -28,6 +29,11 @@ GIB = 2**30
 NOW = 1_000.0
 HOST_CAPABILITIES = frozenset({"STATIC_PARTITIONS", "MULTI_NODE", "TUNNELS", "REVERSE_TUNNELS"})
 CLOUD_CAPABILITIES = HOST_CAPABILITIES | {"DYNAMIC_PARTITIONS", "CONTAINERS", "PRICES"}
+
+
+def seeded(seed: int) -> random.Random:
+    """Chances that repeat."""
+    return random.Random(seed)  # noqa: S311 - a simulation needs no secret
 
 
 def spec(

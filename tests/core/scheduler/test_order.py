@@ -1,12 +1,25 @@
 """Who goes first, who may pass, and what those who wait are told."""
 
-import random
+import time
+from collections.abc import Callable
 
 import pytest
 
 from swm_core.domain.failures import FailureReason
+from swm_core.domain.job import Allocation
 from swm_core.scheduler import Exclusion, Wait, schedule
-from tests.core.scheduler.builders import NOW, cloud, decide, flavor, job, lab, node, spec, told
+from tests.core.scheduler.builders import (
+    NOW,
+    cloud,
+    decide,
+    flavor,
+    job,
+    lab,
+    node,
+    seeded,
+    spec,
+    told,
+)
 
 
 def test_jobs_are_served_by_priority_then_time_of_submit_then_id() -> None:
@@ -42,6 +55,72 @@ def test_a_job_passes_where_it_takes_nothing_from_the_one_that_waits() -> None:
     decided = decide([job("a", spec(7, 0, 1)), job("b", spec(1))], site)
     assert told(decided["a"]) == "waits for 7 cpus on site lab (6 free)"
     assert told(decided["b"]) == "waits for its turn on site lab"
+
+
+def test_the_nodes_that_lack_the_least_are_kept_whatever_they_lack() -> None:
+    # n1 has more cpus left and no memory; n2 lacks a cpu of two only.
+    site = lab(node("n1", 8, 8, used=[(1, 8)]), node("n2", 2, 8, used=[(1, 0)]))
+    decided = decide([job("a", spec(2, 8)), job("b", spec(1))], site)
+    assert told(decided["a"]) == "waits for 2 cpus on site lab (1 free)"
+    assert told(decided["b"]) == "n1"
+
+
+def test_of_equals_the_node_listed_first_is_kept() -> None:
+    site = lab(node("n2", 4, used=[(1, 0)]), node("n1", 4, used=[(1, 0)]))
+    decided = decide([job("a", spec(4)), job("b", spec(1))], site)
+    assert told(decided["b"]) == "n1"
+
+
+def test_a_job_passes_that_asks_for_nothing_of_what_is_lacking() -> None:
+    site = lab(node("n1", 8, 16, 1, used=[(1, 8)]))
+    decided = decide([job("a", spec(1, 16)), job("b", spec(1)), job("c", spec(1, 1))], site)
+    assert told(decided["a"]) == "waits for 16G of memory on site lab (8G free)"
+    assert told(decided["b"]) == "n1"
+    assert told(decided["c"]) == "waits for its turn for 1 cpu and 1G of memory on site lab"
+
+
+def test_ports_of_the_one_that_waits_are_kept_too() -> None:
+    busy = Allocation("n1", 1, 0, ("n1-g0",))
+    site = lab(node("n1", 8, gpus=1, used=[busy], port_first=30_000, port_last=30_001))
+    jobs = [
+        job("a", spec(1, 0, 1, ports="80 X")),
+        job("b", spec(ports="80")),
+        job("c", spec(ports="Y Z")),
+        job("d", spec(ports="81 Y")),
+    ]
+    decided = decide(jobs, site)
+    assert told(decided["a"]) == "waits for 1 gpu on site lab (0 free)"
+    assert told(decided["b"]).startswith("waits")
+    assert told(decided["c"]).startswith("waits")
+    alone = decide([jobs[0], jobs[3]], site)
+    assert told(alone["d"]) == "n1"
+
+
+def test_places_are_kept_where_the_least_is_lacking_over_all_sites() -> None:
+    far, near = lab(node("f1", 4, used=[(3, 0)])), lab(node("m1", 4, used=[(1, 0)]), name="near")
+    for sites in ((far, near), (near, far)):
+        decided = decide([job("a", spec(4)), job("b", spec(1))], *sites)
+        assert told(decided["b"]) == "f1"
+
+
+def test_a_call_costs_little_for_thousands_of_equal_jobs() -> None:
+    site = lab(*(node(f"n{number}", 16, used=[(16, 0)]) for number in range(100)))
+    jobs = [job(f"j{number:05}", spec(number % 7 + 1)) for number in range(10_000)]
+
+    def only_look_at_each() -> None:
+        groups: dict[str, list[str]] = {}
+        for each in sorted(jobs, key=lambda each: each.rank):
+            groups.setdefault(each.signature, []).append(each.job_id)
+
+    def fastest(what: Callable[[], object]) -> float:
+        times = []
+        for _ in range(5):
+            begin = time.process_time()
+            what()
+            times.append(time.process_time() - begin)
+        return min(times)
+
+    assert fastest(lambda: schedule(jobs, [site], NOW)) < 8 * fastest(only_look_at_each)
 
 
 def test_a_job_that_waits_for_nodes_which_are_down_holds_up_nobody() -> None:
@@ -85,7 +164,7 @@ def test_texts_of_those_behind_stay_the_same_while_numbers_change() -> None:
 
 @pytest.mark.parametrize("seed", range(5))
 def test_the_order_of_the_arguments_does_not_matter_and_answers_repeat(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = seeded(seed)
     jobs = [
         job(f"j{n}", spec(rng.randint(1, 4), gpus=rng.randint(0, 1)), submit_time=rng.random())
         for n in range(60)

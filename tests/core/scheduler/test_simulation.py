@@ -22,7 +22,7 @@ from swm_core.scheduler import (
     Wait,
     schedule,
 )
-from tests.core.scheduler.builders import cloud, flavor, job, lab, node, spec
+from tests.core.scheduler.builders import cloud, flavor, job, lab, node, seeded, spec
 
 
 @dataclasses.dataclass
@@ -66,7 +66,7 @@ class Simulation:
         decisions = schedule(list(self.queue.values()), self.sites, self.now)
         waiting = [i for d in decisions if isinstance(d, Wait) for i in d.job_ids]
         decided = [d.job_id for d in decisions if not isinstance(d, Wait)]
-        assert Counter(waiting + decided) == Counter(self.queue), "each job has one decision"
+        assert Counter(waiting + decided) == Counter(list(self.queue)), "each job has one decision"
         for decision in decisions:
             if isinstance(decision, Place):
                 self._start(decision)
@@ -163,10 +163,10 @@ def random_spec(rng: random.Random) -> JobSpec:
     )
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(st.integers(0, 2**32))
 def test_any_load_runs_to_its_end_and_nothing_is_given_twice(seed: int) -> None:
-    rng = random.Random(seed)
+    rng = seeded(seed)
     simulation = Simulation(random_sites(rng))
     for number in range(rng.randint(1, 60)):
         simulation.submit(
@@ -179,7 +179,7 @@ def test_any_load_runs_to_its_end_and_nothing_is_given_twice(seed: int) -> None:
         assert (run.start is None) == (job_id in rejected)
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(
     "big",
     [
@@ -193,28 +193,28 @@ def test_any_load_runs_to_its_end_and_nothing_is_given_twice(seed: int) -> None:
     ids=["a whole node", "two nodes", "all memory", "all gpus", "everything", "a port"],
 )
 def test_a_stream_of_small_jobs_does_not_starve_a_big_one(big: JobSpec, seed: int) -> None:
-    rng = random.Random(seed)
+    rng = seeded(seed)
     simulation = Simulation([lab(*(node(f"n{n}", 8, 64, 2) for n in range(4)))])
     longest = 10.0
     at = 0.0
-    small = [spec(1, 1), spec(1, 8, 1), spec(1, ports="8888"), spec(2, 16)]
-    # About three times what the site can do.
-    for number in range(1500):
-        at += rng.expovariate(12.0)
+    small = [*[spec(1, 1)] * 6, spec(1, 8, 1), spec(1, ports="8888"), spec(2, 16)]
+    # About twice what the site can do.
+    for number in range(500):
+        at += rng.expovariate(9.0)
         simulation.submit(at, f"s{number:04}", rng.choice(small), rng.uniform(1, longest))
-    simulation.submit(30.0, "big", big, 5.0)
-    simulation.run(until=120.0)
+    simulation.submit(10.0, "big", big, 5.0)
+    simulation.run(until=60.0)
     before = [
         run
         for job_id, run in simulation.runs.items()
-        if run.queued.submit_time < 30.0 and job_id != "big"
+        if run.queued.submit_time < 10.0 and job_id != "big"
     ]
     # It waits for those before it, and then for what ran when its turn came; for no others.
     begun = [run.start for run in before if run.start is not None]
     assert len(begun) == len(before)
     start = simulation.runs["big"].start
     assert start is not None
-    assert start <= max(*begun, 30.0) + longest
+    assert start <= max(*begun, 10.0) + longest
 
 
 def test_small_jobs_go_on_where_the_big_one_does_not_wait() -> None:
@@ -229,7 +229,7 @@ def test_small_jobs_go_on_where_the_big_one_does_not_wait() -> None:
 
 def test_what_is_kept_does_not_move_away_while_it_gets_nearer() -> None:
     """The nodes kept for the first in line never lack more from one call to the next."""
-    rng = random.Random(7)
+    rng = seeded(7)
     simulation = Simulation([lab(*(node(f"n{n}", 8, 64) for n in range(6)))])
     for number in range(60):
         simulation.submit(0.0, f"a{number:03}", spec(rng.randint(1, 3)), rng.uniform(1, 20))

@@ -89,8 +89,8 @@ def test_the_cheapest_site_is_taken_when_none_is_named() -> None:
 
 
 def test_after_a_failure_the_next_place_is_tried() -> None:
-    west = flavor("s", 4, 8, "1", location="west")
-    north = flavor("s", 4, 8, "1", location="north")
+    west = flavor("s", 4, 8, "0.3", location="west")
+    north = flavor("s", 4, 8, "0.3", location="north")
     site = cloud(west, north, BIG)
     no_north = Exclusion("cloud", "north", "s")
     assert decide([job("a", spec(3))], site)["a"].location == "north"  # type: ignore[union-attr]

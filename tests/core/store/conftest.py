@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ async def store(store_path: Path) -> AsyncIterator[Store]:
 
 
 @pytest.fixture
-def make_job() -> Iterator[MakeJob]:
+def make_job() -> MakeJob:
     numbers = itertools.count(1)
 
     def make(**fields: Any) -> Job:
@@ -46,4 +46,4 @@ def make_job() -> Iterator[MakeJob]:
         }
         return Job(**(values | fields))
 
-    yield make
+    return make

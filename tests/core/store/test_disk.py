@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
+from swm_core.domain.job import Job
 from swm_core.store import Store, StoreUnavailable
 from tests.core.store.conftest import MakeJob
 
-# Submits from 16 callers and writes the id of each acknowledged job, in one atomic write, to standard output.
+# Submits from 16 callers; each acknowledged id goes to standard output in one atomic write.
 _WRITER = """
 import asyncio, itertools, os, sys
 from pathlib import Path
@@ -42,22 +41,25 @@ asyncio.run(main())
 """
 
 
-async def test_no_acknowledged_submit_is_lost_by_kill_9(store_path: Path) -> None:
-    acknowledged: set[str] = set()
-    for run, enough in enumerate((20, 300, 900)):
-        process = subprocess.Popen(
-            [sys.executable, "-c", _WRITER, str(store_path), f"run{run}"],
-            stdout=subprocess.PIPE,
-            text=True,
-        )
+def acknowledged_before_kill_9(store_path: Path, run: str, enough: int) -> set[str]:
+    """Let the writer acknowledge at least `enough` jobs, kill it, and return their ids."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _WRITER, str(store_path), run], stdout=subprocess.PIPE, text=True
+    )
+    with process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(enough)]
         process.send_signal(signal.SIGKILL)
         # What was acknowledged in the moment of the kill counts as well.
         lines.extend(process.stdout.readlines())
-        process.stdout.close()
-        assert process.wait(timeout=30) == -signal.SIGKILL
-        acknowledged.update(line.strip() for line in lines)
+    assert process.returncode == -signal.SIGKILL
+    return {line.strip() for line in lines}
+
+
+async def test_no_acknowledged_submit_is_lost_by_kill_9(store_path: Path) -> None:
+    acknowledged: set[str] = set()
+    for run, enough in (("a", 20), ("b", 300), ("c", 900)):
+        acknowledged |= await asyncio.to_thread(acknowledged_before_kill_9, store_path, run, enough)
 
     store = Store.open(store_path)
     jobs = {job.job_id: job for job in store.jobs.active()}
@@ -87,11 +89,15 @@ async def test_a_full_disk_acknowledges_nothing_and_is_recovered_from(
     small_disk: Path, make_job: MakeJob
 ) -> None:
     store = Store.open(small_disk / "swm.db")
-    kept = []
-    with pytest.raises(StoreUnavailable, match="full"):
-        for _ in range(1000):
+    kept: list[Job] = []
+    refused: StoreUnavailable | None = None
+    while refused is None and len(kept) < 1000:
+        try:
             job, _ = await store.jobs.submit(make_job(), b"x" * 20_000, "", "f", {})
             kept.append(job)
+        except StoreUnavailable as error:
+            refused = error
+    assert "full" in str(refused)
     assert kept
     # The next one fails alike, and readers still see everything that was acknowledged.
     with pytest.raises(StoreUnavailable):
@@ -99,7 +105,9 @@ async def test_a_full_disk_acknowledges_nothing_and_is_recovered_from(
     assert [job.job_id for job in store.jobs.active()] == [job.job_id for job in kept]
     assert store.journal.latest() == kept[-1].last_sequence
 
-    subprocess.run(["mount", "-o", "remount,size=8m", str(small_disk)], check=True)
+    await asyncio.to_thread(
+        subprocess.run, ["mount", "-o", "remount,size=8m", str(small_disk)], check=True
+    )
     job, created = await store.jobs.submit(make_job(), b"x" * 20_000, "", "f", {})
     assert created
     assert job.last_sequence == kept[-1].last_sequence + 1
@@ -114,10 +122,9 @@ async def test_a_full_disk_fails_every_write_of_the_batch(
     store_path: Path, make_job: MakeJob
 ) -> None:
     """The limit on file sizes stands for the disk, so that this needs no root."""
-    code = _FULL_BATCH
     result = await asyncio.to_thread(
         subprocess.run,
-        [sys.executable, "-c", code, str(store_path)],
+        [sys.executable, "-c", _FULL_BATCH, str(store_path)],
         capture_output=True,
         text=True,
         timeout=60,
@@ -135,6 +142,7 @@ import asyncio, itertools, resource, signal, sys
 from pathlib import Path
 from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.states import JobState
+from swm_core.domain.job import Job
 from swm_core.store import Store, StoreUnavailable
 
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -162,35 +170,37 @@ asyncio.run(main())
 """
 
 
-async def test_another_process_that_holds_the_lock_delays_a_write_only(
-    store_path: Path, make_job: MakeJob
-) -> None:
-    store = Store.open(store_path)
-    holder = subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            "import sqlite3, sys\n"
-            "connection = sqlite3.connect(sys.argv[1], isolation_level=None)\n"
-            "connection.execute('BEGIN IMMEDIATE')\n"
-            "print('held', flush=True)\n"
-            "sys.stdin.readline()\n"
-            "connection.execute('ROLLBACK')\n",
-            str(store_path),
-        ],
+_HOLDER = """
+import sqlite3, sys
+connection = sqlite3.connect(sys.argv[1], isolation_level=None)
+connection.execute("BEGIN IMMEDIATE")
+print("held", flush=True)
+sys.stdin.readline()
+connection.execute("ROLLBACK")
+"""
+
+
+@pytest.fixture
+def holder(store_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """A process that can be told to let go of the write lock, which it takes when it is made."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _HOLDER, str(store_path)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
-    )
-    assert holder.stdin is not None
+    ) as process:
+        yield process
+        process.kill()
+
+
+async def test_another_process_that_holds_the_lock_delays_a_write_only(
+    store: Store, holder: subprocess.Popen[str], make_job: MakeJob
+) -> None:
     assert holder.stdout is not None
-    assert holder.stdout.readline() == "held\n"
+    assert await asyncio.to_thread(holder.stdout.readline) == "held\n"
     submit = asyncio.create_task(store.jobs.submit(make_job(), b"", "", "f", {}))
-    started = time.monotonic()
-    with contextlib.suppress(TimeoutError):
-        await asyncio.wait_for(asyncio.shield(submit), 0.2)
-    assert not submit.done(), f"the write did not wait ({time.monotonic() - started:.1f} s)"
-    holder.communicate("go\n", timeout=10)
+    await asyncio.wait([submit], timeout=0.2)
+    assert not submit.done()
+    await asyncio.to_thread(holder.communicate, "go\n", 10)
     job, _ = await asyncio.wait_for(submit, 10)
     assert store.jobs.get(job.job_id) == job
-    await store.close()

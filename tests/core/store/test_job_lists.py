@@ -1,22 +1,24 @@
-"""Pages of jobs: complete, newest first, whatever is asked for, and without reading the whole table."""
+"""Pages of jobs: complete, newest first, whatever is asked for, and always by an index."""
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from swm_core.domain.job import Job
 from swm_core.domain.states import JobState
 from swm_core.store import Store, job_lists
 from tests.core.store.conftest import MakeJob
 
 
-async def fill(store: Store, make_job: MakeJob) -> list[Any]:
+async def fill(store: Store, make_job: MakeJob) -> list[Job]:
     """60 jobs of two owners; some ended, some at a site."""
-    jobs = []
-    for number in range(60):
+
+    async def one(number: int) -> Job:
         job, _ = await store.jobs.submit(
             make_job(
                 job_id=f"{'abc'[number % 3]}x{number}",
@@ -31,13 +33,14 @@ async def fill(store: Store, make_job: MakeJob) -> list[Any]:
         if number % 2 == 0:
             after = dataclasses.replace(job, state=JobState.CANCELLED)
             job = await store.jobs.transition(job, after)
-        jobs.append(job)
-    return jobs
+        return job
+
+    return await asyncio.gather(*(one(number) for number in range(60)))
 
 
-def pages(store: Store, **query: Any) -> list[Any]:
+def pages(store: Store, **query: Any) -> list[Job]:
     """All jobs of all pages."""
-    found = []
+    found: list[Job] = []
     after = None
     for _ in range(100):
         page = store.job_lists.page(**query, after=after)
@@ -97,7 +100,7 @@ async def test_jobs_that_come_or_go_meanwhile_do_not_disturb_the_pages(
     await store.jobs.submit(make_job(job_id="new"), b"", "", "f", {})
     await store.jobs.delete(page.jobs[-1].job_id if page.jobs[-1].state.terminal else "ax0")
     rest = pages(store, page_size=20)
-    assert [job.job_id for job in rest][0] == "new"
+    assert rest[0].job_id == "new"
     second = store.job_lists.page(page_size=20, after=page.after)
     assert second.jobs == list(reversed(jobs))[20:40]
 
@@ -117,4 +120,4 @@ async def test_every_query_is_answered_by_an_index(store_path: Path, store: Stor
                 f"EXPLAIN QUERY PLAN {query.candidates}", [*query.values, 100]
             ).fetchall()
         )
-        assert plan.startswith("SEARCH") or "USING COVERING INDEX jobs_active" in plan, plan
+        assert plan.startswith("SEARCH") or "USING INDEX jobs_active" in plan, plan

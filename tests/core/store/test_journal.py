@@ -135,7 +135,7 @@ async def test_waiting_can_be_given_up_and_taken_up_again(store: Store, make_job
 
 async def test_a_closed_watcher_leaves_nothing_behind(store: Store) -> None:
     for query in ({}, {"owner": "alice"}, {"job_ids": ["one", "two"]}):
-        with store.journal.subscribe(0, **query):  # type: ignore[arg-type]
+        with store.journal.subscribe(0, **query):
             pass
     kept = store.journal
     assert (kept._everything, kept._by_owner, kept._by_job) == (set(), {}, {})
@@ -171,7 +171,7 @@ async def test_old_events_are_compacted_but_those_of_active_jobs(
     assert [event.sequence for event in page.events] == [active.last_sequence]
     for expired in ({}, {"owner": "alice"}, {"job_ids": [active.job_id, ended[0].job_id]}):
         with pytest.raises(SequenceExpired) as caught:
-            store.journal.since(0, **expired)  # type: ignore[arg-type]
+            store.journal.since(0, **expired)
         assert caught.value.oldest == young.last_sequence
     oldest = store.journal.since(store.journal.oldest() - 1)
     assert [event.job_id for event in oldest.events] == [young.job_id]
