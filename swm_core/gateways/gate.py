@@ -139,6 +139,8 @@ class Gate:
         self.drained = False
         self.on_change: Callable[[], None] = lambda: None
         self._core_version = core_version
+        self._answered = False
+        """Whether the gate's present process has answered."""
         self._attempts: dict[AttemptKey, Slot[job_pb2.JobStatus]] = {}
         self._partitions: dict[str, Slot[partition_pb2.Partition]] = {}
         self._ready = asyncio.Event()
@@ -241,6 +243,7 @@ class Gate:
         backoff = Backoff(first_s=0.05, most_s=5.0)
         while True:
             began = time.monotonic()
+            self._answered = False
             try:
                 await self._connect()
                 await self._stay_current()
@@ -262,6 +265,7 @@ class Gate:
             ),
             timeout_s=5.0,
         )
+        self._answered = True
         if API_VERSION not in answer.api_versions:
             served = ", ".join(answer.api_versions)
             raise ValueError(f"the gate serves version {served} of the Gate API, not {API_VERSION}")
@@ -430,9 +434,19 @@ class Gate:
 
     def _lost(self, error: BaseException) -> None:
         broken = isinstance(error, GateError) and error.reason in SITE_BROKEN
-        text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
-        if self.process is not None and self.process.exit_text:
-            text = f"its gate {self.process.exit_text}"
+        if self.process is not None and self.process.last_exit and not self._answered:
+            text = f"its gate keeps ending: {self.process.last_exit}"
+        elif isinstance(error, GateError) and not error.reason:
+            # The transport's own words name sockets and error numbers, and nothing to do.
+            text = "its gate does not answer"
+            log.debug("site %s: %s", self.name, error.message)
+        else:
+            text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
+        if not broken and self.process is not None and not self._answered:
+            starting = self.process.restarts == 0 and not self.process.last_exit
+            if starting:
+                self._become(SiteState.STARTING, "its gate is starting")
+                return
         self._become(SiteState.BROKEN if broken else SiteState.UNREACHABLE, text)
 
 

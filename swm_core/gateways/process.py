@@ -45,8 +45,8 @@ class GateProcess:
         self._command = [*command, "--listen", str(endpoint)]
         self._log_path = log_path
         self._running: asyncio.subprocess.Process | None = None
-        self.exit_text = ""
-        """How it last ended, while it is not running."""
+        self.last_exit = ""
+        """How it last ended, with its last words; empty: it has not."""
 
     async def run(self) -> None:
         """Keep it running until cancelled; then end it."""
@@ -58,8 +58,11 @@ class GateProcess:
                 if time.monotonic() - started > _STEADY_S:
                     backoff.reset()
                 wait_s = backoff.next()
-                self.exit_text = _exit_text(code)
-                log.warning("gate %s %s; again in %.1f s", self.name, self.exit_text, wait_s)
+                last_words = (self.log_tail() or [""])[-1]
+                self.last_exit = _exit_text(code) + (
+                    f", saying: {last_words}" if last_words else ""
+                )
+                log.warning("gate %s: %s; again in %.1f s", self.name, self.last_exit, wait_s)
                 await asyncio.sleep(wait_s)
                 self.restarts += 1
         finally:
@@ -91,7 +94,6 @@ class GateProcess:
                 env=environment, start_new_session=True,
             )  # fmt: skip
         self.pid = self._running.pid
-        self.exit_text = ""
         log.info("gate %s runs as process %d", self.name, self.pid)
         code = await self._running.wait()
         self.pid = None
@@ -117,4 +119,4 @@ class GateProcess:
 
 
 def _exit_text(code: int) -> str:
-    return f"was ended by signal {-code}" if code < 0 else f"ended with exit code {code}"
+    return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -19,13 +18,13 @@ from swm_core.spool.contents import OwnerContents, Piece, Writer
 from swm_core.spool.errors import DigestMismatch, SpoolRefusal
 from swm_core.spool.partial import append_at, remove
 from swm_core.spool.room import full_disk_refuses
-from swm_core.spool.syncing import sync_file_system
+from swm_core.spool.syncing import FileSystem
 
 log = logging.getLogger(__name__)
 
 _COMMIT_CONTENTS = 20_000
 _COMMIT_BYTES = 1 << 30
-"""So much is committed without being asked: it bounds what a long stream remembers, and may lose."""
+"""So much is committed without being asked: it bounds what a long stream remembers or loses."""
 
 
 class _Whole(NamedTuple):
@@ -44,6 +43,8 @@ class Batch:
 
     def __init__(self, owner: OwnerContents) -> None:
         self._owner = owner
+        # Opened before anything is written, so that it hears of every write that fails.
+        self._disk = FileSystem(owner.blobs)
         self._writers: dict[str, Writer] = {}
         self._finished: list[tuple[Writer, str]] = []
         self._small: dict[str, _Whole] = {}
@@ -83,7 +84,6 @@ class Batch:
             with full_disk_refuses():
                 append_at(path, 0, piece.data)
         except BaseException:
-            # Counted as taken, whatever of it is there.
             self._owner.room.give_back(size - remove(path, self._owner.room))
             raise
         self._small[digest] = _Whole(path, digest, size)
@@ -108,7 +108,7 @@ class Batch:
             SpoolFull: The disk had no room after all; what was not committed before may be lost.
         """
         with full_disk_refuses():
-            sync_file_system(self._owner.blobs)
+            self._disk.sync()
             for whole in self._small.values():
                 self._owner.place(whole.path, whole.sha256, whole.size)
             self._small.clear()
@@ -117,7 +117,7 @@ class Batch:
                 writer.place(digest)
                 self._finished.pop()
             self._uncommitted_bytes = 0
-            sync_file_system(self._owner.blobs)
+            self._disk.sync()
 
     def close(self) -> None:
         """Keep what is whole, and let go of the rest; large contents stay to be resumed."""
@@ -133,6 +133,7 @@ class Batch:
             writer.close()
         self._writers.clear()
         self._finished.clear()
+        self._disk.close()
 
 
 class AsyncBatch:

@@ -13,9 +13,9 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
-from swm_core.spool.contents import Room
+from swm_core.spool.room import Room
 
 SEGMENT_BYTES = 8 << 20
 
@@ -204,6 +204,11 @@ class Logs:
 def owner_folder(root: Path, owner: str) -> Path:
     """The tree of an owner."""
     return root / ("u-" + quote(owner, safe=""))
+
+
+def owner_of(folder: Path) -> str:
+    """Whose tree it is."""
+    return unquote(folder.name.removeprefix("u-"))
 
 
 def _files(folder: Path) -> Iterator[Path]:

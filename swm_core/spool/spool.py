@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import TypeVar
 
 from skyport.common.v1 import manifest_pb2
-from swm_core.spool.contents import Batch, OwnerContents, Piece, Room, Writer
+from swm_core.spool.batch import AsyncBatch, Batch
+from swm_core.spool.contents import PRIVATE, OwnerContents, Writer
 from swm_core.spool.errors import ContentMissing, ManifestRefused
-from swm_core.spool.logs import LogKind, LogMirror, Logs, owner_folder
+from swm_core.spool.logs import Logs, owner_folder, owner_of
 from swm_core.spool.manifests import MAX_BYTES, read_manifest, write_manifest
+from swm_core.spool.room import Room
 from swm_core.spool.syncing import sync_file_system
 
 T = TypeVar("T")
@@ -52,7 +54,7 @@ class Spool:
         for path, _, names in os.walk(root):
             for name in names:
                 file = Path(path, name)
-                if file.parent.name == "partial" and name.startswith("tmp-"):
+                if file.parent.name == "partial" and name.startswith(PRIVATE):
                     file.unlink(missing_ok=True)
                 else:
                     used += file.stat().st_size
@@ -84,11 +86,12 @@ class Spool:
     @contextlib.asynccontextmanager
     async def batch(self, owner: str) -> AsyncIterator[AsyncBatch]:
         """Contents that become durable together, when `commit` returns."""
-        batch = Batch(self.owner(owner))
+        batch = AsyncBatch(Batch(self.owner(owner)))
         try:
-            yield AsyncBatch(batch)
+            yield batch
         finally:
-            await asyncio.to_thread(batch.close)
+            # Also when it is cancelled once more: what is in use is to be let go of.
+            await asyncio.shield(batch.close())
 
     async def check_manifest(self, owner: str, sha256: str) -> None:
         """Raise unless a manifest and all that it names are here; pins them.
@@ -173,50 +176,15 @@ class Spool:
                     continue  # a job whose inputs were lost with the disk keeps nothing
         freed = 0
         for folder in self._root.glob("u-*"):
+            contents = self.owner(owner_of(folder))
             digests = kept.get(folder.name, set())
-            for path in folder.glob("blobs/*/*"):
-                if bytes.fromhex(path.name) not in digests:
-                    freed += _drop(path, before)
-            for path in folder.glob("partial/*"):
-                freed += _drop(path, before)
-        self._room.give_back(freed)
+            freed += contents.collect(
+                (
+                    path.name
+                    for path in folder.glob("blobs/*/*")
+                    if bytes.fromhex(path.name) not in digests
+                ),
+                before,
+            )
+            freed += contents.collect_partial(before)
         return freed
-
-
-class AsyncBatch:
-    """A `Batch` for the event loop: each call runs in a thread."""
-
-    def __init__(self, batch: Batch) -> None:
-        self._batch = batch
-
-    @property
-    def contents(self) -> int:
-        """Contents that are whole so far."""
-        return self._batch.contents
-
-    @property
-    def received_bytes(self) -> int:
-        """Bytes that came so far."""
-        return self._batch.received_bytes
-
-    async def write(self, pieces: Sequence[Piece]) -> None:
-        """As `Batch.write`."""
-        await asyncio.to_thread(self._batch.write, pieces)
-
-    async def commit(self) -> None:
-        """As `Batch.commit`."""
-        await asyncio.to_thread(self._batch.commit)
-
-
-def _drop(path: Path, before: float) -> int:
-    try:
-        status = path.stat()
-        if status.st_mtime >= before:
-            return 0
-        path.unlink()
-    except OSError:
-        return 0
-    return status.st_size
-
-
-__all__ = ["AsyncBatch", "LogKind", "LogMirror", "Spool"]

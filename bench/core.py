@@ -1,0 +1,99 @@
+"""A core and its gate as real processes, in a home that goes away with them."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+from bench.processes import run, running, wait_until
+from rpc_kit.bundle import Bundle
+from skyport.terminal.v1 import catalog_pb2
+from terminals.client import Client, ClientError
+
+CPUS = 4
+"""Of the only node of the only site; it is this machine, whatever it has."""
+
+_GATE = f"""\
+state_dir = "site"
+
+[partitions.local]
+kind = "static"
+nodes = [{{ name = "node1", cpus = {CPUS} }}]
+"""
+_SITE = """
+[sites.fake]
+command = ["{python}", "-m", "gates.fake_gate", "--config", "{config}"]
+"""
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Core:
+    """A core that runs, with a site that is ready."""
+
+    folder: Path
+    """For anything that a measurement needs; on the disk that the home is on."""
+    home: Path
+    pid: int
+    bundle: Bundle
+    client: Client
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What a terminal needs to find it."""
+        return _environment(self.home)
+
+
+@contextlib.contextmanager
+def serving() -> Iterator[Core]:
+    """A fresh core.
+
+    Raises:
+        TimeoutError: Its site is not ready in time; the end of its log was printed.
+    """
+    folder = Path(tempfile.mkdtemp(prefix="swm-bench-"))
+    try:
+        home = folder / "home"
+        python = [sys.executable, "-m", "swm_core"]
+        run([*python, "init"], _environment(home))
+        config = folder / "fake.toml"
+        config.write_text(_GATE)
+        with (home / "swm.toml").open("a") as file:
+            file.write(_SITE.format(python=sys.executable, config=config))
+        log = folder / "core.log"
+        bundle = Bundle.read(home / "client.toml")
+        with (
+            running("swm_core", "serve", env=_environment(home), log=log) as process,
+            Client(bundle) as client,
+        ):
+            try:
+                wait_until(lambda: _is_ready(process, client), "the site to be ready")
+            except (TimeoutError, RuntimeError):
+                for each in (log, home / "log" / "gate-fake.log"):
+                    print(each.read_text()[-4000:] if each.exists() else "", file=sys.stderr)
+                raise
+            yield Core(folder, home, process.pid, bundle, client)
+    finally:
+        shutil.rmtree(folder)
+
+
+def _environment(home: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("SWM_")}
+    return kept | {"SWM_HOME": str(home), "PYTHONPATH": str(_ROOT)}
+
+
+def _is_ready(process: subprocess.Popen[str], client: Client) -> bool | None:
+    if process.poll() is not None:
+        raise RuntimeError(f"the core ended with {process.returncode}")
+    try:
+        answer = client.call(client.catalog.ListSites, catalog_pb2.ListSitesRequest())
+    except ClientError:
+        return None
+    return all(site.state == catalog_pb2.SITE_STATE_READY for site in answer.sites) or None

@@ -1,0 +1,145 @@
+"""Files on their way into the spool: many small ones, and a large one.
+
+What is sent is fresh in each round, since the spool takes nothing twice. Everything lies on the
+disk that the spool is on, was written before, and comes out of the page cache for both sides.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import shutil
+import statistics
+import subprocess
+import tarfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import grpc
+
+from bench import peer
+from bench.core import Core, serving
+from bench.figures import Benchmark, Figure, Good, Limit
+from bench.submits import timed
+from terminals.client.inputs import select
+from terminals.client.manifest import Manifest, read_manifest
+from terminals.client.upload import MESSAGE_BYTES, upload
+
+_FILES = 10_000
+_FILE_BYTES = 4 << 10
+_LARGE_BYTES = 1 << 30
+_SHORT_LARGE_BYTES = 256 << 20
+
+_SMALL = Limit(
+    "upload-small",
+    Good.AT_MOST,
+    4,
+    f"an upload of {_FILES:,} files of 4 KiB, read, checked and durable, in `tar x; sync -f`",
+)
+_LARGE = Limit(
+    "upload-large",
+    Good.AT_LEAST,
+    0.25,
+    "an upload of 1 GiB, durable, in bytes per second of a bare gRPC stream",
+)
+
+
+def _small(short: bool) -> list[Figure]:
+    rounds = 3 if short else 7
+    uploads: list[float] = []
+    extractions: list[float] = []
+    with serving() as core:
+        for number in range(rounds + 1):
+            folder = core.folder / "small"
+            archive = core.folder / "small.tar"
+            _make_small(folder, archive)
+            extraction = timed(lambda: _extract(archive, core.folder / "extracted"))  # noqa: B023
+            took = timed(lambda: _upload_all(core, folder))  # noqa: B023
+            if number:  # the first one warms up
+                extractions.append(extraction)
+                uploads.append(took)
+            shutil.rmtree(folder)
+            shutil.rmtree(core.folder / "extracted")
+    return [_SMALL.figure(statistics.median(uploads), statistics.median(extractions), "s")]
+
+
+def _make_small(folder: Path, archive: Path) -> None:
+    """Files of random bytes in ten folders, and the same in an archive; all of it on disk."""
+    with tarfile.open(archive, "w") as tar:
+        for number in range(_FILES):
+            name = f"{number % 10}/{number:05d}"
+            path = folder / name
+            if number < 10:
+                path.parent.mkdir(parents=True)
+            data = os.urandom(_FILE_BYTES)
+            path.write_bytes(data)
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+    _sync(folder)
+
+
+def _extract(archive: Path, target: Path) -> None:
+    target.mkdir()
+    subprocess.run(["tar", "-x", "-f", archive, "-C", target], check=True)
+    _sync(target)
+
+
+def _upload_all(core: Core, folder: Path) -> None:
+    """All that a terminal does: find the files, read them for their digests, send, have it safe."""
+    upload(core.client, _manifest(folder))
+
+
+def _manifest(folder: Path) -> Manifest:
+    return read_manifest(select([folder.name], folder.parent))
+
+
+def _sync(folder: Path) -> None:
+    subprocess.run(["sync", "-f", folder], check=True)
+
+
+def _large(short: bool) -> list[Figure]:
+    size, rounds = (_SHORT_LARGE_BYTES, 2) if short else (_LARGE_BYTES, 3)
+    uploads: list[float] = []
+    streams: list[float] = []
+    with (
+        serving() as core,
+        peer.serving(core.home) as address,
+        peer.secure_channel(core.bundle, address) as channel,
+    ):
+        for _ in range(rounds):
+            path = core.folder / "large"
+            write_random(path, size)
+            _sync(path)
+            # Its digest is taken while nobody looks: the stream beside it has none either.
+            manifest = _manifest(path)
+            streams.append(timed(lambda: _stream(channel, path)))  # noqa: B023
+            uploads.append(timed(lambda: upload(core.client, manifest)))  # noqa: B023
+    unit = size / 1e6
+    return [
+        _LARGE.figure(
+            unit / statistics.median(uploads), unit / statistics.median(streams), "MB/s"
+        )
+    ]
+
+
+def write_random(path: Path, size: int) -> None:
+    """A file of random bytes, each time other ones."""
+    with path.open("wb") as file:
+        for _ in range(size // MESSAGE_BYTES):
+            file.write(os.urandom(MESSAGE_BYTES))
+
+
+def _stream(channel: grpc.Channel, path: Path) -> None:
+    """The file as bare messages of the upload's size, to a server that counts them."""
+    received = channel.stream_unary(peer.SINK)(_messages(path))
+    assert int(received) == path.stat().st_size
+
+
+def _messages(path: Path) -> Iterator[bytes]:
+    with path.open("rb", buffering=0) as file:
+        while data := file.read(MESSAGE_BYTES):
+            yield data
+
+
+BENCHMARKS = (Benchmark((_SMALL,), _small), Benchmark((_LARGE,), _large))

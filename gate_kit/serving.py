@@ -1,0 +1,106 @@
+"""Runs a gate: its services at its endpoint, until it is told to end or its parent is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
+
+from gate_kit.errors import DOMAIN, shutting_down
+from gate_kit.identity import GateInfo, Health, IdentityService
+from rpc_kit.endpoint import Endpoint
+from rpc_kit.identity import CoreOnly
+from rpc_kit.server import RpcServer, ServeError, run
+from rpc_kit.tls import KeyPair
+from skyport.gate.v1 import identity_pb2_grpc
+
+Closer = Callable[[], Awaitable[None]]
+
+# Streams that go on as long as the job does: they would hold up the end for the whole grace.
+_ENDLESS = frozenset({f"/{DOMAIN}.JobService/ReadOutput", f"/{DOMAIN}.TunnelService/Listen"})
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Listen:
+    """Where a gate listens, and how it knows who calls."""
+
+    endpoint: Endpoint
+    keys: KeyPair | None = None
+    """REQUIRED for TCP. A unix socket lies in a folder that only its user can enter."""
+    core_installation: str = ""
+    """REQUIRED for TCP: only the core of this installation is served."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Service:
+    """One service of a gate: the generated `add_XServicer_to_server`, and what it takes."""
+
+    register: Callable[[Any, Any], None]
+    servicer: Any
+
+
+async def start(
+    listen: Listen,
+    info: GateInfo,
+    services: Sequence[Service],
+    *,
+    health: Callable[[], Health] = Health,
+    on_drain: Sequence[Closer] = (),
+    identity: Any = None,
+) -> RpcServer:
+    """A server that answers calls: the services, IdentityService, health and reflection.
+
+    Args:
+        listen: Where, and for whom.
+        info: What GetGateInfo tells.
+        services: All but IdentityService.
+        health: Asked by Probe.
+        on_drain: Awaited when the end has been told, to close watches.
+        identity: Serve this IdentityService instead of the one made of `info` and `health`.
+
+    Raises:
+        ServeError: Nothing can listen there.
+    """
+    authenticate = None
+    if listen.endpoint.path is None:
+        if not listen.core_installation:
+            raise ServeError(f"{listen.endpoint} needs --core-identity: the only one to serve")
+        authenticate = CoreOnly(listen.core_installation)
+    server = RpcServer(DOMAIN, authenticate=authenticate)
+    server.add(
+        identity_pb2_grpc.add_IdentityServiceServicer_to_server,
+        identity or IdentityService(info, health),
+    )
+    for service in services:
+        server.add(service.register, service.servicer)
+    for closer in on_drain:
+        server.on_drain(closer)
+
+    async def end_endless() -> None:
+        server.interceptor.end_streams(shutting_down(), lambda method, who: method in _ENDLESS)
+
+    server.on_drain(end_endless)
+    # A gate with a certificate may be reached from the machine that the core runs on.
+    await server.start(listen.endpoint, listen.keys, allow_remote=listen.keys is not None)
+    return server
+
+
+async def serve(
+    listen: Listen,
+    info: GateInfo,
+    services: Sequence[Service],
+    *,
+    health: Callable[[], Health] = Health,
+    on_drain: Sequence[Closer] = (),
+    grace_s: float = 5.0,
+    identity: Any = None,
+) -> None:
+    """As `start`, and go on until SIGTERM, SIGINT, or the end of a supervising parent.
+
+    The end is told (NOT_SERVING), watches close, running calls get `grace_s` seconds, then it
+    returns: close what the services hold afterwards. Call it in the main thread.
+    """
+    server = await start(
+        listen, info, services, health=health, on_drain=on_drain, identity=identity
+    )
+    await run(server, grace_s=grace_s)

@@ -1,0 +1,241 @@
+"""An attempt's folder: what lies there, and what it says about the attempt.
+
+    labels          a JobStatus with ref and origin, written by whoever makes the folder
+    workdir         the folder of the user's own that the job works in, if it named one
+    spec            the StartJobRequest, without its secrets: asked to start
+    script hosts    what runs, and the names of its nodes
+    manifest        digest of the manifest that was sent: there is only one
+    inputs          the same, once it is whole in the work folder
+    placed          what was put into a folder of the user's own, to be taken away again
+    given           at a queue: a JobStatus with the allocations that it got
+    work* stdout.N stderr.N
+    private*        at a queue: variables that only the job may see, until the claim
+    claim.N         "BOOT PID START": the runner that has node N; or "cancelled"
+    session.N       the job's session on node N
+    verdict.N       the reason why it is being ended; the runner takes it into the end
+    end.N           how it ended there; the first one counts
+    notice.N        what the shell of the runner had to say
+
+Claims and ends are linked into place, so each is whole, and there is one of each.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import os
+import re
+from pathlib import Path
+from typing import TypeVar
+
+from google.protobuf.message import Message
+
+from gates.fake_gate import processes
+from gates.fake_gate.site import AttemptKey, write_new, write_whole
+from skyport.gate.v1 import job_pb2, types_pb2
+
+END_UNKNOWN = "END_UNKNOWN"
+
+M = TypeVar("M", bound=Message)
+
+_CANCELLED = "cancelled"
+_TIMES = re.compile(r"([0-9]+)m([0-9.]+)s")
+
+
+class Phase(enum.Enum):
+    """How far an attempt is on one node."""
+
+    UNCLAIMED = enum.auto()
+    RUNNING = enum.auto()
+    LOST = enum.auto()
+    """Its runner is gone and wrote no end; whether anything of it is alive is not looked at yet."""
+    ENDED = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Claim:
+    """Who runs an attempt on a node. A pid of 0: no runner ever did, or nobody knows."""
+
+    boot_id: str
+    pid: int
+    started: int
+    """Ticks since boot."""
+    time_ns: int
+
+    @property
+    def is_readable(self) -> bool:
+        return bool(self.pid) or self.boot_id == _CANCELLED
+
+    def is_alive(self, boot_id: str) -> bool:
+        return bool(
+            self.pid and self.boot_id == boot_id and processes.started_at(self.pid) == self.started
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class End:
+    """How an attempt ended on a node."""
+
+    kind: str
+    """`exit`, `signal` or `failure`; `unstarted` is a failure before anything ran."""
+    value: str
+    cpu_s: float
+    time_ns: int
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnNode:
+    """An attempt on one of its nodes."""
+
+    name: str
+    phase: Phase
+    claim: Claim | None = None
+    end: End | None = None
+
+
+class Attempt:
+    """One attempt's folder. Nothing is kept in memory: each answer is read from there."""
+
+    __slots__ = ("folder", "key")
+
+    def __init__(self, key: AttemptKey, folder: Path) -> None:
+        self.key = key
+        self.folder = folder
+
+    @property
+    def exists(self) -> bool:
+        return self.folder.is_dir()
+
+    def spec(self) -> job_pb2.StartJobRequest | None:
+        """What it was asked to start with; None before."""
+        return _message(self.folder / "spec", job_pb2.StartJobRequest)
+
+    def labels(self) -> job_pb2.JobStatus | None:
+        return _message(self.folder / "labels", job_pb2.JobStatus)
+
+    def make(self, ref: types_pb2.JobRef, origin: types_pb2.Origin, workdir: str) -> None:
+        """Make the folder with its labels, unless it is there."""
+        try:
+            self.folder.mkdir(mode=0o700)
+        except FileExistsError:
+            pass
+        except FileNotFoundError:
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)
+        labels = job_pb2.JobStatus(ref=ref, origin=origin)
+        labels.ref.ClearField("roots")
+        if workdir:
+            write_whole(self.folder / "workdir", workdir.encode())
+        write_whole(self.folder / "labels", labels.SerializeToString())
+
+    def nodes(self, spec: job_pb2.StartJobRequest) -> list[str]:
+        """The nodes on which it runs: empty while a queue has given none."""
+        given = list(spec.ref.nodes) or self.placement()
+        return given if spec.spec.launch == job_pb2.LAUNCH_EVERY else given[:1]
+
+    def workdir(self) -> str:
+        """The folder of the user's own that the job works in; empty if it named none."""
+        try:
+            return (self.folder / "workdir").read_text(encoding="utf-8")
+        except FileNotFoundError:
+            return ""
+
+    def manifest(self) -> bytes:
+        """Digest of the manifest that was sent; empty if none was."""
+        return self._digest("manifest")
+
+    def inputs(self) -> bytes:
+        """Digest of the manifest that is whole in the work folder; empty if none is."""
+        return self._digest("inputs")
+
+    def write_digest(self, name: str, sha256: bytes) -> None:
+        """Note the digest of the manifest, as `manifest` or as `inputs`."""
+        write_whole(self.folder / name, sha256.hex().encode())
+
+    def given(self) -> list[types_pb2.Allocation]:
+        """What the queue gave it; empty before."""
+        told = _message(self.folder / "given", job_pb2.JobStatus)
+        return list(told.allocations) if told else []
+
+    def placement(self) -> list[str]:
+        """The nodes that the queue gave it; empty before."""
+        return [allocation.node for allocation in self.given()]
+
+    def _digest(self, name: str) -> bytes:
+        try:
+            return bytes.fromhex((self.folder / name).read_text(encoding="ascii"))
+        except (FileNotFoundError, ValueError):
+            return b""
+
+    def on_node(self, node: str, boot_id: str) -> OnNode:
+        """How far it is on one node. Reads the end first and last: it may come in between."""
+        end = self._end(node)
+        claim = self.claim(node)
+        if end:
+            return OnNode(node, Phase.ENDED, claim, end)
+        if claim is None:
+            return OnNode(node, Phase.UNCLAIMED)
+        if claim.is_alive(boot_id):
+            return OnNode(node, Phase.RUNNING, claim)
+        end = self._end(node)
+        return OnNode(node, Phase.ENDED if end else Phase.LOST, claim, end)
+
+    def claim(self, node: str) -> Claim | None:
+        try:
+            with (self.folder / f"claim.{node}").open(encoding="ascii") as file:
+                text = file.read()
+                time_ns = os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return None
+        words = text.split()
+        if len(words) == 3 and words[1].isdigit() and words[2].isdigit():
+            return Claim(words[0], int(words[1]), int(words[2]), time_ns)
+        return Claim(text.strip(), 0, 0, time_ns)
+
+    def session(self, node: str) -> int | None:
+        """The id of the job's session on a node, once it has one."""
+        with contextlib.suppress(FileNotFoundError, ValueError):
+            return int((self.folder / f"session.{node}").read_text(encoding="ascii"))
+        return None
+
+    def claim_instead(self, node: str) -> bool:
+        """Take the claim so that no runner can; returns whether it was free."""
+        return write_new(self.folder / f"claim.{node}", _CANCELLED.encode())
+
+    def judge(self, node: str, reason: str) -> None:
+        """Have the runner say `reason` when the job ends; the first reason counts."""
+        write_new(self.folder / f"verdict.{node}", f"{reason}\n".encode())
+
+    def write_end(self, node: str, reason: str, *, started: bool) -> bool:
+        """Write the end that no runner wrote; returns False if there is one."""
+        kind = "failure" if started else "unstarted"
+        return write_new(self.folder / f"end.{node}", f"{kind} {reason}\n.\n".encode())
+
+    def verdict(self, node: str) -> str:
+        """The reason why it is being ended; empty if it is not."""
+        try:
+            return (self.folder / f"verdict.{node}").read_text(encoding="ascii").strip()
+        except FileNotFoundError:
+            return ""
+
+    def _end(self, node: str) -> End | None:
+        try:
+            with (self.folder / f"end.{node}").open(encoding="ascii") as file:
+                lines = file.read().split("\n")
+                time_ns = os.fstat(file.fileno()).st_mtime_ns
+        except FileNotFoundError:
+            return None
+        kind, _, value = lines[0].partition(" ")
+        # Two lines of `times`: of the runner, and of what it waited for.
+        cpu_s = sum(int(m) * 60 + float(s) for line in lines[1:3] for m, s in _TIMES.findall(line))
+        if kind not in {"exit", "signal", "failure", "unstarted"}:
+            kind, value = "failure", END_UNKNOWN
+        return End(kind, value, cpu_s, time_ns)
+
+
+def _message(path: Path, kind: type[M]) -> M | None:
+    try:
+        return kind.FromString(path.read_bytes())
+    except FileNotFoundError:
+        return None

@@ -1,0 +1,191 @@
+"""Lists and streams files of a work folder."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import io
+import os
+import stat
+from collections.abc import AsyncGenerator, Iterator, Sequence
+from pathlib import Path
+
+from gate_kit import Page, errors
+from gate_kit.patterns import Matcher, compile_pattern
+from gate_kit.validation import path_mistake
+from gates.fake_gate.reports import timestamp
+from gates.fake_gate.walk import Found, Skipped, walk
+from skyport.common.v1 import manifest_pb2
+from skyport.gate.v1 import file_pb2, types_pb2
+
+_PAGE_BYTES = 1 << 20
+_MOST_SKIPPED = 1_000
+_MESSAGE_BYTES = 1 << 20
+_PIECE_BYTES = _MESSAGE_BYTES // 4
+_MESSAGE_PIECES = 1_000
+
+
+def list_files(root: Path, patterns: Sequence[str], page: Page) -> file_pb2.ListFilesResponse:
+    """A page of what the patterns match. Blocks on the disk.
+
+    The first page looks at everything, to tell what can't be taken and what matched nothing.
+
+    Raises:
+        Refusal: PATH_INVALID.
+    """
+    compiled = [compile_pattern(pattern) for pattern in patterns]
+    answer = file_pb2.ListFilesResponse()
+    matched: set[int] = set()
+    is_first = not page.after
+    room, last, full = _PAGE_BYTES, "", False
+    for step in walk(str(root), Matcher(compiled), after=page.after, matched=matched):
+        if isinstance(step, Skipped):
+            if is_first and len(answer.skipped) < _MOST_SKIPPED:
+                answer.skipped.add(path=step.path, reason=step.reason)
+        elif not full:
+            file = _site_file(step)
+            answer.files.append(file)
+            last = step.path
+            room -= file.ByteSize()
+            full = len(answer.files) >= page.size or room <= 0
+        else:
+            answer.next_page_token = page.token(last)
+            if not is_first:
+                break
+    if is_first:
+        unmatched = (text for index, text in enumerate(patterns) if index not in matched)
+        answer.unmatched_patterns.extend(unmatched)
+    return answer
+
+
+def _site_file(found: Found) -> file_pb2.SiteFile:
+    mode = found.told.st_mode
+    entry = manifest_pb2.ManifestEntry(path=found.path)
+    if found.link_target:
+        entry.type = manifest_pb2.FILE_TYPE_SYMLINK
+        entry.link_target = found.link_target
+    elif stat.S_ISDIR(mode):
+        entry.type = manifest_pb2.FILE_TYPE_DIRECTORY
+        entry.mode = mode & 0o777
+    else:
+        entry.type = manifest_pb2.FILE_TYPE_FILE
+        entry.mode = mode & 0o777
+        entry.size = found.told.st_size
+    return file_pb2.SiteFile(entry=entry, modify_time=timestamp(found.told.st_mtime_ns))
+
+
+async def get_files(
+    root: Path, cursors: Sequence[file_pb2.FileCursor]
+) -> AsyncGenerator[file_pb2.GetFilesResponse, None]:
+    """The files of `cursors` in their order, in messages of at most 1 MiB of data.
+
+    Raises:
+        Refusal: PATH_INVALID; OFFSET for one past the end of a file.
+    """
+    pieces = _pieces(root, cursors)
+    while True:
+        message = await asyncio.to_thread(_message, pieces)
+        if not message.pieces:
+            return
+        yield message
+
+
+def _message(pieces: Iterator[file_pb2.SiteFilePiece]) -> file_pb2.GetFilesResponse:
+    """The next message: pieces of a large file, or as many small files as fit."""
+    message = file_pb2.GetFilesResponse()
+    size = 0
+    for piece in pieces:
+        message.pieces.append(piece)
+        size += len(piece.data)
+        if size > _MESSAGE_BYTES - _PIECE_BYTES or len(message.pieces) >= _MESSAGE_PIECES:
+            break
+    return message
+
+
+def _pieces(root: Path, cursors: Sequence[file_pb2.FileCursor]) -> Iterator[file_pb2.SiteFilePiece]:
+    for index, cursor in enumerate(cursors):
+        if mistake := path_mistake(cursor.path):
+            raise errors.path_invalid(
+                f"files[{index}].path {mistake}", field=f"files[{index}].path"
+            )
+        try:
+            descriptor = _open_below(root, cursor.path)
+        except OSError as error:
+            yield _failed(index, "FILE_NOT_FOUND", f"{cursor.path}: {error.strerror}")
+            continue
+        with io.FileIO(descriptor) as file:
+            yield from _file_pieces(index, cursor, file)
+
+
+def _file_pieces(
+    index: int, cursor: file_pb2.FileCursor, file: io.FileIO
+) -> Iterator[file_pb2.SiteFilePiece]:
+    told = os.fstat(file.fileno())
+    if not stat.S_ISREG(told.st_mode):
+        yield _failed(index, "FILE_NOT_FOUND", f"{cursor.path} is not a file")
+        return
+    offset = _resume_at(index, cursor, told)
+    digest = None if offset else hashlib.sha256()
+    file.seek(offset)
+    while offset < told.st_size:
+        data = file.read(min(_PIECE_BYTES, told.st_size - offset))
+        if not data:
+            break
+        if digest:
+            digest.update(data)
+        if offset + len(data) == told.st_size:
+            end = _end(told, digest.digest() if digest else b"", os.fstat(file.fileno()), cursor)
+            yield file_pb2.SiteFilePiece(index=index, offset=offset, data=data, end=end)
+            return
+        yield file_pb2.SiteFilePiece(index=index, offset=offset, data=data)
+        offset += len(data)
+    # It was empty, or the caller had all of it, or it became shorter.
+    end = _end(told, digest.digest() if digest else b"", os.fstat(file.fileno()), cursor)
+    yield file_pb2.SiteFilePiece(index=index, offset=offset, end=end)
+
+
+def _resume_at(index: int, cursor: file_pb2.FileCursor, told: os.stat_result) -> int:
+    """Where to begin: at the caller's offset if the file is as it was, else anew."""
+    is_same = cursor.size == told.st_size and cursor.modify_time.ToNanoseconds() == told.st_mtime_ns
+    if not cursor.offset or not is_same:
+        return 0
+    if cursor.offset > told.st_size:
+        raise errors.offset_out_of_range(
+            f"files[{index}]: {cursor.path} has {told.st_size} bytes, not {cursor.offset}",
+            expected=told.st_size,
+        )
+    return cursor.offset
+
+
+def _end(
+    before: os.stat_result, sha256: bytes, after: os.stat_result, cursor: file_pb2.FileCursor
+) -> file_pb2.SiteFileEnd:
+    end = file_pb2.SiteFileEnd(
+        size=before.st_size, sha256=sha256, modify_time=timestamp(before.st_mtime_ns)
+    )
+    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+        text = f"{cursor.path} changed while it was read"
+        end.failure.CopyFrom(types_pb2.Failure(reason="FILE_CHANGED", message=text, retryable=True))
+    return end
+
+
+def _failed(index: int, reason: str, message: str) -> file_pb2.SiteFilePiece:
+    failure = types_pb2.Failure(reason=reason, message=message)
+    return file_pb2.SiteFilePiece(index=index, end=file_pb2.SiteFileEnd(failure=failure))
+
+
+def _open_below(root: Path, path: str) -> int:
+    """A descriptor of the file at `path`; no link on the way is followed."""
+    folder = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        *parents, name = path.split("/")
+        for parent in parents:
+            flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+            inner = os.open(parent, flags, dir_fd=folder)
+            os.close(folder)
+            folder = inner
+        # A pipe without a writer would hold us up.
+        flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        return os.open(name, flags, dir_fd=folder)
+    finally:
+        os.close(folder)

@@ -1,0 +1,144 @@
+# Runs an attempt on one node. The gate starts it in the attempt's folder, in a session of its own:
+#
+#   sh runner.sh NODE TOMBSTONE WORK INPUT LIMIT GRACE MARK PATH PROGRAM [ARGUMENT]...
+#
+# LIMIT is in seconds ("" is none), GRACE in tenths of a second. Standard input has the variables
+# that only the job may see, each as its name, the number of its lines, and those lines. Standard
+# output is a pipe to the gate: a line with our process id says that the claim was made. All else that
+# the job gets is in our own environment, so our own variables have names that no one else gives.
+
+_swm_node=$1 _swm_tombstone=$2 _swm_work=$3 _swm_input=$4 _swm_limit=$5 _swm_grace=$6 _swm_mark=$7
+_swm_path=$8
+shift 8
+_swm_home=$PWD
+umask 022
+
+# Claim first: of all runners of this attempt on this node, one gets the link.
+IFS= read -r _swm_boot </proc/sys/kernel/random/boot_id
+IFS= read -r _swm_stat </proc/$$/stat
+_swm_started() { shift 19; _swm_start=$1; }
+_swm_started ${_swm_stat##*) }
+printf '%s %s %s\n' "$_swm_boot" $$ "$_swm_start" >".claim.$_swm_node.$$" || exit 4
+ln ".claim.$_swm_node.$$" "claim.$_swm_node" 2>/dev/null || exit 3
+
+# The gate may be gone, and nobody may read any more.
+trap '' PIPE
+echo $$ 2>/dev/null
+trap - PIPE
+exec >/dev/null 2>"notice.$_swm_node"
+
+# The end is linked into place when it is whole and on the disk: of two, the first counts.
+_swm_write_end() {
+    { printf '%s\n' "$1" && times && echo .; } |
+        dd conv=fsync of=".end.$_swm_node.$$" 2>/dev/null
+}
+_swm_link_end() {
+    ln ".end.$_swm_node.$$" "end.$_swm_node"
+}
+
+if [ -e "$_swm_tombstone" ]; then
+    _swm_write_end 'unstarted CANCELLED' && _swm_link_end
+    exit 0
+fi
+
+# A queue hands over the private variables in a file, which has done its duty now.
+[ ! -e "private.$_swm_node" ] || rm -f "private.$_swm_node"
+
+# Processes of this node's part: by the mark in their environment, or by the job's own session; the
+# two are looked for in one go, since each look costs a process. Zombies are none.
+_swm_look() {
+    _swm_session=0
+    [ ! -s "session.$_swm_node" ] || read -r _swm_session <"session.$_swm_node"
+    grep "$1" -saE -z -e "^SWM_MARK=$_swm_mark\$" -e "\) [^Z] [0-9]+ [0-9]+ $_swm_session " \
+        /proc/[0-9]*/environ /proc/[0-9]*/stat
+}
+
+_swm_signal() {
+    _swm_pids=$(_swm_look -l | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p')
+    [ -n "$_swm_pids" ] || return 1
+    kill -s "$1" $_swm_pids
+    kill -s CONT $_swm_pids
+    return 0
+} 2>/dev/null
+
+_swm_stop() {
+    _swm_signal TERM || return
+    _swm_tick=0
+    while [ "$_swm_tick" -lt "$_swm_grace" ]; do
+        _swm_look -q || return
+        sleep 0.1
+        _swm_tick=$((_swm_tick + 1))
+    done
+    # One that forks faster than we look is caught by the next look.
+    _swm_tick=0
+    while [ "$_swm_tick" -lt 100 ] && _swm_signal KILL; do
+        sleep 0.05
+        _swm_tick=$((_swm_tick + 1))
+    done
+}
+
+_swm_timer=
+if [ -n "$_swm_limit" ]; then
+    (
+        trap 'kill $!; exit' TERM
+        sleep "$_swm_limit" &
+        wait $!
+        trap '' TERM
+        set -C
+        echo TIME_LIMIT >"verdict.$_swm_node"
+        _swm_stop
+    ) </dev/null >/dev/null 2>&1 &
+    _swm_timer=$!
+fi
+
+# In the foreground: a shell makes what it starts in the background ignore interrupts.
+(
+    IFS= read -r _swm_pid </proc/self/stat
+    echo "${_swm_pid%% *}" >"session.$_swm_node"
+    _swm_setsid=$(command -v setsid)
+    while IFS= read -r _swm_name && IFS= read -r _swm_lines; do
+        _swm_value=
+        while [ "$_swm_lines" -gt 0 ]; do
+            IFS= read -r _swm_line
+            _swm_lines=$((_swm_lines - 1))
+            _swm_value=$_swm_value$_swm_line
+            [ "$_swm_lines" -eq 0 ] || _swm_value="$_swm_value
+"
+        done
+        export "$_swm_name=$_swm_value"
+        [ "$_swm_name" != PATH ] || _swm_path=$_swm_value
+    done
+    export PATH="$_swm_path"
+    cd "$_swm_work" && [ -r "$_swm_input" ] && command -v "$1" >/dev/null || {
+        echo START_FAILED >"$_swm_home/verdict.$_swm_node"
+        exit 1
+    }
+    exec <"$_swm_input" >"$_swm_home/stdout.$_swm_node" 2>"$_swm_home/stderr.$_swm_node"
+    export SWM_MARK="$_swm_mark"
+    exec "$_swm_setsid" "$@"
+)
+_swm_code=$?
+
+# A shell tells an end by signal as 128 + number, like an exit with that code. It says so besides,
+# on our standard error, except for INT and PIPE.
+_swm_outcome="exit $_swm_code"
+if [ "$_swm_code" -gt 128 ] && { [ -s "notice.$_swm_node" ] ||
+    [ "$_swm_code" -eq 130 ] || [ "$_swm_code" -eq 141 ]; }; then
+    _swm_outcome="signal $((_swm_code - 128))"
+fi
+
+if [ -n "$_swm_timer" ]; then
+    # Once it has begun to stop the attempt it finishes that; before, it is not needed any more.
+    [ -e "verdict.$_swm_node" ] || kill "$_swm_timer" 2>/dev/null
+    wait "$_swm_timer" 2>/dev/null
+fi
+if [ -s "verdict.$_swm_node" ]; then
+    read -r _swm_reason <"verdict.$_swm_node"
+    _swm_outcome="failure $_swm_reason"
+fi
+
+# Written while we look for what the script left behind: both take their time.
+_swm_write_end "$_swm_outcome" &
+! _swm_look -q || _swm_stop
+wait $!
+_swm_link_end

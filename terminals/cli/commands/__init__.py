@@ -1,0 +1,1 @@
+"""The commands of `swm`, those of one kind in one module."""

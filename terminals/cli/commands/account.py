@@ -1,0 +1,108 @@
+"""`swm usage`, `whoami`: the caller."""
+
+from __future__ import annotations
+
+import datetime
+from typing import TYPE_CHECKING
+
+import click
+
+from terminals.cli.command import Command
+from terminals.cli.options import connected, json_option
+
+if TYPE_CHECKING:
+    from skyport.terminal.v1 import account_pb2
+
+_DAY = click.DateTime(["%Y-%m-%d"])
+
+
+@click.command(
+    cls=Command, examples=["swm usage --by job --from 2026-11-01", "swm usage --by user --user '*'"]
+)
+@click.option(
+    "--by",
+    type=click.Choice(["job", "user", "site", "month"]),
+    default="month",
+    show_default=True,
+    help="What the rows are.",
+)
+@click.option("--from", "from_day", type=_DAY, help="Jobs placed on this day (UTC) or later.")
+@click.option("--to", "to_day", type=_DAY, help="Jobs placed on this day (UTC) or earlier.")
+@click.option("--user", default="", help='Of this user, or "*" for all; for administrators.')
+@json_option
+def usage(
+    by: str,
+    from_day: datetime.datetime | None,
+    to_day: datetime.datetime | None,
+    user: str,
+    as_json: bool,
+) -> None:
+    """Show what was used, and what it cost.
+
+    Times are from start to end of scripts; cpu and gpu time is that, times what was allocated.
+    """
+    from skyport.terminal.v1 import account_pb2
+    from terminals.cli.tables import Column, note, show_json, show_table
+    from terminals.cli.words import NOTHING, cell, money, span
+
+    group = account_pb2.UsageGroup.Value(f"USAGE_GROUP_{by.upper()}")
+    request = account_pb2.GetUsageRequest(group=group, user=user)
+    if from_day:
+        request.from_time.FromDatetime(from_day)
+    if to_day:
+        request.to_time.FromDatetime(to_day + datetime.timedelta(days=1))
+    with connected() as client:
+        pages = client.pages(client.accounts.GetUsage, request)
+        found = [row for page in pages for row in page.rows]
+    if as_json:
+        show_json(found)
+        return
+    if not found:
+        note("nothing was used")
+        return
+    rows = [
+        [
+            cell(row.key),
+            str(row.jobs),
+            str(row.attempts),
+            span(row.run_time.seconds),
+            span(row.cpu_time_allocated.seconds),
+            span(row.gpu_time_allocated.seconds),
+            " + ".join(map(money, row.costs)) or NOTHING,
+        ]
+        for row in found
+    ]
+    titles = ["JOBS", "ATTEMPTS", "TIME", "CPU TIME", "GPU TIME", "COST"]
+    show_table([Column(by.upper()), *(Column(title, right=True) for title in titles)], rows)
+
+
+@click.command(cls=Command, examples=["swm whoami --json | jq -r .user"])
+@json_option
+def whoami(as_json: bool) -> None:
+    """Show who the core takes you for, and your limits."""
+    from skyport.terminal.v1 import account_pb2
+    from terminals.cli.tables import show_json
+    from terminals.cli.words import moment, plain
+
+    with connected() as client:
+        me = client.call(client.accounts.WhoAmI, account_pb2.WhoAmIRequest())
+        if as_json:
+            show_json([me])
+            return
+        quotas = client.call(client.accounts.GetQuotas, account_pb2.GetQuotasRequest()).quotas
+    role = ", an administrator" if me.admin else ""
+    click.echo(f"user          {plain(me.user)}{role}")
+    click.echo(f"core          {client.bundle.endpoint}, installation {plain(me.installation)}")
+    click.echo(f"certificate   until {moment(me.certificate_expire_time)}")
+    for quota in quotas:
+        click.echo(f"{plain(quota.name):12}  {_quota(quota)}")
+
+
+def _quota(quota: account_pb2.Quota) -> str:
+    from rpc_kit.units import format_size
+
+    def shown(value: int) -> str:
+        return format_size(value) if quota.name.endswith("_bytes") else str(value)
+
+    limit = f"of {shown(quota.limit)}" if quota.limit else "(no limit)"
+    return f"{shown(quota.used)} {limit}"

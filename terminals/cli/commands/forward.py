@@ -1,0 +1,138 @@
+"""`swm forward`: a port here that leads to a port of a job."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING
+
+import click
+
+from terminals.cli.command import Command
+from terminals.cli.options import connected, job_argument
+
+if TYPE_CHECKING:
+    from skyport.terminal.v1 import job_pb2
+    from terminals.client.connection import Client
+    from terminals.client.errors import ClientError
+    from terminals.client.tunnel import Forwarding
+
+
+@click.command(
+    cls=Command, examples=["swm forward k3x9 8888", "swm forward k3x9 jupyter --local 9000"]
+)
+@job_argument
+@click.argument("port")
+@click.option(
+    "--local",
+    "local_port",
+    type=click.IntRange(0, 65_535),
+    default=None,
+    help="Where to listen; 0 picks a free port.  [default: the same number, if it is free]",
+)
+@click.option("--node", default="", help="To this node of the job.  [default: the first]")
+def forward(job_text: str, port: str, local_port: int | None, node: str) -> None:
+    """Reach a port of a running job from here.
+
+    Listens on 127.0.0.1, and carries each connection to PORT: a number, or the name that the script
+    gave. Waits for the job to run, prints the address here, and goes on until the job has ended or
+    Ctrl-C. Only ports that the script asked for as "in" can be reached.
+    """
+    from terminals.cli.failures import Refused
+    from terminals.cli.states import ENDED
+    from terminals.cli.tables import note
+
+    with connected() as client:
+        job = _running(client, client.find_job(job_text).job_id)
+        if job.state in ENDED:
+            raise Refused(f"job {job.job_id} has ended; nothing listens there any more")
+        target, number = _target(job, port)
+        ended = threading.Event()
+        threading.Thread(target=_watch, args=(client, job.job_id, ended), daemon=True).start()
+        with _listening(client, job.job_id, target, number, local_port, node) as forwarding:
+            click.echo(f"127.0.0.1:{forwarding.port}")
+            note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
+            try:
+                ended.wait()
+            except KeyboardInterrupt:
+                click.echo(err=True)  # after the ^C
+                return
+        note(f"job {job.job_id} has ended")
+
+
+def _running(client: Client, job_id: str) -> job_pb2.Job:
+    """The job when it runs, or when it has ended before."""
+    from skyport.terminal.v1 import job_pb2
+    from terminals.cli.progress import spinner
+    from terminals.cli.states import ENDED, state_word
+    from terminals.cli.words import plain
+
+    with spinner() as waiting:
+        for job in client.wait_for([job_id]):
+            if job.state == job_pb2.JOB_STATE_RUNNING or job.state in ENDED:
+                return job
+            waiting.say(f"{job_id}  {state_word(job.state)}  {plain(job.text)}")
+    raise AssertionError("a wait ends with an ended job")
+
+
+def _target(job: job_pb2.Job, port: str) -> tuple[int | str, int]:
+    """What to ask the core for, and the number that it has at the job (0: not known)."""
+    if port.isascii() and port.isdigit() and int(port) <= 65_535:
+        return int(port), int(port)
+    known = {each.name: each.number for each in job.spec.ports if each.name}
+    for node in job.nodes[:1]:
+        known.update((each.name, each.number) for each in node.ports if each.name)
+    if port not in known:
+        names = ", ".join(sorted(known)) or "none"
+        raise click.BadParameter(f'"{port}" is no port of the job; names it has: {names}')
+    return port, known[port]
+
+
+def _listening(
+    client: Client, job_id: str, target: int | str, number: int, local: int | None, node: str
+) -> Forwarding:
+    from terminals.client.errors import LocalFileError
+    from terminals.client.tunnel import Forwarding
+
+    def listen(local_port: int) -> Forwarding:
+        return Forwarding(
+            client, job_id, target, local_port=local_port, node=node, on_failure=_Failures()
+        )
+
+    if local is not None:
+        return listen(local)
+    with contextlib.suppress(LocalFileError):
+        if number:
+            return listen(number)
+    return listen(0)
+
+
+class _Failures:
+    """Tells why connections fail, each reason once in a row."""
+
+    def __init__(self) -> None:
+        self._last = ""
+        self._lock = threading.Lock()
+
+    def __call__(self, error: ClientError) -> None:
+        from terminals.cli.failures import lines_of
+
+        text = "\n".join(lines_of(error))
+        with self._lock:
+            repeated, self._last = text == self._last, text
+        if not repeated:
+            click.echo(text, err=True)
+
+
+def _watch(client: Client, job_id: str, ended: threading.Event) -> None:
+    """Set `ended` when the job has ended, or nobody knows any more."""
+    from terminals.cli.failures import report
+    from terminals.client.errors import ClientError
+
+    try:
+        for _ in client.wait_for([job_id]):
+            pass
+    except ClientError as error:
+        report(error)
+    finally:
+        ended.set()

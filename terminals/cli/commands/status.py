@@ -1,0 +1,68 @@
+"""`swm status`: how the core does."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from terminals.cli.command import Command
+from terminals.cli.options import connected, json_option
+
+if TYPE_CHECKING:
+    from skyport.terminal.v1 import catalog_pb2, server_pb2
+
+
+@click.command(cls=Command, examples=["swm status", "swm status --json | jq .pid"])
+@json_option
+def status(as_json: bool) -> None:
+    """Show whether the core runs, and what it does.
+
+    The exit code is 0 if it answers, otherwise 1.
+    """
+    from skyport.terminal.v1 import catalog_pb2, server_pb2
+    from terminals.cli.tables import show_json
+    from terminals.cli.words import ago, moment, plain
+
+    with connected() as client:
+        info = client.call(client.server.GetServerInfo, server_pb2.GetServerInfoRequest())
+        if as_json:
+            show_json([info])
+            return
+        pages = client.pages(client.catalog.ListSites, catalog_pb2.ListSitesRequest())
+        sites = [site for page in pages for site in page.sites]
+        endpoint = client.bundle.endpoint
+    click.echo(f"core    up at {endpoint}, version {plain(info.version)}, process {info.pid}")
+    click.echo(f"since   {moment(info.start_time)} ({ago(info.start_time)})")
+    click.echo(f"jobs    {_jobs(info)}")
+    click.echo(f"spool   {_spool(info)}")
+    show_sites(sites)
+
+
+def show_sites(sites: list[catalog_pb2.Site]) -> None:
+    """Print a table of sites under an empty line, or what to do without any."""
+    from terminals.cli.commands.catalog import sites_table
+    from terminals.cli.tables import show_table
+
+    if not sites:
+        click.echo("sites   none; add one to swm.toml")
+        return
+    click.echo()
+    show_table(*sites_table(sites), styles={"BROKEN": "red", "UNREACHABLE": "yellow"})
+
+
+def _jobs(info: server_pb2.GetServerInfoResponse) -> str:
+    from terminals.cli.states import ENDED, state_word
+
+    counts = [
+        f"{count.jobs} {state_word(count.state)}"
+        for count in info.active_jobs
+        if count.state not in ENDED
+    ]
+    return ", ".join(counts) or "none that have not ended"
+
+
+def _spool(info: server_pb2.GetServerInfoResponse) -> str:
+    from rpc_kit.units import format_size
+
+    return f"{format_size(info.spool_used_bytes)} of {format_size(info.spool_limit_bytes)}"

@@ -1,0 +1,148 @@
+"""The way in: which commands there are, and what becomes of errors."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+
+import click
+
+_COMMANDS: Mapping[str, Mapping[str, str]] = {
+    "Core": {"init": "start", "up": "start", "down": "stop", "status": "status"},
+    "Jobs": {
+        "submit": "submit",
+        "jobs": "jobs",
+        "show": "show",
+        "logs": "logs",
+        "wait": "wait",
+        "cancel": "control",
+        "requeue": "control",
+        "delete": "control",
+    },
+    "Files and ports": {"fetch": "fetch", "forward": "forward"},
+    "Sites": {
+        "sites": "catalog",
+        "flavors": "catalog",
+        "images": "catalog",
+        "partitions": "catalog",
+        "nodes": "catalog",
+    },
+    "You": {"usage": "account", "whoami": "account", "completion": "completion"},
+}
+"""The sections of the help, their commands, and the modules that have them."""
+
+_MODULES = {name: module for section in _COMMANDS.values() for name, module in section.items()}
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+BROKEN_PIPE = 141
+"""Exit code when nobody reads our output any more, as shells have it."""
+
+
+class Commands(click.Group):
+    """Commands that are imported when they are used."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(_MODULES)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in _MODULES:
+            return None
+        module = importlib.import_module(f"terminals.cli.commands.{_MODULES[cmd_name]}")
+        command: click.Command = getattr(module, cmd_name)
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args[0] not in _MODULES and not args[0].startswith("-") and not ctx.resilient_parsing:
+            import difflib
+
+            near = difflib.get_close_matches(args[0], _MODULES, n=1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            raise click.UsageError(f'there is no command "{args[0]}"{hint}', ctx)
+        return super().resolve_command(ctx, args)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, _MODULES))
+        for title, names in _COMMANDS.items():
+            rows = []
+            for name in names:
+                command = self.get_command(ctx, name)
+                text = command.get_short_help_str(formatter.width) if command else ""
+                rows.append((name.ljust(width), text))
+            with formatter.section(title):
+                formatter.write_dl(rows)
+
+
+@click.command(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="`swm COMMAND --help` tells more, with examples. Begin with `swm up`.",
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
+@click.version_option(package_name="skyport", message="swm %(version)s")
+@click.pass_context
+def cli(ctx: click.Context) -> None:
+    """Run jobs at remote sites: scripts in, results out.
+
+    A job is a script with `#SWM` lines that say what it needs. Sky Port finds a place for it,
+    brings its files there, shows its output, and brings the results back.
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run the command line of this process, and end it with the exit code."""
+    # The lines that grpc writes by itself are for its developers; ours say what happened.
+    quiet = os.environ.setdefault("GRPC_VERBOSITY", "NONE") == "NONE"
+    code = _run()
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        code = BROKEN_PIPE
+        _drop_output()
+    if quiet:
+        os.environ.pop("GRPC_VERBOSITY", None)
+    sys.exit(code)
+
+
+def _run() -> int:
+    try:
+        # Commands return nothing, or leave with an exit code.
+        code = cli.main(prog_name="swm", standalone_mode=False)
+        return code if isinstance(code, int) else 0
+    except click.UsageError as error:
+        where = error.ctx.command_path if error.ctx else "swm"
+        text = error.format_message().rstrip(".")
+        click.echo(f"{where}: {text[:1].lower()}{text[1:]}; see `{where} --help`", err=True)
+        return 2
+    except (click.Abort, KeyboardInterrupt):
+        with contextlib.suppress(OSError):
+            click.echo("swm: interrupted", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except Exception as error:
+        if os.environ.get("SWM_DEBUG"):
+            raise
+        from terminals.cli.failures import report
+
+        return report(error)
+
+
+def _drop_output() -> None:
+    """Nobody reads it; the interpreter would complain when it ends."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nothing, sys.stdout.fileno())
+    os.close(nothing)
+
+
+if __name__ == "__main__":
+    main()

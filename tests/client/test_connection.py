@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rpc_kit.tls import KeyPair
+from skyport.terminal.v1 import job_pb2, server_pb2
+from terminals.client import BundleInvalid, CallFailed, Client, CoreUnreachable
+from terminals.client.connection import bundle_path
+from terminals.client.lookup import JobAmbiguous, JobNotFound
+from tests.client.certificates import SERVER, Installation
+from tests.client.fake_core import FakeCore
+
+
+def ask(client: Client) -> server_pb2.GetServerInfoResponse:
+    return client.call(client.server.GetServerInfo, server_pb2.GetServerInfoRequest())
+
+
+def why_not(client: Client) -> str:
+    with client, pytest.raises(CoreUnreachable) as caught:
+        ask(client)
+    return str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("environ", "path"),
+    [
+        ({"SWM_CLIENT": "/a/b.toml", "SWM_HOME": "/h"}, Path("/a/b.toml")),
+        ({"SWM_HOME": "/h"}, Path("/h/client.toml")),
+        ({}, Path.home() / ".swm/client.toml"),
+        ({"SWM_CLIENT": "", "SWM_HOME": ""}, Path.home() / ".swm/client.toml"),
+    ],
+)
+def test_the_bundle_is_where_the_environment_says(environ: dict[str, str], path: Path) -> None:
+    assert bundle_path(environ) == path
+
+
+def test_a_bundle_is_read_from_a_file_or_a_home(
+    core: FakeCore, installation: Installation, tmp_path: Path
+) -> None:
+    installation.bundle(core.endpoint).write_new(tmp_path / "client.toml")
+    for source in (tmp_path, tmp_path / "client.toml", str(tmp_path)):
+        with Client.connect(source) as client:
+            assert ask(client).installation == installation.name
+
+
+def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
+    with pytest.raises(BundleInvalid, match="swm init"):
+        Client.connect(tmp_path / "client.toml")
+
+
+def test_a_core_that_is_not_running_fails_at_once_and_says_so(installation: Installation) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    began = time.monotonic()
+    assert "start it with `swm up`" in why_not(Client(installation.bundle(endpoint)))
+    assert time.monotonic() - began < 10
+
+
+def test_an_expired_certificate_says_so(core: FakeCore, installation: Installation) -> None:
+    leaf = installation.user(days=-1)
+    assert "expired" in why_not(Client(installation.bundle(core.endpoint, leaf)))
+
+
+def test_another_installation_says_so(core: FakeCore) -> None:
+    other = Installation("other1234567")
+    assert "another installation" in why_not(Client(other.bundle(core.endpoint)))
+
+
+@pytest.fixture
+def impostor(installation: Installation, tmp_path: Path) -> Iterator[FakeCore]:
+    leaf = installation.user("eve")
+    fake = FakeCore(installation.pair(leaf), tmp_path)
+    fake.start()
+    yield fake
+    fake.stop()
+
+
+def test_a_users_certificate_never_serves(impostor: FakeCore, installation: Installation) -> None:
+    why = why_not(Client(installation.bundle(impostor.endpoint)))
+    assert "certificate" in why
+    assert not impostor.state.calls
+
+
+def test_a_server_with_another_name_is_not_the_core(
+    installation: Installation, tmp_path: Path
+) -> None:
+    leaf = installation.leaf(SERVER, "spiffe://test12345678.swm/gate/g", "gate-g.test12345678.swm")
+    keys: KeyPair = installation.pair(leaf)
+    fake = FakeCore(keys, tmp_path)
+    fake.start()
+    try:
+        assert "has another name" in why_not(Client(installation.bundle(fake.endpoint)))
+    finally:
+        fake.stop()
+
+
+def test_a_call_waits_for_a_core_that_has_answered_before(client: Client, core: FakeCore) -> None:
+    ask(client)
+    core.stop()
+    with pytest.raises(CallFailed):
+        ask(client)
+    core.start()
+    answer = client.call(
+        client.server.GetServerInfo, server_pb2.GetServerInfoRequest(), patience_s=20
+    )
+    assert answer.installation
+
+
+def test_pages_are_joined_to_the_end(client: Client, core: FakeCore) -> None:
+    for number in range(250):
+        core.state.add(f"j{number}")
+    pages = list(client.pages(client.jobs.ListJobs, job_pb2.ListJobsRequest(page_size=100)))
+    assert [len(page.jobs) for page in pages] == [100, 100, 50]
+
+
+def test_a_job_is_found_by_the_beginning_of_its_id(client: Client, core: FakeCore) -> None:
+    for job_id in ("abc1", "abc2", "abc", "xyz9"):
+        core.state.add(job_id)
+    assert client.find_job("x").job_id == "xyz9"
+    assert client.find_job("abc").job_id == "abc"
+    with pytest.raises(JobAmbiguous, match="abc, abc2, abc1"):
+        client.find_job("ab")
+    with pytest.raises(JobNotFound, match='no job "nope"'):
+        client.find_job("nope")
+    with pytest.raises(JobNotFound, match="not a job id"):
+        client.find_job("No Job")

@@ -1,0 +1,149 @@
+"""Sites that are pretended: a fake gate's configuration, its faults, and what lies at the site."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tomlkit
+
+from tests.system.harness.waiting import eventually
+
+_names = itertools.count()
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    """One fake gate: its files, and the folder that plays the site.
+
+    Attributes:
+        name: In the core's configuration.
+        folder: Holds `gate.toml`, `control.toml` and `site/`.
+        endpoint: Where a gate of this site listens that the test starts itself; empty: the core
+            starts it.
+    """
+
+    name: str
+    folder: Path
+    endpoint: str = ""
+
+    @classmethod
+    def make(
+        cls, name: str, folder: Path, config: Mapping[str, Any], *, endpoint: str = ""
+    ) -> Site:
+        """Write the configuration of a gate."""
+        folder.mkdir(parents=True)
+        settings = {"state_dir": "site", "control": "control.toml", **config}
+        (folder / "gate.toml").write_text(tomlkit.dumps(settings))
+        return cls(name, folder, endpoint)
+
+    @property
+    def command(self) -> list[str]:
+        """What starts its gate; `--listen` is to be appended."""
+        return [sys.executable, "-m", "gates.fake_gate", "--config", str(self.folder / "gate.toml")]
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Its table in swm.toml."""
+        return {"endpoint": self.endpoint} if self.endpoint else {"command": self.command}
+
+    # What goes wrong.
+
+    def faults(self, *faults: Mapping[str, Any]) -> None:
+        """Have these go wrong from now on, and nothing else. Each is counted by itself."""
+        named = [{"name": f"{next(_names)}", **fault} for fault in faults]
+        self._control({"faults": named})
+
+    def unreachable(self, *nodes: str) -> None:
+        """Have these nodes not answer from now on."""
+        self._control({"unreachable": list(nodes)})
+
+    def _control(self, table: Mapping[str, Any]) -> None:
+        fresh = self.folder / "control.new"
+        fresh.write_text(tomlkit.dumps(dict(table)))
+        fresh.replace(self.folder / "control.toml")
+
+    # What lies there.
+
+    @property
+    def root(self) -> Path:
+        return self.folder / "site"
+
+    def attempts(self) -> list[str]:
+        """The attempts that have a folder, as `JOB.ATTEMPT`."""
+        return sorted(path.name for path in self.root.glob("jobs/*/*/*.*"))
+
+    def attempt_folder(self, job_id: str, attempt: int = 1) -> Path:
+        """Where an attempt lies."""
+        (found,) = self.root.glob(f"jobs/*/*/{job_id}.{attempt}")
+        return found
+
+    def partitions(self) -> list[str]:
+        """The dynamic partitions that exist, in whatever state."""
+        return sorted(path.name for path in self.root.glob("partitions/*"))
+
+    def cleared(self, job_id: str = "") -> None:
+        """Wait until the site holds nothing of the job (or of any), and nothing of it runs."""
+        eventually(
+            lambda: not [name for name in self.attempts() if name.startswith(job_id)],
+            f"site {self.name} has no attempts left",
+        )
+        if job_id:
+            eventually(lambda: not processes_of(job_id), f"nothing of job {job_id} runs")
+
+    def given_back(self) -> None:
+        """Wait until the site has no dynamic partition any more."""
+        eventually(lambda: not self.partitions(), f"site {self.name} has no partitions left")
+
+
+def processes_of(job_id: str) -> list[int]:
+    """The processes of a job's attempts, wherever they run."""
+    return _with_variable(f"SWM_JOB_ID={job_id}", whole=True)
+
+
+def processes_marked(installation: str) -> list[int]:
+    """The processes of all attempts of an installation."""
+    return _with_variable(f"SWM_MARK={installation}/", whole=False)
+
+
+def _with_variable(text: str, *, whole: bool) -> list[int]:
+    wanted = text.encode()
+    found = []
+    for folder in Path("/proc").iterdir():
+        if not folder.name.isdigit():
+            continue
+        try:
+            variables = (folder / "environ").read_bytes().split(b"\0")
+        except OSError:
+            continue
+        if any(each == wanted if whole else each.startswith(wanted) for each in variables):
+            found.append(int(folder.name))
+    return found
+
+
+# Sites as most tests want them.
+
+
+def node(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "cpus": 4, "memory": "8G", **fields}
+
+
+def static(*nodes: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """A configuration with one static partition, `hosts`."""
+    given = list(nodes) or [node("n1"), node("n2")]
+    return {"partitions": {"hosts": {"kind": "static", "nodes": given}}, **fields}
+
+
+def queue(slots: int = 1, **fields: Any) -> dict[str, Any]:
+    """A configuration with one queue, `batch`."""
+    return {"partitions": {"batch": {"kind": "queue", "slots": slots, **fields}}}
+
+
+def dynamic(*flavors: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
+    """A configuration with partitions on demand."""
+    given = list(flavors) or [{"name": "small", "cpus": 2, "memory": "4G", "price": "0.10"}]
+    return {"dynamic": {"flavors": given, "boot_s": 0.05, **fields}}
