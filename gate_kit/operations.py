@@ -20,6 +20,7 @@ from gate_kit.errors import Refusal, shutting_down
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
+Key = tuple[Hashable, ...]
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -40,14 +41,12 @@ class Operations:
     """The mutations that a gate has under way. Call `close` before the event loop ends."""
 
     def __init__(self) -> None:
-        self._running: dict[Hashable, _Work] = {}
+        self._running: dict[Key, _Work] = {}
         self._background: set[asyncio.Task[Any]] = set()
         self._locks: dict[Hashable, _Lock] = {}
         self._closing = False
 
-    async def run(
-        self, key: Hashable, work: Callable[[], Awaitable[T]], *, on: Hashable = None
-    ) -> T:
+    async def run(self, key: Key, work: Callable[[], Awaitable[T]], *, on: Hashable = None) -> T:
         """The result of `work`, which goes on when the caller is cancelled.
 
         Args:
@@ -77,19 +76,15 @@ class Operations:
         finally:
             under_way.waiting -= 1
 
-    def interrupt(self, key: Hashable, refusal: Refusal) -> None:
-        """End the work that is under way under `key`, if any; who waits for it gets `refusal`.
+    def interrupt(self, refusal: Refusal, *begins: Hashable) -> None:
+        """End the work under way whose key begins so; who waits for it gets `refusal`.
 
         For a cancel or a delete, which must not wait for what it ends.
         """
-        under_way = self._running.get(key)
-        if under_way is not None and not under_way.task.done():
-            under_way.refusal = refusal
-            under_way.task.cancel()
-
-    def keys(self) -> list[Hashable]:
-        """What is under way."""
-        return list(self._running)
+        for key, under_way in self._running.items():
+            if key[: len(begins)] == begins and not under_way.task.done():
+                under_way.refusal = refusal
+                under_way.task.cancel()
 
     def spawn(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
         """A task that nobody waits for, such as a boot; `close` cancels it. Failures are logged."""
@@ -134,7 +129,7 @@ class Operations:
         async with self.exclusive(on):
             return await work()
 
-    def _forget(self, key: Hashable) -> None:
+    def _forget(self, key: Key) -> None:
         under_way = self._running.pop(key)
         task = under_way.task
         # Who waits is told. If all have gone, the log is the only one left to tell.

@@ -19,25 +19,21 @@ trap finish EXIT
 trap 'exit 130' INT
 trap 'exit 143' TERM
 
-say() { printf '\n\033[1m%s\033[0m\n' "$*"; }
+if [ -t 1 ]; then bold=$(printf '\033[1m') plain=$(printf '\033[0m'); else bold='' plain=''; fi
+say() { printf '\n%s%s%s\n' "$bold" "$*" "$plain"; }
 run() {
     say "\$ $*"
     "$@"
 }
 
-swm init >/dev/null
+swm init >/dev/null 2>&1
 mkdir "$SWM_HOME/demo"
-cat >"$SWM_HOME/demo/gate.toml" <<TOML
-state_dir = "$SWM_HOME/demo/site"
+cat >"$SWM_HOME/demo/gate.toml" <<'TOML'
+state_dir = "site"
 
-[[partitions]]
-id = "local"
+[partitions.local]
 kind = "static"
-
-[[partitions.nodes]]
-name = "node1"
-cpus = 2
-memory = "2G"
+nodes = [{ name = "node1", cpus = 2, memory = "2G" }]
 TOML
 cat >>"$SWM_HOME/swm.toml" <<TOML
 
@@ -46,12 +42,11 @@ command = ["swm-fake-gate", "--config", "$SWM_HOME/demo/gate.toml"]
 TOML
 
 run swm up
-run swm sites
-run swm submit examples/wordcount/wordcount.sh --follow
+cd examples/wordcount
+run swm submit wordcount.sh --follow
 job=$(swm jobs --all --json | sed -n 's/.*"job_id": *"\([^"]*\)".*/\1/p' | head -n 1)
-run swm show "$job"
+run swm jobs --all
 run swm fetch "$job" -d "$SWM_HOME/results"
 run head -n 5 "$SWM_HOME/results/counts.txt"
-run swm usage
 run swm down
 say "The core and its gate have ended, and nothing is left of this demo."

@@ -153,9 +153,7 @@ class Admission:
         fields.digest("spec.manifest_sha256", spec.manifest_sha256, required=False)
         self.options(fields, spec.site_options)
 
-    def _allocations(
-        self, fields: Fields, request: job_pb2.StartJobRequest, place: Place
-    ) -> None:
+    def _allocations(self, fields: Fields, request: job_pb2.StartJobRequest, place: Place) -> None:
         spec, nodes = request.spec, list(request.ref.nodes)
         if spec.node_count != len(nodes):
             fields.wrong("spec.node_count", f"is {spec.node_count}; ref names {len(nodes)} nodes")

@@ -109,8 +109,8 @@ class Cache:
         digest = hashlib.sha256()
         flags = os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NOFOLLOW
         with (
-            open(self.path(sha256), "rb", buffering=0) as source,  # noqa: PTH123 - as fast as it gets
-            open(os.open(draft, flags, 0o600), "r+b", buffering=0) as copy,
+            self.path(sha256).open("rb", buffering=0) as source,
+            os.fdopen(os.open(draft, flags, 0o600), "r+b", buffering=0) as copy,
         ):
             is_cloned = _clone(source.fileno(), copy.fileno())
             while data := source.read(_CHUNK_BYTES):

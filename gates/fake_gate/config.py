@@ -201,7 +201,10 @@ class Config:
         names = table.get("partitions")
         for name in names if isinstance(names, dict) else ():
             if not _ID.fullmatch(name):
-                yield ("partitions", name), "is not an id; 1 to 64 letters, digits, '.', '_' and '-' serve"
+                yield (
+                    ("partitions", name),
+                    "is not an id; 1 to 64 letters, digits, '.', '_' and '-' serve",
+                )
         if not table.get("partitions") and not table.get("dynamic"):
             yield ("state_dir",), "is all there is; add [partitions.NAME] or [dynamic]"
 

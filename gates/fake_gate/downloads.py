@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import io
 import os
@@ -19,16 +20,21 @@ from skyport.common.v1 import manifest_pb2
 from skyport.gate.v1 import file_pb2, types_pb2
 
 _PAGE_BYTES = 1 << 20
-_MOST_SKIPPED = 1_000
 _MESSAGE_BYTES = 1 << 20
 _PIECE_BYTES = _MESSAGE_BYTES // 4
 _MESSAGE_PIECES = 1_000
+_REASONS = {
+    errno.ENOENT: "FILE_NOT_FOUND",
+    errno.ENOTDIR: "FILE_NOT_FOUND",
+    errno.ELOOP: "PATH_INVALID",
+    errno.ENXIO: "PATH_INVALID",
+}
 
 
 def list_files(root: Path, patterns: Sequence[str], page: Page) -> file_pb2.ListFilesResponse:
     """A page of what the patterns match. Blocks on the disk.
 
-    The first page looks at everything, to tell what can't be taken and what matched nothing.
+    The first page looks at everything, to tell what matched nothing.
 
     Raises:
         Refusal: PATH_INVALID.
@@ -37,21 +43,23 @@ def list_files(root: Path, patterns: Sequence[str], page: Page) -> file_pb2.List
     answer = file_pb2.ListFilesResponse()
     matched: set[int] = set()
     is_first = not page.after
-    room, last, full = _PAGE_BYTES, "", False
+    room, last, is_full = _PAGE_BYTES, "", False
     for step in walk(str(root), Matcher(compiled), after=page.after, matched=matched):
-        if isinstance(step, Skipped):
-            if is_first and len(answer.skipped) < _MOST_SKIPPED:
-                answer.skipped.add(path=step.path, reason=step.reason)
-        elif not full:
-            file = _site_file(step)
-            answer.files.append(file)
-            last = step.path
-            room -= file.ByteSize()
-            full = len(answer.files) >= page.size or room <= 0
-        else:
+        if is_full:
             answer.next_page_token = page.token(last)
             if not is_first:
                 break
+            continue  # only to see which patterns match
+        if isinstance(step, Skipped):
+            answer.skipped.add(path=step.path, reason=step.reason)
+            room -= len(step.path) + len(step.reason)
+            last = step.position
+        else:
+            file = _site_file(step)
+            answer.files.append(file)
+            room -= file.ByteSize()
+            last = step.path
+        is_full = len(answer.files) + len(answer.skipped) >= page.size or room <= 0
     if is_first:
         unmatched = (text for index, text in enumerate(patterns) if index not in matched)
         answer.unmatched_patterns.extend(unmatched)
@@ -111,7 +119,8 @@ def _pieces(root: Path, cursors: Sequence[file_pb2.FileCursor]) -> Iterator[file
         try:
             descriptor = _open_below(root, cursor.path)
         except OSError as error:
-            yield _failed(index, "FILE_NOT_FOUND", f"{cursor.path}: {error.strerror}")
+            reason = _REASONS.get(error.errno or 0, "FILE_UNREADABLE")
+            yield _failed(index, reason, f"{cursor.path}: {error.strerror}")
             continue
         with io.FileIO(descriptor) as file:
             yield from _file_pieces(index, cursor, file)
@@ -122,13 +131,17 @@ def _file_pieces(
 ) -> Iterator[file_pb2.SiteFilePiece]:
     told = os.fstat(file.fileno())
     if not stat.S_ISREG(told.st_mode):
-        yield _failed(index, "FILE_NOT_FOUND", f"{cursor.path} is not a file")
+        yield _failed(index, "PATH_INVALID", f"{cursor.path} is not a file")
         return
     offset = _resume_at(index, cursor, told)
     digest = None if offset else hashlib.sha256()
     file.seek(offset)
     while offset < told.st_size:
-        data = file.read(min(_PIECE_BYTES, told.st_size - offset))
+        try:
+            data = file.read(min(_PIECE_BYTES, told.st_size - offset))
+        except OSError as error:
+            yield _failed(index, "FILE_UNREADABLE", f"{cursor.path}: {error.strerror}")
+            return
         if not data:
             break
         if digest:
@@ -163,7 +176,9 @@ def _end(
     end = file_pb2.SiteFileEnd(
         size=before.st_size, sha256=sha256, modify_time=timestamp(before.st_mtime_ns)
     )
-    if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+    # One that grows was read as it was; anything else may be of two versions.
+    is_same = before.st_mtime_ns == after.st_mtime_ns and before.st_size == after.st_size
+    if not is_same and after.st_size <= before.st_size:
         text = f"{cursor.path} changed while it was read"
         end.failure.CopyFrom(types_pb2.Failure(reason="FILE_CHANGED", message=text, retryable=True))
     return end

@@ -212,9 +212,7 @@ class DynamicPartitions:
             await self._faults.inside(Subject("DeletePartition", partition_id))
 
         # A create that is under way must not hold up the delete.
-        for under_way in self._operations.keys():
-            if isinstance(under_way, tuple) and under_way[:2] == ("create", partition_id):
-                self._operations.interrupt(under_way, errors.partition_deleted(partition_id))
+        self._operations.interrupt(errors.partition_deleted(partition_id), "create", partition_id)
         key = ("delete", partition_id, installation)
         await self._operations.run(key, work, on=("partition", partition_id))
 

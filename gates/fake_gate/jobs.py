@@ -222,8 +222,9 @@ class Jobs:
             raise _refusal(error, attempt.folder) from error
 
     def work_folders(self, attempt: Attempt, ref: types_pb2.JobRef, workdir: str) -> list[Path]:
-        """The work folders of an attempt: one for all nodes where they share it, as at a queue,
-        whose nodes are not known yet when files come; otherwise one for each, rank 0 first.
+        """The work folders of an attempt, rank 0 first; one where all nodes share it.
+
+        They share it at a queue, whose nodes are not known yet when files come.
         """
         shared = self.shared or not ref.nodes
         names = ["", *ref.nodes][:1] if shared else list(ref.nodes)
@@ -281,9 +282,7 @@ class Jobs:
         # The tombstone first, then what is under way: it must not hold up what ends it.
         self.site.bury(key)
         refusal = errors.job_cancelled(ref)
-        for under_way in self._operations.keys():
-            if isinstance(under_way, tuple) and under_way[:2] == ("start", key):
-                self._operations.interrupt(under_way, refusal)
+        self._operations.interrupt(refusal, "start", key)
         for end in self.on_cancel:
             await end(key, refusal)
         self.bells.ring(key)
@@ -518,6 +517,7 @@ class Jobs:
 
 
 def sync(descriptor: int) -> None:
+    """Wait until a file is on the disk, and close it."""
     try:
         os.fsync(descriptor)
     finally:

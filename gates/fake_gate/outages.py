@@ -71,21 +71,19 @@ class Outages:
             for node in partition.nodes:
                 if (node.name in before) != (node.name in down):
                     self._tell_node(node)
-        for away, node in self._affected(down - before):
+        for away, name in self._affected(down - before):
             event = job_pb2.JobEvent(unreachable=away)
-            self._job_hub.publish(("node", away.partition_id, node), event)
-        for away, node in self._affected(before - down):
+            self._job_hub.publish(("node", away.partition_id, name), event)
+        for away, name in self._affected(before - down):
             # Its attempts first: who hears that it answers again knows them already.
             for key in self._jobs.keys("*", away.partition_id):
                 await asyncio.sleep(0)
-                self._jobs.publish_if_on(key, node)
-            back = types_pb2.NodeRef(partition_id=away.partition_id, node=node)
+                self._jobs.publish_if_on(key, name)
+            back = types_pb2.NodeRef(partition_id=away.partition_id, node=name)
             event = job_pb2.JobEvent(reachable_node=back)
-            self._job_hub.publish(("node", away.partition_id, node), event)
+            self._job_hub.publish(("node", away.partition_id, name), event)
 
-    def _affected(
-        self, names: frozenset[str]
-    ) -> Iterator[tuple[types_pb2.UnreachableNode, str]]:
+    def _affected(self, names: frozenset[str]) -> Iterator[tuple[types_pb2.UnreachableNode, str]]:
         """The nodes with one of `names`, in whichever partition."""
         for partition in self._partitions.all() if names else ():
             for node in partition.nodes:

@@ -1,8 +1,8 @@
 """Puts the inputs of an attempt into its work folders, and takes back what lies in a user's own.
 
 A work folder of our own is made anew from the manifest. One that the user named may hold files of
-theirs: what we make there is noted before it is made, so that a removal takes nothing else away. All
-of it blocks on the disk: call it in a thread.
+theirs: what we make there is noted before it is made, so that a removal takes nothing else away.
+All of it blocks on the disk: call it in a thread.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def _is_there(path: Path, entry: manifest_pb2.ManifestEntry, noted: Noted) -> bo
     if noted.is_ours(path):
         return False
     if stat.S_ISLNK(told.st_mode):
-        same = entry.type != _FILE and os.readlink(path) == entry.link_target
+        same = entry.type != _FILE and str(path.readlink()) == entry.link_target
     elif stat.S_ISREG(told.st_mode) and entry.type == _FILE and told.st_size == entry.size:
         with path.open("rb") as file:
             same = hashlib.file_digest(file, "sha256").digest() == entry.sha256

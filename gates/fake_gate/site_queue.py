@@ -7,7 +7,7 @@ goes on with the same queue.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from gate_kit import Operations, errors
 from gates.fake_gate import command
@@ -16,9 +16,10 @@ from gates.fake_gate.config import Config, Kind
 from gates.fake_gate.jobs import Jobs, sync
 from gates.fake_gate.nodes import queue_nodes
 from gates.fake_gate.site import AttemptKey, Site, write_whole
-from skyport.gate.v1 import job_pb2
+from skyport.gate.v1 import job_pb2, types_pb2
 
 _FULL_RETRY_S = 1.0
+_PORTS = range(20_000, 30_000)
 
 
 class SiteQueue:
@@ -80,10 +81,6 @@ class SiteQueue:
         queue = self._queues[name]
         spec = self._jobs.check_start(attempt, request)
         if spec is None:
-            if request.spec.node_count > queue.slots:
-                raise errors.capacity(
-                    f"{request.spec.node_count} nodes were asked for; {name} has {queue.slots}"
-                )
             if len(self._waiting[name]) >= queue.max_queue:
                 raise errors.site_queue_full(
                     f"{queue.max_queue} jobs wait in {name} already", retry_after_s=_FULL_RETRY_S
@@ -91,7 +88,7 @@ class SiteQueue:
             private = command.private_variables(request.spec, request.secret_env)
             if private:
                 if not attempt.exists:
-                    attempt.make(request.ref, request.origin)
+                    attempt.make(request.ref, request.origin, request.spec.workdir)
                 write_whole(attempt.folder / "private", command.encode_private(private))
             _, descriptor = self._jobs.write_spec(attempt, request)
             await asyncio.to_thread(sync, descriptor)
@@ -153,8 +150,33 @@ class SiteQueue:
             for node in nodes:
                 write_whole(attempt.folder / f"private.{node}", data)
             private.unlink()
-        write_whole(attempt.folder / "nodes", lines.encode())
+        given = job_pb2.JobStatus(allocations=self._allocations(attempt.key, spec.spec, nodes))
+        write_whole(attempt.folder / "given", given.SerializeToString())
         self._start(attempt, spec)
+
+    def _allocations(
+        self, key: AttemptKey, spec: job_pb2.JobSpec, nodes: Sequence[str]
+    ) -> Iterator[types_pb2.Allocation]:
+        """What each node gives: all nodes are one machine, so no port is given twice."""
+        taken = {
+            port.port
+            for busy in self._busy[key.partition_id].values()
+            if busy != key
+            for allocation in Attempt(busy, self._site.attempt_folder(busy)).given()
+            for port in allocation.ports
+        }
+        for node in nodes:
+            told = types_pb2.Allocation(
+                node=node,
+                cpus=spec.resources.cpus,
+                memory_bytes=spec.resources.memory_bytes,
+                gpu_ids=[str(index) for index in range(spec.resources.gpus)],
+            )
+            for port in spec.ports:
+                number = port.number or next(n for n in _PORTS if n not in taken)
+                taken.add(number)
+                told.ports.add(name=port.name, port=number)
+            yield told
 
     def _start(self, attempt: Attempt, spec: job_pb2.StartJobRequest) -> None:
         private: Mapping[str, bytes] = {

@@ -5,30 +5,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import errno
 import secrets
+import socket
 import time
 from collections.abc import AsyncIterator
+from typing import TypeVar
 
-from gate_kit import Context, Fields, errors
-from gate_kit.latest import LatestWins
+from gate_kit import Context, Fields, LatestWins, errors
 from gate_kit.tunnels import carry
 from gates.fake_gate.admission import Admission
 from gates.fake_gate.jobs import Jobs
-from gates.fake_gate.site import AttemptKey
 from skyport.gate.v1 import job_pb2, tunnel_pb2, tunnel_pb2_grpc, types_pb2
 
 _LOOPBACK = "127.0.0.1"
+_LOOPBACK_6 = "::1"
 _ACCEPT_WITHIN_S = 30.0
-_WAITING = 1_000
+_WAITING = 128
 
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Incoming:
     """A connection that nobody has accepted yet."""
 
-    reader: asyncio.StreamReader
-    writer: asyncio.StreamWriter
+    connection: socket.socket
     expiry: asyncio.TimerHandle
+    room: asyncio.Semaphore
 
 
 class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
@@ -56,87 +58,83 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
     ) -> AsyncIterator[tunnel_pb2.ConnectResponse]:
         self._admission.need(types_pb2.CAPABILITY_TUNNELS, "Connect")
         frames = aiter(request_iterator)
-        first = await anext(frames, None)
-        if first is None or first.WhichOneof("frame") != "open":
-            raise errors.invalid("open has to come first", field="open", reason="FIELD_REQUIRED")
-        node = self._target(first.open.ref, first.open.node, first.open.port)
+        opened = _opened(await anext(frames, None)).open
+        node = self._target(opened.ref, opened.node, opened.port)
         # A port of a job that has ended may be another's by now.
-        status = self._jobs.status(self._jobs.find(first.open.ref))
-        if status is None or status.state != job_pb2.JOB_STATE_RUNNING:
-            raise errors.target_refused(node, first.open.port)
+        status = self._jobs.status(self._jobs.find(opened.ref))
+        if status is None or not _has_node(status):
+            raise errors.job_not_running(opened.ref)
         try:
-            reader, writer = await asyncio.open_connection(_LOOPBACK, first.open.port)
+            reader, writer = await asyncio.open_connection(_LOOPBACK, opened.port)
         except OSError:
-            raise errors.target_refused(node, first.open.port) from None
+            raise errors.target_refused(node, opened.port) from None
         yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
-        with _broken(node):
-            carried = carry(
-                frames,
-                reader,
-                writer,
-                data=lambda data: tunnel_pb2.ConnectResponse(data=data),
-                eof=lambda: tunnel_pb2.ConnectResponse(eof=tunnel_pb2.TunnelEof()),
-            )
-            async with contextlib.aclosing(carried):
-                async for frame in carried:
-                    yield frame
+        carried = carry(
+            frames,
+            reader,
+            writer,
+            data=lambda data: tunnel_pb2.ConnectResponse(data=data),
+            eof=lambda: tunnel_pb2.ConnectResponse(eof=tunnel_pb2.TunnelEof()),
+            abort=writer.transport.abort,
+        )
+        async with contextlib.aclosing(carried):
+            async for frame in carried:
+                yield frame
 
     async def Listen(
         self, request: tunnel_pb2.ListenRequest, context: Context
     ) -> AsyncIterator[tunnel_pb2.ListenResponse]:
         self._admission.need(types_pb2.CAPABILITY_REVERSE_TUNNELS, "Listen")
         node = self._target(request.ref, request.node, request.port)
-        self._jobs.find(request.ref)
-        key = (AttemptKey.of(request.ref), node, request.port)
-        came: asyncio.Queue[str] = asyncio.Queue(_WAITING)
-
-        def taken_over() -> errors.Refusal:
-            return errors.busy("another Listen for the same port has come; it goes on there")
-
-        async with self._listeners.hold(key, taken_over):
-            try:
-                server = await asyncio.start_server(
-                    lambda reader, writer: self._arrived(reader, writer, came),
-                    _LOOPBACK,
-                    request.port,
-                )
-            except OSError as error:
-                raise errors.busy(
-                    f"port {request.port} of {node} is in use: {error.strerror}", retry_after_s=1.0
-                ) from None
+        attempt = self._jobs.locate(request.ref)
+        status = self._jobs.status(attempt)
+        is_over = self._jobs.site.is_buried(attempt.key) or (status and status.HasField("end"))
+        # It may come before the start; at a queue the nodes are not known then.
+        if is_over or not (request.ref.nodes or (status and _has_node(status))):
+            raise errors.job_not_running(request.ref)
+        key = (attempt.key, node, request.port)
+        told: asyncio.Queue[str] = asyncio.Queue()
+        async with self._listeners.hold(key, lambda: errors.replaced("Listen")):
+            sockets = _listen(node, request.port)
+            room = asyncio.Semaphore(_WAITING)
+            accepting = [
+                asyncio.create_task(self._take(listening, room, told)) for listening in sockets
+            ]
             try:
                 yield tunnel_pb2.ListenResponse(listening=tunnel_pb2.Listening())
                 while True:
-                    yield await self._next(came)
+                    yield await self._next(told)
             finally:
-                server.close()
-                while not came.empty():
-                    self._drop(came.get_nowait())
+                for task in accepting:
+                    task.cancel()
+                await asyncio.gather(*accepting, return_exceptions=True)
+                for listening in sockets:
+                    listening.close()
+                while not told.empty():
+                    self._drop(told.get_nowait())
 
     async def Accept(
         self, request_iterator: AsyncIterator[tunnel_pb2.AcceptRequest], context: Context
     ) -> AsyncIterator[tunnel_pb2.AcceptResponse]:
         self._admission.need(types_pb2.CAPABILITY_REVERSE_TUNNELS, "Accept")
         frames = aiter(request_iterator)
-        first = await anext(frames, None)
-        if first is None or first.WhichOneof("frame") != "open":
-            raise errors.invalid("open has to come first", field="open", reason="FIELD_REQUIRED")
-        incoming = self._waiting.pop(first.open.connection_id, None)
-        if incoming is None:
+        opened = _opened(await anext(frames, None)).open
+        connection = self._claim(opened.connection_id)
+        if connection is None:
             raise errors.connection_not_found()
-        incoming.expiry.cancel()
+        reader, writer = await asyncio.open_connection(sock=connection)
         yield tunnel_pb2.AcceptResponse(opened=tunnel_pb2.AcceptOpened())
-        with _broken("the job"):
-            carried = carry(
-                frames,
-                incoming.reader,
-                incoming.writer,
-                data=lambda data: tunnel_pb2.AcceptResponse(data=data),
-                eof=lambda: tunnel_pb2.AcceptResponse(eof=tunnel_pb2.TunnelEof()),
-            )
-            async with contextlib.aclosing(carried):
-                async for frame in carried:
-                    yield frame
+        carried = carry(
+            frames,
+            reader,
+            writer,
+            data=lambda data: tunnel_pb2.AcceptResponse(data=data),
+            eof=lambda: tunnel_pb2.AcceptResponse(eof=tunnel_pb2.TunnelEof()),
+            abort=writer.transport.abort,
+        )
+        async with contextlib.aclosing(carried):
+            async for frame in carried:
+                yield frame
 
     def close(self) -> None:
         """Close what nobody accepted."""
@@ -149,30 +147,39 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         fields.port("port", port)
         fields.done()
         self._admission.node(ref, node)
-        return node or (ref.nodes[0] if ref.nodes else "the first node")
+        return node or (ref.nodes[0] if ref.nodes else "")
 
-    def _arrived(
-        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, came: asyncio.Queue[str]
+    async def _take(
+        self, listening: socket.socket, room: asyncio.Semaphore, told: asyncio.Queue[str]
     ) -> None:
-        connection_id = secrets.token_hex(16)
-        if came.full():
-            writer.close()
-            return
+        """Take connections; beyond a number that nobody accepts, the rest wait in the backlog."""
         loop = asyncio.get_running_loop()
-        expiry = loop.call_later(_ACCEPT_WITHIN_S, self._drop, connection_id)
-        self._waiting[connection_id] = _Incoming(reader, writer, expiry)
-        came.put_nowait(connection_id)
+        while True:
+            await room.acquire()
+            connection, _ = await loop.sock_accept(listening)
+            connection_id = secrets.token_hex(16)
+            expiry = loop.call_later(_ACCEPT_WITHIN_S, self._drop, connection_id)
+            self._waiting[connection_id] = _Incoming(connection, expiry, room)
+            told.put_nowait(connection_id)
+
+    def _claim(self, connection_id: str) -> socket.socket | None:
+        """The connection with this id, which works once."""
+        incoming = self._waiting.pop(connection_id, None)
+        if incoming is None:
+            return None
+        incoming.expiry.cancel()
+        incoming.room.release()
+        return incoming.connection
 
     def _drop(self, connection_id: str) -> None:
-        incoming = self._waiting.pop(connection_id, None)
-        if incoming is not None:
-            incoming.expiry.cancel()
-            incoming.writer.close()
+        connection = self._claim(connection_id)
+        if connection is not None:
+            connection.close()
 
-    async def _next(self, came: asyncio.Queue[str]) -> tunnel_pb2.ListenResponse:
+    async def _next(self, told: asyncio.Queue[str]) -> tunnel_pb2.ListenResponse:
         try:
             async with asyncio.timeout(self._heartbeat_s):
-                connection_id = await came.get()
+                connection_id = await told.get()
         except TimeoutError:
             beat = types_pb2.Heartbeat(incarnation=self._incarnation)
             beat.time.FromNanoseconds(time.time_ns())
@@ -182,10 +189,46 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         )
 
 
-@contextlib.contextmanager
-def _broken(where: str) -> AsyncIterator[None]:  # type: ignore[misc]
-    """Tell a connection that broke as the contract has it."""
-    try:
-        yield
-    except OSError as error:
-        raise errors.site_unreachable(f"the connection to {where} broke: {error}") from None
+F = TypeVar("F", tunnel_pb2.ConnectRequest, tunnel_pb2.AcceptRequest)
+
+
+def _opened(first: F | None) -> F:
+    """The first frame, which has to open the connection."""
+    if first is None or first.WhichOneof("frame") != "open":
+        raise errors.invalid("open has to come first", field="open", reason="FIELD_REQUIRED")
+    return first
+
+
+def _has_node(status: job_pb2.JobStatus) -> bool:
+    """Whether the attempt has nodes, and has not ended."""
+    return bool(status.ref.nodes or status.allocations) and not status.HasField("end")
+
+
+def _listen(node: str, port: int) -> list[socket.socket]:
+    """Sockets on the port of the loopback, of both kinds where there are both.
+
+    Raises:
+        Refusal: PORT_IN_USE.
+    """
+    sockets: list[socket.socket] = []
+    for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, _LOOPBACK_6)):
+        try:
+            listening = socket.socket(family, socket.SOCK_STREAM)
+        except OSError:
+            continue  # no such family here
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.setblocking(False)
+        try:
+            if family == socket.AF_INET6:
+                listening.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+            listening.bind((address, port))
+            listening.listen()
+        except OSError as error:
+            listening.close()
+            if error.errno == errno.EADDRNOTAVAIL and sockets:
+                continue
+            for each in sockets:
+                each.close()
+            raise errors.port_in_use(node or "the first node", port) from None
+        sockets.append(listening)
+    return sockets

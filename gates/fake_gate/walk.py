@@ -16,7 +16,7 @@ from gate_kit.validation import link_mistake, path_mistake
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Found:
-    """Something that can be taken: a file, a link within the tree, or an empty folder."""
+    """Something that can be taken: a file, a folder, or a link within the tree."""
 
     path: str
     told: os.stat_result
@@ -28,20 +28,26 @@ class Skipped:
     """Something that matched and can't be taken."""
 
     path: str
+    """With U+FFFD for bytes that are not UTF-8."""
     reason: str
+    position: str
+    """Its true path, for page tokens."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
-class _Entry:
+class _Step:
+    """An entry of a folder, or the way into one.
+
+    What is below `a` comes after `a.b`, since `.` is before `/`, while `a` itself comes before.
+    """
+
+    order: bytes
     name: str
     told: os.stat_result
-    is_folder: bool
-    """Whether there is something below it; an empty folder is taken like a file."""
+    into: bool
 
-    @property
-    def order(self) -> bytes:
-        """By whole paths: what is below `a` comes after `a.b`, since `.` is before `/`."""
-        return os.fsencode(self.name) + (b"/" if self.is_folder else b"")
+
+Walk = Iterator["Found | Skipped | Walk"]
 
 
 def walk(
@@ -56,10 +62,10 @@ def walk(
         matched: Gets the indices of the patterns that matched something.
     """
     seen = set[int]() if matched is None else matched
-    below = bool(matcher.matched)
     seen |= matcher.matched
     # One iterator for each level: a tree may be deeper than Python recurses.
-    levels = [_level(root, "", matcher, os.fsencode(after), seen, below=below)]
+    top = _level(root, "", matcher, os.fsencode(after), seen, below=bool(matcher.matched))
+    levels: list[Walk] = [top]
     while levels:
         step = next(levels[-1], None)
         if step is None:
@@ -72,75 +78,73 @@ def walk(
 
 def _level(
     root: str, prefix: str, matcher: Matcher, after: bytes, seen: set[int], *, below: bool
-) -> Iterator[Found | Skipped | Iterator[object]]:
-    """The entries of one folder; where one is a folder to go into, the iterator over that."""
-    entries, unreadable = _read(os.path.join(root, prefix))  # noqa: PTH118: no Path for each file
-    if unreadable and below:
-        yield Skipped(_shown(prefix.rstrip("/")), unreadable)
-    for entry in entries:
-        path = prefix + entry.name
+) -> Walk:
+    """The entries of one folder; where one is to be gone into, the iterator over that."""
+    steps, is_readable = _read(f"{root}/{prefix}")
+    if not is_readable and below:
+        position = prefix.rstrip("/")
+        if os.fsencode(position) > after:
+            yield Skipped(_shown(position), "not readable", position)
+    for step in steps:
+        path = prefix + step.name
         raw = os.fsencode(path)
-        if entry.is_folder:
-            if raw + b"/" <= after and not after.startswith(raw + b"/"):
-                continue
-        elif raw <= after:
-            continue
-        inner = matcher.enter(entry.name)
+        inner = matcher.enter(step.name)
         hits = inner.matched
         seen |= hits
         taken = below or bool(hits)
-        if not taken and (inner.hopeless or not entry.is_folder):
-            continue
-        if taken and (mistake := _name_mistake(path)):
-            yield Skipped(_shown(path), mistake)
-            continue
-        if entry.is_folder:
-            yield _level(root, path + "/", inner, after, seen, below=taken)
-        else:
-            yield _one(root, path, entry.told)
+        if step.into:
+            # All below begins with its path and a slash.
+            is_past = raw + b"/" <= after and not after.startswith(raw + b"/")
+            if not is_past and (taken or not inner.hopeless) and not _name_mistake(path):
+                yield _level(root, path + "/", inner, after, seen, below=taken)
+        elif taken and raw > after:
+            yield _one(root, path, step.told)
 
 
 def _one(root: str, path: str, told: os.stat_result) -> Found | Skipped:
     mode = told.st_mode
-    if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+    reason = _name_mistake(path)
+    if reason:
+        return Skipped(_shown(path), reason, path)
+    if stat.S_ISDIR(mode):
         return Found(path, told)
+    if stat.S_ISREG(mode):
+        if os.access(f"{root}/{path}", os.R_OK):
+            return Found(path, told)
+        return Skipped(path, "not readable", path)
     if stat.S_ISLNK(mode):
         try:
-            target = os.readlink(os.path.join(root, path))  # noqa: PTH115, PTH118
+            target = os.readlink(f"{root}/{path}")  # noqa: PTH115 - no Path for each file
             target.encode()
         except (OSError, UnicodeEncodeError):
-            return Skipped(path, "link whose target is not UTF-8")
+            return Skipped(path, "link that leads out", path)
         if link_mistake(path, target):
-            return Skipped(path, "link that leads out")
+            return Skipped(path, "link that leads out", path)
         return Found(path, told, target)
-    kinds = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "pipe"}
-    return Skipped(path, kinds.get(stat.S_IFMT(mode), "device"))
+    kinds = {stat.S_IFSOCK: "socket", stat.S_IFIFO: "fifo"}
+    return Skipped(path, kinds.get(stat.S_IFMT(mode), "device"), path)
 
 
-def _read(folder: str) -> tuple[list[_Entry], str]:
-    entries = []
+def _read(folder: str) -> tuple[list[_Step], bool]:
+    """The steps of a folder in their order, and whether it could be read."""
+    steps = []
     try:
         with os.scandir(folder) as found:
             for item in found:
                 try:
                     told = item.stat(follow_symlinks=False)
-                    inner = stat.S_ISDIR(told.st_mode) and not _is_empty(item.path)
-                    entries.append(_Entry(item.name, told, inner))
                 except FileNotFoundError:
                     continue
+                name = os.fsencode(item.name)
+                steps.append(_Step(name, item.name, told, into=False))
+                if stat.S_ISDIR(told.st_mode):
+                    steps.append(_Step(name + b"/", item.name, told, into=True))
     except FileNotFoundError:
-        return [], ""
-    except OSError as error:
-        return [], f"folder that can't be read: {error.strerror}"
-    return sorted(entries, key=lambda entry: entry.order), ""
-
-
-def _is_empty(folder: str) -> bool:
-    try:
-        with os.scandir(folder) as found:
-            return next(found, None) is None
+        return [], True
     except OSError:
-        return False  # what is below it can't be known: told when it is gone into
+        return [], False
+    steps.sort(key=lambda step: step.order)
+    return steps, True
 
 
 def _name_mistake(path: str) -> str | None:
@@ -148,7 +152,7 @@ def _name_mistake(path: str) -> str | None:
         path.encode()
     except UnicodeEncodeError:
         return "name is not UTF-8"
-    return f"path {mistake}" if (mistake := path_mistake(path)) else None
+    return "path is too long" if path_mistake(path) else None
 
 
 def _shown(path: str) -> str:

@@ -7,8 +7,18 @@ from collections.abc import Iterator
 
 import pytest
 
+from skyport.terminal.v1 import file_pb2
 from tests.system.harness.core import Core, running
-from tests.system.harness.files import File, Folder, Link, bring, list_outputs, manifest, sha256
+from tests.system.harness.files import (
+    File,
+    Folder,
+    Link,
+    Tree,
+    bring,
+    list_outputs,
+    manifest,
+    sha256,
+)
 from tests.system.harness.jobs import (
     FAILED,
     PROVISIONING,
@@ -21,8 +31,6 @@ from tests.system.harness.jobs import (
     SUCCEEDED,
 )
 from tests.system.harness.sites import static
-
-from skyport.terminal.v1 import file_pb2
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +63,7 @@ def test_every_state_comes_with_words_and_each_step_is_one_event(core: Core) -> 
 
 def test_inputs_of_every_kind_arrive_as_they_were(core: Core) -> None:
     big = bytes(range(256)) * 6_000  # more than one message
-    tree = {
+    tree: Tree = {
         "empty.dat": b"",
         "run.sh": File(b"#!/bin/sh\necho ran\n", 0o755),
         "private.txt": File(b"mine", 0o600),

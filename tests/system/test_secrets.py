@@ -30,11 +30,11 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
 
 def files_with(folder: Path, text: str) -> list[str]:
     """The files below a folder that have `text` in them."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and text.encode() in path.read_bytes():
-            found.append(str(path.relative_to(folder)))
-    return found
+    return [
+        str(path.relative_to(folder))
+        for path in folder.rglob("*")
+        if path.is_file() and not path.is_symlink() and text.encode() in path.read_bytes()
+    ]
 
 
 def command_lines() -> bytes:
@@ -124,9 +124,7 @@ def test_a_secret_s_name_must_be_one_of_a_variable(core: Core, name: str) -> Non
 def test_a_registry_login_must_be_whole(core: Core) -> None:
     request = submission("true")
     request.registry_logins.add(registry="r.example", username="u")
-    refused(
-        core.user().jobs.SubmitJob, request, grpc.StatusCode.INVALID_ARGUMENT, "FIELD_REQUIRED"
-    )
+    refused(core.user().jobs.SubmitJob, request, grpc.StatusCode.INVALID_ARGUMENT, "FIELD_REQUIRED")
 
 
 def test_standard_input_is_the_input_file_that_the_script_names(core: Core) -> None:

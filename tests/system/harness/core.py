@@ -27,7 +27,7 @@ from swm_core.store import Store
 from swm_core.store import User as StoredUser
 from tests.system.harness.sites import Site
 from tests.system.harness.users import User
-from tests.system.harness.waiting import eventually, gone
+from tests.system.harness.waiting import WITHIN_S, eventually, gone
 
 ADMIN = "ann"
 USERS = ("bo", "cy")
@@ -167,14 +167,19 @@ class Core:
         (found,) = (site for site in answer.sites if site.name == name)
         return found
 
-    def wait_ready(self, *names: str, within_s: float = _START_S) -> None:
+    def wait_ready(self, *names: str, within_s: float = WITHIN_S) -> None:
         """Wait until sites take jobs: these, or all."""
         for name in names or self.sites:
-            eventually(
-                lambda name=name: self.gate(name).state == catalog_pb2.SITE_STATE_READY,  # type: ignore[misc]
-                f"site {name} is ready",
-                within_s=within_s,
-            )
+
+            def is_ready(name: str = name) -> bool:
+                return self.gate(name).state == catalog_pb2.SITE_STATE_READY
+
+            try:
+                eventually(is_ready, f"site {name} is ready", within_s=within_s)
+            except AssertionError as error:
+                site = self.gate(name)
+                told = "\n".join([site.message, *site.log_tail])
+                raise AssertionError(f"{error}\n{told}") from None
 
     def kill_gate(self, name: str) -> int:
         """Kill a gate that the core started; returns which process that was."""

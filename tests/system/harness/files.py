@@ -160,7 +160,7 @@ def download(user: User, job_id: str, paths: list[str]) -> dict[str, bytes]:
     request = file_pb2.DownloadRequest(
         job_id=job_id, files=[file_pb2.DownloadCursor(path=path) for path in paths]
     )
-    data = {path: b"" for path in paths}
+    data = dict.fromkeys(paths, b"")
     ended = set()
     for answer in user.files.Download(request, timeout=60):
         for piece in answer.pieces:
