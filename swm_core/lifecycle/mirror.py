@@ -63,9 +63,11 @@ class OutputMirror:
             for node in nodes
             for kind in KINDS
         }
+        self._mirrors = list(self._open.values())
+        self._sync = context.spool.sync
 
     async def run(self) -> None:
-        """Returns when every stream is complete, or the site has nothing more to give."""
+        """Returns when every stream is complete and durable, or there is nothing more to have."""
         backoff = Backoff(most_s=15.0)
         while self._open:
             await self._gate.wait_ready()
@@ -77,11 +79,12 @@ class OutputMirror:
                 if problem.meaning in _LOST or problem.reason == "OFFSET":
                     log.warning("the rest of the output is lost: %s", problem.message)
                     await self._finish_all()
-                    return
             except TimeoutError:
                 pass  # a silent stream: asked again from where it was
             if self._open:
                 await asyncio.sleep(backoff.next())
+        if any(mirror.size for mirror in self._mirrors):
+            await self._sync()
 
     async def _read(self) -> None:
         request = job_pb2.ReadOutputRequest(

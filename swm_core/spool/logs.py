@@ -97,21 +97,14 @@ class LogMirror:
             path.unlink()
 
     async def finish(self, size: int, sha256: bytes) -> None:
-        """The stream is complete; durable when this returns."""
+        """The stream is complete. Durable after the spool's next `sync`, which serves many."""
         if self.end is None:
-            await asyncio.to_thread(self._finish, size, sha256)
+            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+            fresh = self._folder / "end.new"
+            fresh.write_text(f"{size} {sha256.hex()}\n")
+            fresh.replace(self._folder / "end")
             self.end = LogEnd(size, sha256)
             self._tell()
-
-    def _finish(self, size: int, sha256: bytes) -> None:
-        self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        for start in self._starts[-2:]:
-            _sync(self._segment(start))
-        fresh = self._folder / "end.new"
-        fresh.write_text(f"{size} {sha256.hex()}\n")
-        _sync(fresh)
-        fresh.replace(self._folder / "end")
-        _sync(self._folder)
 
     def read(self, offset: int, limit: int) -> LogPiece | None:
         """Up to `limit` bytes from `offset` on, or from where more is kept; None: there is none."""
@@ -222,11 +215,3 @@ def _file_size(path: Path) -> int:
         return path.stat().st_size
     except OSError:
         return 0
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

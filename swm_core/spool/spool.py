@@ -18,7 +18,7 @@ from swm_core.spool.errors import ContentMissing, ManifestRefused
 from swm_core.spool.logs import Logs, owner_folder, owner_of
 from swm_core.spool.manifests import MAX_BYTES, read_manifest, write_manifest
 from swm_core.spool.room import Room
-from swm_core.spool.syncing import sync_file_system
+from swm_core.spool.syncing import GroupSync, sync_file_system
 
 T = TypeVar("T")
 
@@ -45,6 +45,7 @@ class Spool:
         self._owners: dict[str, OwnerContents] = {}
         self._logs = Logs(root, log_bytes_per_job, self._room)
         self.log = self._logs.log
+        self.sync = GroupSync(root).sync
         self.close_logs = self._logs.close_attempt
 
     @classmethod

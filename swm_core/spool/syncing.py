@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 from pathlib import Path
@@ -52,3 +53,35 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+class GroupSync:
+    """Syncs a file system for many callers at once.
+
+    Whoever asks while one sync runs shares the next: what was written before the call is durable
+    when it returns.
+
+    Args:
+        folder: Any folder of the file system.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: asyncio.Task[None] | None = None
+        self._next: asyncio.Task[None] | None = None
+
+    async def sync(self) -> None:
+        """Return when all that was written before is on disk.
+
+        Raises:
+            OSError: It could not be written.
+        """
+        if self._next is None:
+            self._next = asyncio.create_task(self._run(self._running))
+        await asyncio.shield(self._next)
+
+    async def _run(self, before: asyncio.Task[None] | None) -> None:
+        if before is not None:
+            await asyncio.gather(before, return_exceptions=True)
+        self._running, self._next = self._next, None
+        await asyncio.to_thread(sync_file_system, self._folder)
