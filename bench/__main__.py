@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 0
     if unknown := set(asked.names) - set(_NAMES):
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(_NAMES)}")
+    # As by Ctrl-C: what was started is ended, and what was made is removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     _warn()
     wanted = set(asked.names) or set(_NAMES)
     good = True

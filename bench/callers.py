@@ -41,13 +41,13 @@ def _channel(bundle: Bundle, address: str) -> grpc.aio.Channel:
 
 
 def _echo(channel: grpc.aio.Channel) -> Call:
-    call = channel.unary_unary(ECHO)
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(ECHO)
     return lambda: call(b"")
 
 
 def _submit(channel: grpc.aio.Channel) -> Call:
     # Answers stay bytes for both: what a client makes of them is not the core's work.
-    call = channel.unary_unary(SUBMIT)
+    call: grpc.aio.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(SUBMIT)
 
     def submit() -> Awaitable[object]:
         request = job_pb2.SubmitJobRequest(script=SCRIPT, request_id=secrets.token_hex(16))

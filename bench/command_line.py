@@ -36,7 +36,7 @@ def _times(short: bool) -> list[Figure]:
         times: dict[str, list[float]] = {name: [] for name in commands}
         for number in range(rounds + 1):
             for name, command in commands.items():
-                took = timed(lambda: run(command, core.environment))  # noqa: B023
+                took = timed(run, command, core.environment)
                 if number:  # the first one reads from disk, and compiles
                     times[name].append(took)
     medians = {name: statistics.median(taken) for name, taken in times.items()}

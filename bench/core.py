@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,7 +82,17 @@ def serving() -> Iterator[Core]:
                 raise
             yield Core(folder, home, process.pid, bundle, client)
     finally:
-        shutil.rmtree(folder)
+        _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a tree in which the last jobs may still write down how they ended."""
+    for _ in range(50):
+        shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists():
+            return
+        time.sleep(0.1)
+    print(f"bench: {folder} could not be removed", file=sys.stderr)
 
 
 def _environment(home: Path) -> dict[str, str]:

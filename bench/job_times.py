@@ -137,11 +137,11 @@ def _times(short: bool) -> list[Figure]:
         peer.secure_channel(core.bundle, address) as channel,
         _watching(core) as watch,
     ):
-        echo = channel.unary_unary(peer.ECHO)
+        echo = peer.echo(channel)
         for number in range(_WARM_UP + rounds):
             start, end = _one_job(core, watch)
             time.sleep(_QUIET_S)
-            times = [timed(lambda: echo(b"")) for _ in range(_ECHOES)]
+            times = [timed(echo, b"") for _ in range(_ECHOES)]
             if number >= _WARM_UP:
                 starts.append(start)
                 ends.append(end)

@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 from bench.command_line import IMPORT_GRPC
 from bench.core import Core, serving

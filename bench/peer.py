@@ -28,7 +28,7 @@ from rpc_kit.tls import (
 from swm_core.home import Home
 
 ECHO = "/bench.Peer/Echo"
-SINK = "/bench.Peer/Sink"
+_SINK = "/bench.Peer/Sink"
 
 
 async def _echo(request: bytes, context: object) -> bytes:
@@ -44,13 +44,11 @@ async def _sink(requests: AsyncIterator[bytes], context: object) -> bytes:
 
 async def _serve(home: Path) -> None:
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", MAX_MESSAGE_BYTES)])
-    handlers = {
+    handlers: dict[str, grpc.RpcMethodHandler[bytes, bytes]] = {
         "Echo": grpc.unary_unary_rpc_method_handler(_echo),
         "Sink": grpc.stream_unary_rpc_method_handler(_sink),
     }
-    server.add_generic_rpc_handlers(
-        (grpc.method_handlers_generic_handler("bench.Peer", handlers),)
-    )
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("bench.Peer", handlers),))
     port = server.add_secure_port("127.0.0.1:0", server_credentials(Home(home).core_keys()))
     await server.start()
     print(port, flush=True)
@@ -69,6 +67,16 @@ def secure_channel(bundle: Bundle, address: str) -> grpc.Channel:
     return grpc.secure_channel(
         address, channel_credentials(bundle.key_pair), channel_options(bundle.server_name)
     )
+
+
+def echo(channel: grpc.Channel) -> grpc.UnaryUnaryMultiCallable[bytes, bytes]:
+    """The call that answers what it was sent."""
+    return channel.unary_unary(ECHO)
+
+
+def sink(channel: grpc.Channel) -> grpc.StreamUnaryMultiCallable[bytes, bytes]:
+    """The call that answers how many bytes came, as text."""
+    return channel.stream_unary(_SINK)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import secrets
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from typing import ParamSpec
 
 from bench import peer
 from bench.callers import SCRIPT
@@ -18,6 +19,8 @@ from bench.core import CPUS, Core, serving
 from bench.figures import Benchmark, Figure, Good, Limit
 from bench.processes import ask, running, wait_until
 from skyport.terminal.v1 import job_pb2
+
+P = ParamSpec("P")
 
 _CALLERS = 16
 _BLOCKER = f"#!/bin/sh\n#SWM cpus {CPUS}\nexec sleep 86400\n".encode()
@@ -35,12 +38,16 @@ def _full_core() -> Iterator[Core]:
         blocker = core.client.submit(_BLOCKER).job.job_id
         request = job_pb2.GetJobRequest(job_id=blocker)
 
-        def runs() -> bool | None:
-            job = core.client.call(core.client.jobs.GetJob, request).job
-            return job.state == job_pb2.JOB_STATE_RUNNING or None
+        def is_in(state: job_pb2.JobState.ValueType) -> bool | None:
+            return core.client.call(core.client.jobs.GetJob, request).job.state == state or None
 
-        wait_until(runs, "the job that fills the node")
-        yield core
+        wait_until(lambda: is_in(job_pb2.JOB_STATE_RUNNING), "the job that fills the node")
+        try:
+            yield core
+        finally:
+            # A core leaves its jobs running, and this one would run for a day.
+            core.client.call(core.client.jobs.CancelJob, job_pb2.CancelJobRequest(job_id=blocker))
+            wait_until(lambda: is_in(job_pb2.JOB_STATE_CANCELLED), "its end")
 
 
 def _rate(short: bool) -> list[Figure]:
@@ -50,9 +57,7 @@ def _rate(short: bool) -> list[Figure]:
     with (
         _full_core() as core,
         peer.serving(core.home) as address,
-        running(
-            "bench.callers", str(core.home / "client.toml"), address, str(_CALLERS)
-        ) as callers,
+        running("bench.callers", str(core.home / "client.toml"), address, str(_CALLERS)) as callers,
     ):
         for what in ("echo", "submit"):
             ask(callers, f"{what} 0.3")  # connections are made
@@ -69,21 +74,23 @@ def _latency(short: bool) -> list[Figure]:
         peer.serving(core.home) as address,
         peer.secure_channel(core.bundle, address) as channel,
     ):
-        echo = channel.unary_unary(peer.ECHO)
+        echo = peer.echo(channel)
         submit = core.client.jobs.SubmitJob
         echoes: list[float] = []
         submits: list[float] = []
         for _ in range(rounds):
-            echoes.append(timed(lambda: echo(b"")))
+            echoes.append(timed(echo, b""))
             request = job_pb2.SubmitJobRequest(script=SCRIPT, request_id=secrets.token_hex(16))
-            submits.append(timed(lambda request=request: submit(request)))  # type: ignore[misc]
-    return [_LATENCY.figure(statistics.median(submits) * 1e3, statistics.median(echoes) * 1e3, "ms")]
+            submits.append(timed(submit, request))
+    return [
+        _LATENCY.figure(statistics.median(submits) * 1e3, statistics.median(echoes) * 1e3, "ms")
+    ]
 
 
-def timed(call: Callable[[], object]) -> float:
+def timed(call: Callable[P, object], *arguments: P.args, **named: P.kwargs) -> float:
     """Seconds that a call took."""
     began = time.perf_counter()
-    call()
+    call(*arguments, **named)
     return time.perf_counter() - began
 
 

@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 
 from rpc_kit.endpoint import Endpoint
+from rpc_kit.errors import unavailable
 from rpc_kit.server import RpcServer, run
 from skyport.terminal.v1 import (
     account_pb2_grpc,
@@ -45,6 +46,17 @@ from swm_core.terminal.tunnels import TunnelService
 log = logging.getLogger(__name__)
 
 DOMAIN = "skyport.terminal.v1"
+
+_ENDLESS = frozenset(
+    {
+        f"/{DOMAIN}.JobService/WatchJobs",
+        f"/{DOMAIN}.JobService/ReadOutput",
+        f"/{DOMAIN}.TunnelService/Connect",
+        f"/{DOMAIN}.TunnelService/Listen",
+        f"/{DOMAIN}.TunnelService/Accept",
+    }
+)
+"""Calls that do not end by themselves; others may finish when the core ends."""
 
 
 async def serve(first: Initialised, config: Config) -> None:
@@ -150,4 +162,10 @@ def _server(context: Context, lifecycle: Lifecycle, accounts: StoredAccounts) ->
     server.add(
         server_pb2_grpc.add_ServerServiceServicer_to_server, ServerService(context, __version__)
     )
+
+    async def end_endless() -> None:
+        going = unavailable("SHUTTING_DOWN", "the core is shutting down; jobs run on")
+        server.interceptor.end_streams(going, lambda method, who: method in _ENDLESS)
+
+    server.on_drain(end_endless)
     return server

@@ -21,7 +21,6 @@ Claims and ends are linked into place, so each is whole, and there is one of eac
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import enum
 import os
@@ -97,22 +96,16 @@ class OnNode:
 class Attempt:
     """One attempt's folder. Nothing is kept in memory: each answer is read from there."""
 
-    __slots__ = ("folder", "key")
+    __slots__ = ("_path", "folder", "key")
 
     def __init__(self, key: AttemptKey, folder: Path) -> None:
         self.key = key
         self.folder = folder
+        self._path = f"{folder}/"
 
     @property
     def exists(self) -> bool:
         return self.folder.is_dir()
-
-    def spec(self) -> job_pb2.StartJobRequest | None:
-        """What it was asked to start with; None before."""
-        return _message(self.folder / "spec", job_pb2.StartJobRequest)
-
-    def labels(self) -> job_pb2.JobStatus | None:
-        return _message(self.folder / "labels", job_pb2.JobStatus)
 
     def make(self, ref: types_pb2.JobRef, origin: types_pb2.Origin, workdir: str) -> None:
         """Make the folder with its labels, unless it is there."""
@@ -129,6 +122,27 @@ class Attempt:
             write_whole(self.folder / "workdir", workdir.encode())
         write_whole(self.folder / "labels", labels.SerializeToString())
 
+    # What was asked.
+
+    def spec(self) -> job_pb2.StartJobRequest | None:
+        """What it was asked to start with; None before."""
+        return self._message("spec", job_pb2.StartJobRequest)
+
+    def write_spec(self, spec: job_pb2.StartJobRequest) -> int:
+        """Write what it is started with; returns a descriptor of it that is not synced yet."""
+        draft = f"{self._path}.spec"
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, spec.SerializeToString())
+            os.rename(draft, f"{self._path}spec")  # noqa: PTH104 - no Path for a moment's use
+        except OSError:
+            os.close(descriptor)
+            raise
+        return descriptor
+
+    def labels(self) -> job_pb2.JobStatus | None:
+        return self._message("labels", job_pb2.JobStatus)
+
     def nodes(self, spec: job_pb2.StartJobRequest) -> list[str]:
         """The nodes on which it runs: empty while a queue has given none."""
         given = list(spec.ref.nodes) or self.placement()
@@ -136,18 +150,15 @@ class Attempt:
 
     def workdir(self) -> str:
         """The folder of the user's own that the job works in; empty if it named none."""
-        try:
-            return (self.folder / "workdir").read_text(encoding="utf-8")
-        except FileNotFoundError:
-            return ""
+        return self._text("workdir")
 
     def manifest(self) -> bytes:
         """Digest of the manifest that was sent; empty if none was."""
-        return self._digest("manifest")
+        return bytes.fromhex(self._text("manifest"))
 
     def inputs(self) -> bytes:
         """Digest of the manifest that is whole in the work folder; empty if none is."""
-        return self._digest("inputs")
+        return bytes.fromhex(self._text("inputs"))
 
     def write_digest(self, name: str, sha256: bytes) -> None:
         """Note the digest of the manifest, as `manifest` or as `inputs`."""
@@ -155,18 +166,14 @@ class Attempt:
 
     def given(self) -> list[types_pb2.Allocation]:
         """What the queue gave it; empty before."""
-        told = _message(self.folder / "given", job_pb2.JobStatus)
+        told = self._message("given", job_pb2.JobStatus)
         return list(told.allocations) if told else []
 
     def placement(self) -> list[str]:
         """The nodes that the queue gave it; empty before."""
         return [allocation.node for allocation in self.given()]
 
-    def _digest(self, name: str) -> bytes:
-        try:
-            return bytes.fromhex((self.folder / name).read_text(encoding="ascii"))
-        except (FileNotFoundError, ValueError):
-            return b""
+    # What became of it.
 
     def on_node(self, node: str, boot_id: str) -> OnNode:
         """How far it is on one node. Reads the end first and last: it may come in between."""
@@ -182,22 +189,25 @@ class Attempt:
         return OnNode(node, Phase.ENDED if end else Phase.LOST, claim, end)
 
     def claim(self, node: str) -> Claim | None:
-        try:
-            with (self.folder / f"claim.{node}").open(encoding="ascii") as file:
-                text = file.read()
-                time_ns = os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
+        """Who has claimed the node."""
+        read = self._read(f"claim.{node}")
+        if read is None:
             return None
+        text, time_ns = read[0].decode(errors="replace").strip(), read[1]
         words = text.split()
         if len(words) == 3 and words[1].isdigit() and words[2].isdigit():
             return Claim(words[0], int(words[1]), int(words[2]), time_ns)
-        return Claim(text.strip(), 0, 0, time_ns)
+        return Claim(text, 0, 0, time_ns)
 
     def session(self, node: str) -> int | None:
         """The id of the job's session on a node, once it has one."""
-        with contextlib.suppress(FileNotFoundError, ValueError):
-            return int((self.folder / f"session.{node}").read_text(encoding="ascii"))
-        return None
+        text = self._text(f"session.{node}").strip()
+        # 0 and 1 are the system's: never a job's, whatever the file says.
+        return int(text) if text.isdigit() and int(text) > 1 else None
+
+    def verdict(self, node: str) -> str:
+        """The reason why it is being ended; empty if it is not."""
+        return self._text(f"verdict.{node}").strip()
 
     def claim_instead(self, node: str) -> bool:
         """Take the claim so that no runner can; returns whether it was free."""
@@ -212,30 +222,41 @@ class Attempt:
         kind = "failure" if started else "unstarted"
         return write_new(self.folder / f"end.{node}", f"{kind} {reason}\n.\n".encode())
 
-    def verdict(self, node: str) -> str:
-        """The reason why it is being ended; empty if it is not."""
-        try:
-            return (self.folder / f"verdict.{node}").read_text(encoding="ascii").strip()
-        except FileNotFoundError:
-            return ""
-
     def _end(self, node: str) -> End | None:
-        try:
-            with (self.folder / f"end.{node}").open(encoding="ascii") as file:
-                lines = file.read().split("\n")
-                time_ns = os.fstat(file.fileno()).st_mtime_ns
-        except FileNotFoundError:
+        read = self._read(f"end.{node}")
+        if read is None:
             return None
+        lines = read[0].decode(errors="replace").split("\n")
+        if lines[-2:] != [".", ""]:
+            return None  # cut by a failure of the power: what it says is not to be trusted
         kind, _, value = lines[0].partition(" ")
         # Two lines of `times`: of the runner, and of what it waited for.
         cpu_s = sum(int(m) * 60 + float(s) for line in lines[1:3] for m, s in _TIMES.findall(line))
         if kind not in {"exit", "signal", "failure", "unstarted"}:
             kind, value = "failure", END_UNKNOWN
-        return End(kind, value, cpu_s, time_ns)
+        return End(kind, value, cpu_s, read[1])
 
+    def _text(self, name: str) -> str:
+        read = self._read(name)
+        return read[0].decode() if read else ""
 
-def _message(path: Path, kind: type[M]) -> M | None:
-    try:
-        return kind.FromString(path.read_bytes())
-    except FileNotFoundError:
-        return None
+    def _message(self, name: str, kind: type[M]) -> M | None:
+        read = self._read(name)
+        return kind.FromString(read[0]) if read else None
+
+    def _read(self, name: str) -> tuple[bytes, int] | None:
+        """A file's content and time; None if there is no such file.
+
+        Without the layers of `open`: an attempt is read several times in the milliseconds in which
+        it starts.
+        """
+        try:
+            descriptor = os.open(self._path + name, os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return None
+        try:
+            told = os.fstat(descriptor)
+            data = os.read(descriptor, told.st_size + 1)
+            return data, told.st_mtime_ns
+        finally:
+            os.close(descriptor)

@@ -18,7 +18,6 @@ GRACE_S = 10.0
 
 _RUNNER_PATH = "/usr/local/bin:/usr/bin:/bin"
 _DEFAULT_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_PASSED_ON = ("LANG", "LC_ALL", "TZ")
 _INTERPRETER_BYTES = 255
 
 
@@ -166,8 +165,7 @@ def _environment(
             ours[f"SWM_PORT_{port.name}"] = str(port.port)
     if spec.container_image:
         ours["SWM_CONTAINER_IMAGE"] = spec.container_image
-    environment = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    environment |= {
+    environment = {
         "HOME": account.home,
         "USER": account.name,
         "LOGNAME": account.name,

@@ -26,7 +26,7 @@ class JobFaults:
 
     def claimed(self, attempt: Attempt) -> None:
         """Have an end come to it, if one is scripted."""
-        spec = attempt.spec()
+        spec = None if self._faults.is_idle else attempt.spec()
         if spec is None:
             return
         key = attempt.key

@@ -17,7 +17,7 @@ from gates.fake_gate.attempt import END_UNKNOWN, Attempt, OnNode, Phase
 from gates.fake_gate.bells import Bells
 from gates.fake_gate.faults import FaultScript, Subject
 from gates.fake_gate.launch import Launcher
-from gates.fake_gate.site import AttemptKey, Site, discard, write_whole
+from gates.fake_gate.site import AttemptKey, Site, discard, write
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -144,14 +144,14 @@ class Jobs:
             spec, descriptor = self.write_spec(attempt, request)
             # The disk and the runner take their time side by side. Should the power fail now, the
             # start was not answered yet, and is asked for again.
-            durable = asyncio.to_thread(sync, descriptor)
+            durable = asyncio.get_running_loop().run_in_executor(None, sync, descriptor)
             try:
                 await self._inside("StartJob", attempt)
                 self.launch(attempt, spec, lambda node: private)
             finally:
                 await durable
-        else:
-            self.launch(attempt, spec, lambda node: private)
+            return reports.starting(self.site, spec)
+        self.launch(attempt, spec, lambda node: private)
         return self.told(attempt)
 
     def check_start(
@@ -214,10 +214,10 @@ class Jobs:
                     placing.make_named_folder(attempt, folder)
                 else:
                     folder.mkdir(exist_ok=True)
-            (attempt.folder / "script").write_bytes(spec.spec.script)
-            (attempt.folder / "hosts").write_text("".join(f"{n}\n" for n in request.ref.nodes))
-            write_whole(attempt.folder / "spec", spec.SerializeToString())
-            return spec, os.open(attempt.folder / "spec", os.O_RDONLY | os.O_CLOEXEC)
+            hosts = "".join(f"{node}\n" for node in request.ref.nodes)
+            write(attempt.folder / "script", spec.spec.script)
+            write(attempt.folder / "hosts", hosts.encode())
+            return spec, attempt.write_spec(spec)
         except OSError as error:
             raise _refusal(error, attempt.folder) from error
 
@@ -429,10 +429,9 @@ class Jobs:
 
     def _on_end(self, key: AttemptKey, node: str) -> None:
         attempt = Attempt(key, self.site.attempt_folder(key))
-        spec = attempt.spec()
-        if spec is None:
+        if not attempt.exists:
             return
-        if attempt.claim_instead(node):
+        if attempt.claim(node) is None and attempt.claim_instead(node):
             # The runner has gone without a claim: no space for it, or no shell to run it.
             attempt.write_end(node, reports.START_FAILED, started=False)
         self._look_after(attempt)
@@ -499,8 +498,13 @@ class Jobs:
             attempt.write_end(node.name, reason, started=ran)
 
     def _alive(self, attempt: Attempt, nodes: Iterable[str]) -> set[int]:
-        sessions = {session for node in nodes if (session := attempt.session(node))}
-        return processes.find([attempt.key.mark], sessions)
+        sessions = set()
+        for node in nodes:
+            # Once it has ended, the number may be another's.
+            on_node = attempt.on_node(node, self.boot_id)
+            if on_node.phase in {Phase.RUNNING, Phase.LOST}:
+                sessions.add(attempt.session(node) or 0)
+        return processes.find([attempt.key.mark], sessions - {0})
 
     def publish(self, attempt: Attempt) -> job_pb2.JobStatus | None:
         status = self.status(attempt)

@@ -153,9 +153,12 @@ class Noted:
         missing = []
         while path not in self._known:
             self._known.add(path)
-            if path.is_dir() and not path.is_symlink():
+            if not path.is_dir() or path.is_symlink():
+                missing.append(path)
+            elif self._file is not None and self.is_ours(path):
+                self.note(path)  # an earlier attempt made it; the last of them takes it back
+            else:
                 break
-            missing.append(path)
             path = path.parent
         for folder in reversed(missing):
             if folder.is_symlink() or folder.exists():

@@ -50,10 +50,7 @@ def read_status(
         if site.is_buried(attempt.key):
             _end_unstarted(site, attempt, labels)
         return labels, []
-    status = job_pb2.JobStatus(
-        ref=spec.ref, spec_fingerprint=spec.spec_fingerprint, origin=spec.origin
-    )
-    _add_root(site, status)
+    status = _beginning(site, spec)
     on_nodes = [attempt.on_node(node, boot_id) for node in attempt.nodes(spec)]
     claims = [node.claim for node in on_nodes if node.claim]
     if not on_nodes:
@@ -74,10 +71,28 @@ def read_status(
         # The start was lost on its way; the core asks again.
         status.state = job_pb2.JOB_STATE_STAGED
     _add_start(status, on_nodes)
-    _add_warnings(status, spec)
     if not spec.ref.nodes and claims:
         status.allocations.extend(attempt.given())
     return status, on_nodes
+
+
+def starting(site: Site, spec: job_pb2.StartJobRequest) -> job_pb2.JobStatus:
+    """An attempt whose runners have just been sent."""
+    status = _beginning(site, spec)
+    status.state = job_pb2.JOB_STATE_STARTING
+    return status
+
+
+def _beginning(site: Site, spec: job_pb2.StartJobRequest) -> job_pb2.JobStatus:
+    """What is known of an attempt from its spec alone."""
+    status = job_pb2.JobStatus(
+        ref=spec.ref, spec_fingerprint=spec.spec_fingerprint, origin=spec.origin
+    )
+    _add_root(site, status)
+    refused = sorted(name for name in spec.spec.env if name.startswith("SWM_"))
+    if refused:
+        status.warnings.append(f"{', '.join(refused)}: names with SWM_ can't be set by a job")
+    return status
 
 
 def failure(reason: str) -> types_pb2.Failure:
@@ -105,13 +120,6 @@ def _add_start(status: job_pb2.JobStatus, on_nodes: Sequence[OnNode]) -> None:
             if status.HasField("end"):
                 status.end.start_time.CopyFrom(status.start_time)
             return
-
-
-def _add_warnings(status: job_pb2.JobStatus, spec: job_pb2.StartJobRequest) -> None:
-    """What is done otherwise than asked."""
-    refused = sorted(name for name in spec.spec.env if name.startswith("SWM_"))
-    if refused:
-        status.warnings.append(f"{', '.join(refused)}: names with SWM_ can't be set by a job")
 
 
 def _end_unstarted(site: Site, attempt: Attempt, status: job_pb2.JobStatus) -> None:

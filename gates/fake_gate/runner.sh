@@ -27,18 +27,17 @@ echo $$ 2>/dev/null
 trap - PIPE
 exec >/dev/null 2>"notice.$_swm_node"
 
-# The end is linked into place when it is whole and on the disk: of two, the first counts.
-_swm_write_end() {
-    { printf '%s\n' "$1" && times && echo .; } |
-        dd conv=fsync of=".end.$_swm_node.$$" 2>/dev/null
-}
-_swm_link_end() {
-    ln ".end.$_swm_node.$$" "end.$_swm_node"
+# The end is linked into place when it is whole: of two, the first counts. It reaches the disk right
+# after; should the power fail in between, what is there has no last line and counts as none.
+_swm_end() {
+    { printf '%s\n' "$1" && times && echo .; } >".end.$_swm_node.$$" &&
+        ln ".end.$_swm_node.$$" "end.$_swm_node"
+    sync "end.$_swm_node" </dev/null >/dev/null 2>&1 &
+    exit 0
 }
 
 if [ -e "$_swm_tombstone" ]; then
-    _swm_write_end 'unstarted CANCELLED' && _swm_link_end
-    exit 0
+    _swm_end 'unstarted CANCELLED'
 fi
 
 # A queue hands over the private variables in a file, which has done its duty now.
@@ -47,8 +46,10 @@ fi
 # Processes of this node's part: by the mark in their environment, or by the job's own session; the
 # two are looked for in one go, since each look costs a process. Zombies are none.
 _swm_look() {
-    _swm_session=0
+    # 0 and 1 are the system's own, and our folder may be gone: then there is no session to look for.
+    _swm_session=none
     [ ! -s "session.$_swm_node" ] || read -r _swm_session <"session.$_swm_node"
+    [ "$_swm_session" -gt 1 ] 2>/dev/null || _swm_session=none
     grep "$1" -saE -z -e "^SWM_MARK=$_swm_mark\$" -e "\) [^Z] [0-9]+ [0-9]+ $_swm_session " \
         /proc/[0-9]*/environ /proc/[0-9]*/stat
 }
@@ -137,8 +138,5 @@ if [ -s "verdict.$_swm_node" ]; then
     _swm_outcome="failure $_swm_reason"
 fi
 
-# Written while we look for what the script left behind: both take their time.
-_swm_write_end "$_swm_outcome" &
 ! _swm_look -q || _swm_stop
-wait $!
-_swm_link_end
+_swm_end "$_swm_outcome"

@@ -163,6 +163,16 @@ class Site:
         return self.root / "cache" / safe
 
 
+def write(path: Path, data: bytes) -> None:
+    """Write a file that nobody looks at before it is named in another."""
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+    descriptor = os.open(path, flags, 0o600)
+    try:
+        os.write(descriptor, data)
+    finally:
+        os.close(descriptor)
+
+
 def write_whole(path: Path, data: bytes, *, mode: int = 0o600) -> None:
     """Write a file that is seen whole or not at all."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -212,8 +222,9 @@ def _remove_tree(folder: Path) -> None:
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    with os.fdopen(descriptor, "wb") as file:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
+    descriptor = os.open(path, flags, mode)
+    with os.fdopen(descriptor, "wb", buffering=0) as file:
         file.write(data)
 
 

@@ -11,6 +11,7 @@ import dataclasses
 import logging
 from collections.abc import Mapping, Sequence
 
+from rpc_kit.logs import job_context
 from swm_core.domain.failures import FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
@@ -123,6 +124,12 @@ class Lifecycle:
 
     def _changed(self, change: Change) -> None:
         before, job = change
+        if before is None or before.state is not job.state:
+            told = job.state is JobState.RUNNING or job.state.terminal
+            level = logging.INFO if told else logging.DEBUG
+            if log.isEnabledFor(level):
+                with job_context(job.job_id, job.attempt):
+                    log.log(level, "%s: %s", job.state, job.text)
         self._drive(job)
         if driver := self._drivers.get(AttemptKey(job.job_id, job.attempt)):
             driver.changed(job)

@@ -37,16 +37,16 @@ class PortForwards:
         self._context = context
         self._servers: dict[str, list[asyncio.Server]] = {}
         self._listeners: dict[tuple[str, int], asyncio.Task[None]] = {}
-        self._taken: dict[tuple[str, int], TakeOver] = {}
+        self._taken: dict[tuple[str, int], tuple[TakeOver, asyncio.Event]] = {}
         self._connections: dict[str, set[asyncio.Task[None]]] = {}
 
     # ---- IN: from the user's side to the job ----
 
     async def open(self, job: Job, gate: Gate) -> None:
         """Listen for the IN ports of a job that runs, at the same local ports as before."""
-        await self.open_out(job, gate)
+        self._listen_out(job, gate)
         numbers = in_ports(job)
-        if not numbers or job.job_id in self._servers or not gate.can("TUNNELS"):
+        if not numbers or job.job_id in self._servers or _cannot(gate, "TUNNELS"):
             return
         host = job.spec.submission_address or _LOOPBACK
         servers = self._servers[job.job_id] = []
@@ -105,19 +105,24 @@ class PortForwards:
 
     async def open_out(self, job: Job, gate: Gate) -> None:
         """Listen at the site for the OUT ports of a job; best before it starts."""
-        if not gate.can("REVERSE_TUNNELS"):
-            return
-        for number in out_ports(job):
-            key = (job.job_id, number)
-            if key in self._listeners:
-                continue
-            listening = asyncio.Event()
-            self._listeners[key] = asyncio.create_task(
-                self._stay_listening(job, gate, number, listening)
-            )
+        for listening in self._listen_out(job, gate):
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_LISTENING_S):
                     await listening.wait()
+
+    def _listen_out(self, job: Job, gate: Gate) -> list[asyncio.Event]:
+        """Begin to; the events are set once the site listens."""
+        begun: list[asyncio.Event] = []
+        if _cannot(gate, "REVERSE_TUNNELS"):
+            return begun
+        for number in out_ports(job):
+            key = (job.job_id, number)
+            if key not in self._listeners:
+                begun.append(asyncio.Event())
+                self._listeners[key] = asyncio.create_task(
+                    self._stay_listening(job, gate, number, begun[-1])
+                )
+        return begun
 
     async def _stay_listening(
         self, job: Job, gate: Gate, number: int, listening: asyncio.Event
@@ -146,9 +151,8 @@ class PortForwards:
             await asyncio.sleep(backoff.next())
 
     async def _from_job(self, job_id: str, gate: Gate, port: int, connection_id: str) -> None:
-        take_over = self._taken.get((job_id, port))
-        if take_over is not None:
-            await take_over(gate, connection_id)
+        if taken := self._taken.get((job_id, port)):
+            await taken[0](gate, connection_id)
             return
         try:
             # Refused here means refused there: the connection is taken only if somebody answers.
@@ -165,8 +169,11 @@ class PortForwards:
             writer.close()
 
     @contextlib.contextmanager
-    def taking_over(self, job: Job, port: int, take_over: TakeOver) -> Iterator[None]:
+    def taking_over(self, job: Job, port: int, take_over: TakeOver) -> Iterator[asyncio.Event]:
         """Have connections of an OUT port told to `take_over` instead of dialled here.
+
+        Yields:
+            What is set when somebody else takes the port over.
 
         Raises:
             NoSuchPort: The job asked for no such port.
@@ -175,11 +182,13 @@ class PortForwards:
             has = ", ".join(map(str, out_ports(job))) or "none"
             raise NoSuchPort(f"job {job.job_id} has no OUT port {port} (it has: {has})")
         key = (job.job_id, port)
-        self._taken[key] = take_over
+        if before := self._taken.get(key):
+            before[1].set()
+        taken = self._taken[key] = (take_over, asyncio.Event())
         try:
-            yield
+            yield taken[1]
         finally:
-            if self._taken.get(key) is take_over:
+            if self._taken.get(key) is taken:
                 del self._taken[key]
 
     # ---- the end ----
@@ -211,6 +220,11 @@ class PortForwards:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+
+
+def _cannot(gate: Gate, capability: str) -> bool:
+    """Whether the gate has said so: after a start of the core it has not said anything yet."""
+    return gate.info is not None and not gate.can(capability)
 
 
 def in_ports(job: Job) -> list[int]:

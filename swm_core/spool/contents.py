@@ -10,6 +10,7 @@ A file's time of change is its pin: the collector leaves alone what was asked fo
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
 import re
 import secrets
@@ -26,6 +27,8 @@ CHUNK_BYTES = 1 << 20
 PRIVATE = "tmp-"
 """How the names of files begin that belong to one transfer."""
 
+_PROCESS = secrets.token_hex(4)
+_numbers = itertools.count(1)
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 
 
@@ -130,7 +133,7 @@ class OwnerContents:
 
     def private_path(self) -> str:
         """A name for a file that belongs to one transfer."""
-        return f"{self._partial}/{PRIVATE}{secrets.token_hex(8)}"
+        return f"{self._partial}/{PRIVATE}{_PROCESS}-{next(_numbers)}"
 
     def place(self, path: str, sha256: str, size: int) -> None:
         """Give a whole content its name, unless it has come otherwise: then it is dropped."""

@@ -1,23 +1,32 @@
 """What jobs write, kept while they run and afterwards: bounded, and the end is always kept.
 
-jobs/<job>/<attempt>/<node>.<kind>/<offset>.seg     segments, named by where they begin
-jobs/<job>/<attempt>/<node>.<kind>/end              "<size> <sha256>" once the stream is complete
+    jobs/<job>/<attempt>/<node>.<kind>/<offset>.seg     segments, named by where they begin
+    jobs/<job>/<attempt>/<node>.<kind>/end              "<size> <sha256>" once it is complete
+
+Nothing else is kept about them: how far a stream has come is where its last segment ends.
 """
 
 from __future__ import annotations
 
 import asyncio
+import bisect
 import enum
+import logging
 import os
 import shutil
-from collections.abc import Iterator
+import threading
+import weakref
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
 
-from swm_core.spool.room import Room
+from swm_core.spool.errors import SpoolFull
+from swm_core.spool.partial import append_at, remove, size_of
+from swm_core.spool.room import Room, full_disk_refuses
+from swm_core.spool.segments import SUFFIX, JobSegments, segment_path
 
-SEGMENT_BYTES = 8 << 20
+log = logging.getLogger(__name__)
 
 
 class LogKind(enum.StrEnum):
@@ -42,87 +51,122 @@ class LogEnd(NamedTuple):
 
 
 class LogMirror:
-    """One stream of one node of one attempt.
+    """One stream of one node of one attempt. For the event loop; writes are made in threads.
 
     Args:
         folder: Where it is kept.
-        max_bytes: How much of it is kept, at least two segments.
+        job: All segments of its job, which bounds them.
         room: What the whole spool holds. A log is written also when that is full: what a job said
             is the last thing to be lost, and each is bounded.
     """
 
-    def __init__(self, folder: Path, max_bytes: int, room: Room) -> None:
+    def __init__(self, folder: Path, job: JobSegments, room: Room) -> None:
         self._folder = folder
-        self._max_bytes = max(max_bytes, 2 * SEGMENT_BYTES)
+        self._job = job
         self._room = room
-        self._starts = sorted(int(path.stem) for path in folder.glob("*.seg"))
+        self._starts = sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
         self.size = 0
         """Bytes from the stream's beginning that have come."""
         if self._starts:
-            self.size = self._starts[-1] + self._segment(self._starts[-1]).stat().st_size
+            last = self._starts[-1]
+            self.size = last + (size_of(segment_path(folder, last)) or 0)
         self.end = self._read_end()
         """How it ended; None while it has not."""
         if self.end is not None:
             self.size = self.end.size
+        # Behind it bytes may have come for which there was no room.
+        self._last_end = self.size
         self._closed = False
         self._grown = asyncio.Event()
+        # A thread goes on when its caller is cancelled, and the next must not overtake it.
+        self._writing = threading.Lock()
+        self._lossy = False
 
     async def append(self, offset: int, data: bytes) -> None:
-        """Add bytes. What is there already is skipped; what lies between is told as dropped."""
+        """Add bytes. What is there already is skipped; what lies between is told as dropped.
+
+        Where the disk has no room, older output of the job gives way, or else these bytes do.
+        """
         if self.end is not None or offset + len(data) <= self.size:
             return
-        if offset < self.size:
-            data = data[self.size - offset :]
-            offset = self.size
-        self._write(offset, data)
-        self._tell()
+        try:
+            await asyncio.to_thread(self._write, offset, data)
+        finally:
+            self._tell()
 
     def _write(self, offset: int, data: bytes) -> None:
-        last = self._starts[-1] if self._starts else None
-        fresh = last is None or offset != self.size or self.size - last >= SEGMENT_BYTES
-        if fresh:
-            self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            self._starts.append(offset)
-            last = offset
-            self._drop_oldest(len(data))
-        with self._segment(last or 0).open("ab", buffering=0) as file:
-            file.write(data)
-        self._room.add(len(data))
-        self.size = offset + len(data)
+        with self._writing:
+            view = memoryview(data)[max(0, self.size - offset) :]
+            offset = max(offset, self.size)
+            limit = self._job.segment_bytes(str(self._folder))
+            while view:
+                start = self._starts[-1] if self._starts else None
+                if start is None or offset != self._last_end or offset - start >= limit:
+                    start = offset
+                    self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+                    self._job.make_room(limit)
+                part = view[: start + limit - offset]
+                self._write_part(start, offset, part)
+                offset += len(part)
+                self.size = offset
+                view = view[len(part) :]
 
-    def _drop_oldest(self, coming: int) -> None:
-        while len(self._starts) > 2 and self.size + coming - self._starts[1] >= self._max_bytes:
-            path = self._segment(self._starts.pop(0))
-            self._room.give_back(path.stat().st_size)
-            path.unlink()
+    def _write_part(self, start: int, offset: int, part: memoryview) -> None:
+        path = segment_path(self._folder, start)
+        try:
+            _until_room(lambda: append_at(path, offset - start, part), self._job)
+        except SpoolFull as error:
+            if not self._lossy:
+                self._lossy = True
+                log.warning("output of the job is lost: %s", error)
+            if offset == start:
+                remove(path, self._room)  # made, and empty
+            return
+        if offset == start:
+            self._starts = [*self._starts, start]
+        self._job.grew(str(self._folder), start, len(part))
+        self._room.add(len(part))
+        self._last_end = offset + len(part)
 
     async def finish(self, size: int, sha256: bytes) -> None:
-        """The stream is complete. Durable after the spool's next `sync`, which serves many."""
+        """The stream is complete. Durable after the spool's next `sync`, which serves many.
+
+        Raises:
+            SpoolFull: The disk has no room even for that.
+        """
         if self.end is None:
+            await asyncio.to_thread(self._finish, size, sha256)
+            self.end = LogEnd(size, sha256)
+            self.size = size
+            self._tell()
+
+    def _finish(self, size: int, sha256: bytes) -> None:
+        with self._writing:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = self._folder / "end.new"
-            fresh.write_text(f"{size} {sha256.hex()}\n")
+            text = f"{size} {sha256.hex()}\n"
+            _until_room(lambda: fresh.write_text(text), self._job)
             fresh.replace(self._folder / "end")
-            self.end = LogEnd(size, sha256)
-            self._tell()
 
     def read(self, offset: int, limit: int) -> LogPiece | None:
         """Up to `limit` bytes from `offset` on, or from where more is kept; None: there is none."""
-        for index, start in enumerate(self._starts):
-            following = self._starts[index + 1] if index + 1 < len(self._starts) else self.size
-            if offset >= following:
-                continue
+        starts = self._starts
+        for start in starts[max(0, bisect.bisect_right(starts, offset) - 1) :]:
             begin = max(offset, start)
-            with self._segment(start).open("rb") as file:
-                file.seek(begin - start)
-                if data := file.read(limit):
-                    return LogPiece(begin, data)
+            try:
+                with Path(segment_path(self._folder, start)).open("rb", buffering=0) as file:
+                    file.seek(begin - start)
+                    data = file.read(limit)
+            except FileNotFoundError:
+                continue  # dropped in this moment
+            if data:
+                return LogPiece(begin, data)
         return None
 
     @property
     def kept_bytes(self) -> int:
         """How much of it can be read."""
-        return self.size - self._starts[0] if self._starts else 0
+        return sum(size_of(segment_path(self._folder, start)) or 0 for start in self._starts)
 
     async def grown(self, beyond: int) -> None:
         """Wait until more than `beyond` bytes have come, or no more will."""
@@ -134,12 +178,14 @@ class LogMirror:
         self._closed = True
         self._tell()
 
+    def dropped(self, start: int) -> None:
+        """For the job's segments: one is gone. From any thread."""
+        # A new list, because the loop may be reading the old one.
+        self._starts = [each for each in self._starts if each != start]
+
     def _tell(self) -> None:
         self._grown.set()
         self._grown = asyncio.Event()
-
-    def _segment(self, start: int) -> Path:
-        return self._folder / f"{start:020d}.seg"
 
     def _read_end(self) -> LogEnd | None:
         try:
@@ -163,32 +209,55 @@ class Logs:
         self._max_bytes = max_bytes_per_job
         self._room = room
         # Who writes and who reads a log share one object, which tells the readers of growth.
-        self._open: dict[Path, LogMirror] = {}
+        self._open: weakref.WeakValueDictionary[Path, LogMirror] = weakref.WeakValueDictionary()
+        self._jobs: weakref.WeakValueDictionary[Path, JobSegments] = weakref.WeakValueDictionary()
 
     def log(self, owner: str, job_id: str, attempt: int, node: str, kind: LogKind) -> LogMirror:
         """One stream. The node is empty for the first."""
-        folder = self._job(owner, job_id) / str(attempt) / f"{quote(node, safe='')}.{kind}"
+        job_folder = self._job(owner, job_id)
+        folder = job_folder / str(attempt) / f"{quote(node, safe='')}.{kind}"
         found = self._open.get(folder)
         if found is None:
-            found = LogMirror(folder, self._max_bytes // 2, self._room)
-            if found.end is None:
-                self._open[folder] = found
-        elif found.end is not None:
-            del self._open[folder]
+            job = self._jobs.get(job_folder)
+            if job is None:
+                job = JobSegments(job_folder, self._max_bytes, self._room, self._dropped)
+                self._jobs[job_folder] = job
+            found = self._open[folder] = LogMirror(folder, job, self._room)
         return found
 
     def close_attempt(self, owner: str, job_id: str, attempt: int) -> None:
         """Nobody writes to the attempt's logs any more."""
         folder = self._job(owner, job_id) / str(attempt)
-        for path in [path for path in self._open if path.parent == folder]:
-            self._open.pop(path).close()
+        for path, mirror in list(self._open.items()):
+            if path.parent == folder:
+                del self._open[path]
+                mirror.close()
 
     def forget(self, owner: str, job_id: str) -> None:
         """Delete all logs of a job. Blocks."""
-        folder = self._job(owner, job_id)
-        size = sum(_file_size(path) for path in _files(folder))
+        self._remove(self._job(owner, job_id))
+
+    def collect(self, owner_folder: Path, jobs: Collection[str], before: float) -> None:
+        """Delete the logs of jobs that are not among `jobs` and were not touched since. Blocks."""
+        try:
+            folders = list((owner_folder / "jobs").iterdir())
+        except FileNotFoundError:
+            return
+        for folder in folders:
+            if folder.name not in jobs and folder.stat().st_mtime < before:
+                self._remove(folder)
+
+    def _remove(self, folder: Path) -> None:
+        size = 0
+        for path, _, names in os.walk(folder):
+            size += sum(size_of(f"{path}/{name}") or 0 for name in names if name.endswith(SUFFIX))
         shutil.rmtree(folder, ignore_errors=True)
         self._room.give_back(size)
+
+    def _dropped(self, folder: str, start: int) -> None:
+        mirror = self._open.get(Path(folder))
+        if mirror is not None:
+            mirror.dropped(start)
 
     def _job(self, owner: str, job_id: str) -> Path:
         return owner_folder(self._root, owner) / "jobs" / job_id
@@ -204,14 +273,18 @@ def owner_of(folder: Path) -> str:
     return unquote(folder.name.removeprefix("u-"))
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    for path, _, names in os.walk(folder):
-        for name in names:
-            yield Path(path, name)
+def _until_room(write: Callable[[], object], job: JobSegments) -> None:
+    """Write; where the disk is full, drop the oldest output of the job for it.
 
-
-def _file_size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
+    Raises:
+        SpoolFull: There is nothing more to drop.
+    """
+    while True:
+        try:
+            with full_disk_refuses():
+                write()
+        except SpoolFull:
+            if not job.drop_oldest():
+                raise
+        else:
+            return

@@ -39,6 +39,9 @@ def read_manifest(file: BinaryIO) -> Iterator[manifest_pb2.ManifestEntry]:
                     "MANIFEST_INVALID", f"a manifest of more than {MAX_ENTRIES} entries"
                 )
             entry = manifest_pb2.ManifestEntry.FromString(encoded)
+            entry.DiscardUnknownFields()
+            if entry.SerializeToString(deterministic=True) != encoded:
+                raise ValueError("it is not in canonical form")
             check_entry(entry, tree)
             yield entry
             number += 1
@@ -111,6 +114,8 @@ def _records(file: BinaryIO) -> Iterator[bytes]:
             shift += 7
             if shift == 7 * _MAX_LENGTH_BYTES:
                 raise ValueError("its length is not one")
+        if byte == 0 and shift:
+            raise ValueError("its length is not in canonical form")
         if length > _MAX_ENTRY_BYTES:
             raise ValueError(f"it has {length} bytes; at most {_MAX_ENTRY_BYTES} are taken")
         end = position + length

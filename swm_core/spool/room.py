@@ -43,7 +43,7 @@ class Room:
     def give_back(self, size: int) -> None:
         """Count `size` bytes less."""
         with self._lock:
-            self.used_bytes -= size
+            self.used_bytes = max(0, self.used_bytes - size)
 
 
 @contextlib.contextmanager

@@ -4,29 +4,24 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import io
 import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TypeVar
 
 from skyport.common.v1 import manifest_pb2
 from swm_core.spool.batch import AsyncBatch, Batch
+from swm_core.spool.collector import Collector, References
 from swm_core.spool.contents import PRIVATE, OwnerContents, Writer
 from swm_core.spool.errors import ContentMissing, ManifestRefused
-from swm_core.spool.logs import Logs, owner_folder, owner_of
+from swm_core.spool.logs import Logs, owner_folder
 from swm_core.spool.manifests import MAX_BYTES, read_manifest, write_manifest
 from swm_core.spool.room import Room
-from swm_core.spool.syncing import GroupSync, sync_file_system
-
-T = TypeVar("T")
+from swm_core.spool.segments import SUFFIX
+from swm_core.spool.syncing import FileSystem, GroupSync
 
 PIN_S = 3_600.0
 """How long a content that nothing refers to is left alone after it was asked for or written."""
-
-References = Callable[[], Iterable[tuple[str, Sequence[str]]]]
-"""Owners and the digests of manifests that have to be kept, with all that they name."""
 
 
 class Spool:
@@ -44,22 +39,16 @@ class Spool:
         self._room = Room(max_bytes, used_bytes)
         self._owners: dict[str, OwnerContents] = {}
         self._logs = Logs(root, log_bytes_per_job, self._room)
+        self._collector = Collector(root, self.owner, self.manifest)
         self.log = self._logs.log
-        self.sync = GroupSync(root).sync
+        self._sync = GroupSync(root)
+        self.sync = self._sync.sync
         self.close_logs = self._logs.close_attempt
 
     @classmethod
     def open(cls, root: Path, max_bytes: int, log_bytes_per_job: int) -> Spool:
         """Open the spool in `root`: counts what it holds and drops what a crash left. Blocks."""
-        used = 0
-        for path, _, names in os.walk(root):
-            for name in names:
-                file = Path(path, name)
-                if file.parent.name == "partial" and name.startswith(PRIVATE):
-                    file.unlink(missing_ok=True)
-                else:
-                    used += file.stat().st_size
-        return cls(root, max_bytes, log_bytes_per_job, used)
+        return cls(root, max_bytes, log_bytes_per_job, _clean_and_count(root))
 
     @property
     def used_bytes(self) -> int:
@@ -73,9 +62,11 @@ class Spool:
 
     def owner(self, owner: str) -> OwnerContents:
         """The contents of one owner."""
+        # Asked from several threads: two objects of one owner would not know of each other's work.
         found = self._owners.get(owner)
         if found is None:
-            found = self._owners[owner] = OwnerContents(owner_folder(self._root, owner), self._room)
+            fresh = OwnerContents(owner_folder(self._root, owner), self._room)
+            found = self._owners.setdefault(owner, fresh)
         return found
 
     async def missing(
@@ -137,19 +128,26 @@ class Spool:
     async def write_manifest(
         self, owner: str, entries: Iterable[manifest_pb2.ManifestEntry]
     ) -> str:
-        """Store a manifest, durably; returns its digest."""
+        """Store a manifest, durably; returns its digest.
 
-        def write() -> str:
-            writer = Writer(self.owner(owner))
-            buffer = io.BytesIO()
-            write_manifest(entries, buffer)
-            writer.write(0, buffer.getvalue())
+        Raises:
+            SpoolFull: There is no room.
+        """
+        return await asyncio.to_thread(self._write_manifest, owner, entries)
+
+    def _write_manifest(self, owner: str, entries: Iterable[manifest_pb2.ManifestEntry]) -> str:
+        disk = FileSystem(self._root)
+        writer = Writer(self.owner(owner))
+        try:
+            write_manifest(entries, _Appending(writer))
             digest = writer.finish()
+            disk.sync()
             writer.place(digest)
-            sync_file_system(self._root)
+            disk.sync()
             return digest
-
-        return await asyncio.to_thread(write)
+        finally:
+            writer.close()
+            disk.close()
 
     async def forget_job(self, owner: str, job_id: str) -> None:
         """Delete the logs of a job. Its contents go with the next collection."""
@@ -165,27 +163,62 @@ class Spool:
             references: What has to be kept; called once.
             now: Seconds since the epoch.
         """
-        before = (time.time() if now is None else now) - PIN_S
-        kept: dict[str, set[bytes]] = {}
-        for owner, manifests in references():
-            digests = kept.setdefault(owner_folder(self._root, owner).name, set())
-            for sha256 in manifests:
-                digests.add(bytes.fromhex(sha256))
-                try:
-                    digests.update(entry.sha256 for entry in self.manifest(owner, sha256))
-                except (ContentMissing, ManifestRefused):
-                    continue  # a job whose inputs were lost with the disk keeps nothing
-        freed = 0
+        return self._collector.collect(references, _pinned_since(now))
+
+    def collect_logs(
+        self, jobs: Callable[[], Iterable[tuple[str, str]]], now: float | None = None
+    ) -> None:
+        """Delete logs of jobs that are no more: what a crash after a job's deletion left. Blocks.
+
+        Args:
+            jobs: Owners and ids of all jobs; called once. Logs younger than PIN_S are left alone.
+            now: Seconds since the epoch.
+        """
+        known: dict[Path, set[str]] = {}
+        for owner, job_id in jobs():
+            known.setdefault(owner_folder(self._root, owner), set()).add(job_id)
         for folder in self._root.glob("u-*"):
-            contents = self.owner(owner_of(folder))
-            digests = kept.get(folder.name, set())
-            freed += contents.collect(
-                (
-                    path.name
-                    for path in folder.glob("blobs/*/*")
-                    if bytes.fromhex(path.name) not in digests
-                ),
-                before,
-            )
-            freed += contents.collect_partial(before)
-        return freed
+            self._logs.collect(folder, known.get(folder, set()), _pinned_since(now))
+
+    def close(self) -> None:
+        """Nobody uses it any more. A collection that is under way ends soon."""
+        self._collector.stop()
+        self._sync.close()
+
+
+class _Appending:
+    """A file to write to whose bytes go to the end of a content."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+
+    def write(self, data: bytes) -> None:
+        self._writer.write(self._writer.size, data)
+
+
+def _pinned_since(now: float | None) -> float:
+    return (time.time() if now is None else now) - PIN_S
+
+
+def _clean_and_count(root: Path) -> int:
+    """Bytes of all contents and logs; removes what belonged to transfers that are no more."""
+    used = 0
+    for owner in root.glob("u-*"):
+        for private in (owner / "partial").glob(f"{PRIVATE}*"):
+            private.unlink()
+        used += _bytes_below(f"{owner}/blobs") + _bytes_below(f"{owner}/partial")
+        used += _bytes_below(f"{owner}/jobs", SUFFIX)
+    return used
+
+
+def _bytes_below(folder: str, suffix: str = "") -> int:
+    if not Path(folder).is_dir():
+        return 0
+    used = 0
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                used += _bytes_below(entry.path, suffix)
+            elif entry.name.endswith(suffix):
+                used += entry.stat(follow_symlinks=False).st_size
+    return used

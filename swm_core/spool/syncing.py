@@ -46,15 +46,6 @@ def sync_file_system(folder: Path) -> None:
         system.close()
 
 
-def sync_path(path: Path) -> None:
-    """Return when a file, or the names in a folder, are on disk."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
 class GroupSync:
     """Syncs a file system for many callers at once.
 
@@ -66,7 +57,8 @@ class GroupSync:
     """
 
     def __init__(self, folder: Path) -> None:
-        self._folder = folder
+        # Kept open, so that it hears also of writes that fail between two syncs.
+        self._disk = FileSystem(folder)
         self._running: asyncio.Task[None] | None = None
         self._next: asyncio.Task[None] | None = None
 
@@ -80,8 +72,12 @@ class GroupSync:
             self._next = asyncio.create_task(self._run(self._running))
         await asyncio.shield(self._next)
 
+    def close(self) -> None:
+        """Let go of the file system; nobody syncs any more."""
+        self._disk.close()
+
     async def _run(self, before: asyncio.Task[None] | None) -> None:
         if before is not None:
             await asyncio.gather(before, return_exceptions=True)
         self._running, self._next = self._next, None
-        await asyncio.to_thread(sync_file_system, self._folder)
+        await asyncio.to_thread(self._disk.sync)

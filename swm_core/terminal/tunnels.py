@@ -8,7 +8,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
-from rpc_kit.errors import Refusal, invalid, not_found, precondition, unavailable
+from rpc_kit.errors import Refusal, aborted, invalid, not_found, precondition, unavailable
 from rpc_kit.interceptor import Context as CallContext
 from skyport.terminal.v1 import tunnel_pb2, tunnel_pb2_grpc, types_pb2
 from swm_core.domain.job import Job
@@ -68,13 +68,11 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
             await waiting.put(offered)
 
         try:
-            with self._forwards.taking_over(job, request.port, take_over):
+            with self._forwards.taking_over(job, request.port, take_over) as replaced:
                 yield tunnel_pb2.ListenResponse(listening=tunnel_pb2.Listening())
                 while self._context.jobs.get(job.job_id) is not None:
-                    try:
-                        async with asyncio.timeout(_HEARTBEAT_S):
-                            offered = await waiting.get()
-                    except TimeoutError:
+                    offered = await _next(waiting, replaced)
+                    if offered is None:
                         beat = types_pb2.Heartbeat(time=convert.timestamp(time.time()))
                         yield tunnel_pb2.ListenResponse(heartbeat=beat)
                     else:
@@ -123,7 +121,29 @@ def _not_running(job: Job) -> Refusal:
     )
 
 
+async def _next(waiting: asyncio.Queue[str], replaced: asyncio.Event) -> str | None:
+    """The next connection; None when none came for so long that a heartbeat is due.
+
+    Raises:
+        Refusal: REPLACED.
+    """
+    coming = asyncio.create_task(waiting.get())
+    gone = asyncio.create_task(replaced.wait())
+    try:
+        await asyncio.wait(
+            (coming, gone), timeout=_HEARTBEAT_S, return_when=asyncio.FIRST_COMPLETED
+        )
+        if gone.done():
+            raise aborted("REPLACED", "another terminal has taken the port over")
+        return coming.result() if coming.done() else None
+    finally:
+        coming.cancel()
+        gone.cancel()
+
+
 def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
+    if opening.port and opening.port_name:
+        raise invalid("both port and port_name are given; send one of them", field="open.port")
     if opening.port_name:
         own = set(in_ports(job))
         given = {
@@ -143,7 +163,7 @@ def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
         raise invalid(
             f"port {opening.port} is none; give 1 to 65535, or a port_name",
             field="open.port",
-            reason="FIELD_OUT_OF_RANGE",
+            reason="FIELD_OUT_OF_RANGE" if opening.port else "FIELD_REQUIRED",
         )
     # Only what the script asked for: on a shared node, other ports are other people's.
     if opening.port not in in_ports(job):

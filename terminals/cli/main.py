@@ -42,8 +42,24 @@ BROKEN_PIPE = 141
 """Exit code when nobody reads our output any more, as shells have it."""
 
 
+class _Ended(Exception):
+    """A command was ended from outside; `code` is the exit code. click has words of its own."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
 class Commands(click.Group):
     """Commands that are imported when they are used."""
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            return super().invoke(ctx)
+        except BrokenPipeError:
+            raise _Ended(BROKEN_PIPE) from None
+        except KeyboardInterrupt:
+            raise _Ended(INTERRUPTED) from None
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         return list(_MODULES)
@@ -104,8 +120,11 @@ def main() -> None:
     code = _run()
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        code = BROKEN_PIPE
+    except OSError as error:
+        if isinstance(error, BrokenPipeError):
+            code = BROKEN_PIPE
+        elif not code:
+            code = _report(error)
         _drop_output()
     if quiet:
         os.environ.pop("GRPC_VERBOSITY", None)
@@ -122,19 +141,24 @@ def _run() -> int:
         text = error.format_message().rstrip(".")
         click.echo(f"{where}: {text[:1].lower()}{text[1:]}; see `{where} --help`", err=True)
         return 2
-    except (click.Abort, KeyboardInterrupt):
-        with contextlib.suppress(OSError):
-            click.echo("swm: interrupted", err=True)
-        return INTERRUPTED
-    except BrokenPipeError:
-        _drop_output()
-        return BROKEN_PIPE
+    except SystemExit as left:
+        return left.code if isinstance(left.code, int) else 0
+    except (_Ended, click.Abort) as ended:
+        code = ended.code if isinstance(ended, _Ended) else INTERRUPTED
+        if code == INTERRUPTED:
+            with contextlib.suppress(OSError):
+                click.echo("swm: interrupted", err=True)
+        return code
     except Exception as error:
         if os.environ.get("SWM_DEBUG"):
             raise
-        from terminals.cli.failures import report
+        return _report(error)
 
-        return report(error)
+
+def _report(error: Exception) -> int:
+    from terminals.cli.failures import report
+
+    return report(error)
 
 
 def _drop_output() -> None:

@@ -72,12 +72,15 @@ def _show_rich(
         table.add_column(
             column.title,
             justify="right" if column.right else "left",
-            no_wrap=True,
-            overflow="ellipsis",
+            no_wrap=not column.shrinks,  # only those that may wrap are made narrower
             min_width=None if column.shrinks else longest,
         )
     for row in rows:
-        table.add_row(*(Text(value, style=styles.get(value, "")) for value in row))
+        texts = (
+            Text(value, style=styles.get(value, ""), no_wrap=True, overflow="ellipsis")
+            for value in row
+        )
+        table.add_row(*texts)
     Console().print(table)
 
 

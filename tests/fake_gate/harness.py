@@ -108,13 +108,16 @@ class Gate:
 
     def kill(self) -> None:
         assert self.process is not None
+        assert self.process.stdin is not None
         self.process.kill()
         self.process.wait()
+        self.process.stdin.close()
 
     async def died(self) -> None:
         """Wait until it has ended by itself."""
         assert self.process is not None
         await asyncio.to_thread(self.process.wait, WITHIN_S)
+        self.kill()
 
     async def restart(self) -> None:
         self.kill()
@@ -130,11 +133,7 @@ class Gate:
         if self.channel is not None:
             await self.channel.close()
         if self.process is not None:
-            if self.process.poll() is None:
-                self.process.kill()
-                self.process.wait()
-            assert self.process.stdin is not None
-            self.process.stdin.close()
+            self.kill()
 
     def faults(self, *faults: Mapping[str, Any], **control: Any) -> None:
         """Have these go wrong from now on, and nothing else."""
@@ -203,6 +202,20 @@ class Gate:
             async for answer in self.jobs.ReadOutput(request):
                 data += b"".join(piece.data for piece in answer.pieces)
         return data
+
+    async def printed(self, ref: types_pb2.JobRef, data: bytes) -> None:
+        """Wait until the script has printed `data` and nothing else."""
+        request = job_pb2.ReadOutputRequest(ref=ref, follow=True)
+        request.cursors.add(kind=job_pb2.OUTPUT_KIND_STDOUT)
+        found = b""
+        call = self.jobs.ReadOutput(request)
+        async with asyncio.timeout(WITHIN_S):
+            async for answer in call:
+                found += b"".join(piece.data for piece in answer.pieces)
+                if len(found) >= len(data):
+                    break
+        call.cancel()
+        assert found == data
 
     async def cancel(self, ref: types_pb2.JobRef, grace_s: float | None = None) -> job_pb2.CancelJobResponse:
         request = job_pb2.CancelJobRequest(ref=ref)
@@ -440,6 +453,13 @@ async def put_files(
     await check_ok(call)
     assert result is not None
     return Staged(needed, result)
+
+
+async def drained(call: Any) -> None:
+    """Read a stream to its end, and raise what it ended with."""
+    while await call.read() is not grpc.aio.EOF:
+        pass
+    await check_ok(call)
 
 
 async def check_ok(call: Any) -> None:

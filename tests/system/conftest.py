@@ -8,7 +8,18 @@ from pathlib import Path
 
 import pytest
 
+from tests.system.harness.core import Core
 from tests.system.harness.latch import Latch
+
+
+@pytest.fixture(autouse=True)
+def _core_runs(request: pytest.FixtureRequest) -> None:
+    """Start the core of a module again that a test before this one has left stopped."""
+    if "core" in request.fixturenames:
+        core = request.getfixturevalue("core")
+        if isinstance(core, Core) and not core.is_running:
+            core.start()
+            core.wait_ready()
 
 
 @pytest.fixture

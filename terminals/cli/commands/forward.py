@@ -50,9 +50,9 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
         ended = threading.Event()
         threading.Thread(target=_watch, args=(client, job.job_id, ended), daemon=True).start()
         with _listening(client, job.job_id, target, number, local_port, node) as forwarding:
-            click.echo(f"127.0.0.1:{forwarding.port}")
-            note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
             try:
+                click.echo(f"127.0.0.1:{forwarding.port}")
+                note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
                 ended.wait()
             except KeyboardInterrupt:
                 click.echo(err=True)  # after the ^C

@@ -21,7 +21,7 @@ import tomlkit
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.identity import Kind
 from rpc_kit.tls import KeyPair
-from skyport.terminal.v1 import catalog_pb2
+from skyport.terminal.v1 import catalog_pb2, job_pb2
 from swm_core.home import Home, initialise, load_ca
 from swm_core.store import Store
 from swm_core.store import User as StoredUser
@@ -221,6 +221,12 @@ def running(
     finally:
         core.close()
         end_jobs(core)
+
+
+def serves(core: Core, *sites: str) -> None:
+    """Assert that a core and its gates still do their work: a job goes its whole way."""
+    for site in sites or list(core.sites)[:1]:
+        core.admin.submit("true", site=site).until(job_pb2.JOB_STATE_SUCCEEDED)
 
 
 def end_jobs(core: Core) -> None:

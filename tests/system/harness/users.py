@@ -43,17 +43,17 @@ class User:
     def __init__(self, name: str, keys: KeyPair, endpoint: Endpoint, installation: str) -> None:
         self.name = name
         self.keys = keys
-        self._endpoint = endpoint
-        self._installation = installation
+        self.endpoint = endpoint
+        self.installation = installation
 
     @functools.cached_property
     def channel(self) -> grpc.Channel:
         return grpc.secure_channel(
-            self._endpoint.target,
+            self.endpoint.target,
             channel_credentials(self.keys),
             # A core that a test has started anew is to be found at once, not after a backoff.
             options=[
-                *channel_options(core_name(self._installation)),
+                *channel_options(core_name(self.installation)),
                 ("grpc.max_reconnect_backoff_ms", 200),
                 ("grpc.use_local_subchannel_pool", 1),
             ],

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import shutil
+import socket
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.cli.conftest import environment, swm_for
+from tests.cli.terminal import SWM, Swm
+from tests.client.certificates import Installation
+from tests.client.fake_core import FakeCore
+
+
+def test_a_core_that_is_not_running(installation: Installation, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    result = swm_for(tmp_path, installation, endpoint)("jobs")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        f"swm: nothing listens at {endpoint}: the core is not running; start it with `swm up`\n"
+    )
+
+
+def test_an_expired_certificate(
+    core: FakeCore, swm: Swm, installation: Installation, tmp_path: Path
+) -> None:
+    leaf = installation.user(days=-1)
+    path = tmp_path / "expired.toml"
+    installation.bundle(core.endpoint, leaf).write_new(path)
+    result = swm("jobs", SWM_CLIENT=str(path))
+    assert result.code == 1
+    assert result.err.startswith("swm: our own certificate expired on ")
+    assert result.err.count("\n") == 1
+
+
+def test_a_core_of_another_installation(core: FakeCore, swm: Swm, tmp_path: Path) -> None:
+    other = Installation("other1234567")
+    path = tmp_path / "other.toml"
+    other.bundle(core.endpoint).write_new(path)
+    result = swm("jobs", SWM_CLIENT=str(path))
+    assert result.code == 1
+    assert "another installation" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_something_that_is_no_core(installation: Installation, tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.listen()
+        endpoint = f"127.0.0.1:{listener.getsockname()[1]}"
+        swm = swm_for(tmp_path, installation, endpoint)
+        # It takes connections and never answers.
+        result = swm("status", timeout_s=90)
+    assert result.code == 1
+    assert result.err.startswith("swm: ")
+    assert result.err.count("\n") == 1
+
+
+def test_no_bundle_says_what_to_do(tmp_path: Path) -> None:
+    result = Swm(environment(tmp_path / "home"), tmp_path)("jobs")
+    assert result.code == 1
+    assert "run `swm init`" in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_a_bundle_that_others_can_read_is_refused(swm: Swm, tmp_path: Path) -> None:
+    (tmp_path / "home/client.toml").chmod(0o644)
+    result = swm("jobs")
+    assert result.code == 1
+    assert "chmod 600" in result.err
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["jbos"], 'there is no command "jbos"; did you mean "jobs"?'),
+        (["jobs", "--nope"], "no such option"),
+        (["show"], "missing argument 'JOB'"),
+        (["usage", "--by", "colour"], "'colour' is not one of"),
+        (["logs", "j", "-n", "-1"], "-1"),
+    ],
+)
+def test_usage_errors_are_one_line_and_2(swm: Swm, args: list[str], says: str) -> None:
+    result = swm(*args)
+    assert (result.code, result.out) == (2, "")
+    assert result.err.count("\n") == 1
+    assert says in result.err
+    assert "--help`" in result.err
+
+
+def test_a_defect_is_one_line_and_debug_shows_all(swm: Swm, core: FakeCore, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    (broken / "google").mkdir()
+    (broken / "sitecustomize.py").write_text(
+        "import sys\nsys.modules['terminals.cli.commands.jobs'] = None\n"
+    )
+    result = swm("jobs", PYTHONPATH=str(broken))
+    assert result.code == 1
+    assert result.err.count("\n") == 1
+    assert "should not have happened" in result.err
+    assert "Traceback" in swm("jobs", PYTHONPATH=str(broken), SWM_DEBUG="1").err
+
+
+def test_a_full_pipe_closed_early_is_quiet(swm: Swm, core: FakeCore) -> None:
+    for number in range(2000):
+        core.state.add(f"job-{number}")
+    done = subprocess.run(
+        ["bash", "-c", 'set -o pipefail; "$0" jobs --all --json | head -n 1', SWM],
+        env=swm.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.stderr == b""
+    assert done.stdout.count(b"\n") == 1
+    assert done.returncode == 141
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+def test_a_full_disk_is_told(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1")
+    with Path("/dev/full").open("wb") as full:
+        done = subprocess.run(
+            [SWM, "jobs"],
+            env=swm.environment,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            timeout=60,
+            check=False,
+        )
+    assert done.returncode == 1
+    assert done.stderr == b"swm: No space left on device\n"
+
+
+def test_what_grpc_says_by_itself_is_not_shown(swm: Swm, core: FakeCore) -> None:
+    core.stop()
+    result = swm("jobs")
+    assert "ssl_transport" not in result.err
+    assert result.err.count("\n") == 1
+
+
+def test_the_core_is_found_by_swm_home(swm: Swm, tmp_path: Path) -> None:
+    moved = tmp_path / "moved"
+    shutil.copytree(tmp_path / "home", moved)
+    (tmp_path / "home").rename(tmp_path / "gone")
+    assert swm("jobs").code == 1
+    assert swm("jobs", SWM_HOME=str(moved)).code == 0

@@ -1,0 +1,110 @@
+from __future__ import annotations
+
+import contextlib
+import signal
+import socket
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from skyport.terminal.v1 import job_pb2
+from tests.cli.terminal import Swm
+from tests.client.fake_core import FakeCore
+from tests.client.test_tunnel import Upper
+
+RUNNING = job_pb2.JOB_STATE_RUNNING
+
+
+@pytest.fixture
+def target(core: FakeCore) -> Iterator[Upper]:
+    spec = job_pb2.JobSpec()
+    upper = Upper()
+    spec.ports.add(number=upper.port, name="web", direction=job_pb2.PORT_DIRECTION_IN)
+    core.state.add("j1", spec=spec)
+    core.state.ports[upper.port] = upper.port
+    core.state.ports[0] = upper.port  # asked for by name
+    yield upper
+    upper.listener.close()
+
+
+@contextlib.contextmanager
+def forwarding(swm: Swm, *args: str) -> Iterator[tuple[subprocess.Popen[bytes], int]]:
+    process = swm.popen("forward", "j1", *args)
+    try:
+        assert process.stdout
+        address = process.stdout.readline().decode()
+        assert address.startswith("127.0.0.1:"), process.communicate()
+        yield process, int(address.partition(":")[2])
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(port: int) -> bytes:
+    with socket.create_connection(("127.0.0.1", port), 20) as connection:
+        connection.sendall(b"hello")
+        connection.shutdown(socket.SHUT_WR)
+        return connection.recv(100)
+
+
+def test_a_port_is_reached_by_number_and_by_name(swm: Swm, core: FakeCore, target: Upper) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    for port in (str(target.port), "web"):
+        with forwarding(swm, port) as (_, local):
+            assert local != target.port, "it is taken, so another one is picked"
+            assert ask(local) == b"HELLO"
+
+
+def test_the_local_port_can_be_chosen(swm: Swm, core: FakeCore, target: Upper) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        free = listener.getsockname()[1]
+        result = swm("forward", "j1", str(target.port), "--local", str(free))
+        assert result.code == 1
+        assert "choose another port" in result.err
+    with forwarding(swm, str(target.port), "--local", str(free)) as (_, local):
+        assert local == free
+
+
+def test_it_waits_for_the_job_to_run_and_ends_with_it(
+    swm: Swm, core: FakeCore, target: Upper
+) -> None:
+    process = swm.popen("forward", "j1", str(target.port))
+    core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+    core.state.move("j1", RUNNING, attempt=1)
+    assert process.stdout
+    assert process.stdout.readline().startswith(b"127.0.0.1:")
+    core.state.move("j1", job_pb2.JOB_STATE_SUCCEEDED)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 0
+    assert b"job j1 has ended" in err
+
+
+def test_ctrl_c_ends_it(swm: Swm, core: FakeCore, target: Upper) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with forwarding(swm, str(target.port)) as (process, _):
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_a_refused_connection_is_told_once(swm: Swm, core: FakeCore, target: Upper) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with forwarding(swm, "9999") as (process, local):
+        for _ in range(3):
+            with pytest.raises(ConnectionResetError):  # not as if it had ended
+                ask(local)
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=30)
+    assert err.count(b"nothing listens on port 9999") == 1
+
+
+def test_what_is_no_port_of_the_job_is_refused(swm: Swm, core: FakeCore, target: Upper) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    result = swm("forward", "j1", "nope")
+    assert result.code == 2
+    assert "names it has: web" in result.err
+    core.state.move("j1", job_pb2.JOB_STATE_SUCCEEDED)
+    result = swm("forward", "j1", "web")
+    assert result.code == 1
+    assert "has ended" in result.err

@@ -1,0 +1,289 @@
+"""Attempts: what is tried again by itself, what a user tries again, and what is forgotten."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import grpc
+import pytest
+
+from skyport.terminal.v1 import account_pb2, file_pb2, job_pb2
+from tests.system.harness.core import Core, running
+from tests.system.harness.files import File
+from tests.system.harness.jobs import (
+    CANCELLED,
+    FAILED,
+    QUEUED,
+    RUNNING,
+    SUCCEEDED,
+    JobHandle,
+)
+from tests.system.harness.latch import Latch
+from tests.system.harness.refusals import refused
+from tests.system.harness.sites import Site, node, static
+
+
+@pytest.fixture(scope="module")
+def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    images = [{"name": "box", "kind": "container"}]
+    with running(
+        tmp_path_factory.mktemp("retries"), {"lab": static(node("n1"), images=images)}
+    ) as core:
+        yield core
+
+
+@pytest.fixture
+def lab(core: Core) -> Iterator[Site]:
+    site = core.site("lab")
+    yield site
+    site.faults()
+
+
+def test_a_job_is_tried_again_within_its_retries_as_a_new_attempt(
+    core: Core, tmp_path: Path
+) -> None:
+    tries = tmp_path / "tries"
+    job = core.user().submit(
+        f"#SWM retries 2\necho $SWM_ATTEMPT >> {tries}\necho try $SWM_ATTEMPT\n"
+        "test $SWM_ATTEMPT = 3 || exit 9",
+    )
+    ended = job.until(SUCCEEDED, within_s=40)
+    assert tries.read_text().split() == ["1", "2", "3"]
+    assert [attempt.number for attempt in ended.attempts] == [1, 2, 3]
+    assert [attempt.exit_code for attempt in ended.attempts] == [9, 9, 0]
+    assert [attempt.failure.reason for attempt in ended.attempts] == ["EXIT_CODE", "EXIT_CODE", ""]
+    # Each has its own log.
+    assert [job.output(attempt=n) for n in (1, 2, 3)] == [b"try 1\n", b"try 2\n", b"try 3\n"]
+    assert job.output() == b"try 3\n"
+    core.site("lab").cleared(job.job_id)
+
+
+def test_when_the_retries_are_used_up_the_last_failure_counts(core: Core) -> None:
+    job = core.user().submit("#SWM retries 1\nexit $SWM_ATTEMPT")
+    ended = job.until(FAILED, within_s=40)
+    assert (ended.failure.reason, ended.exit_code, ended.attempt) == ("EXIT_CODE", 2, 2)
+
+
+def test_without_retries_nothing_is_tried_again_after_it_had_begun(core: Core, lab: Site) -> None:
+    lab.faults({"kind": "end_job", "reason": "NODE_FAIL", "times": 1})
+    job = core.user().submit("sleep 600")
+    ended = job.until(FAILED)
+    assert (ended.failure.reason, ended.attempt) == ("NODE_FAIL", 1)
+
+
+@pytest.mark.parametrize("reason", ["NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"])
+def test_what_befalls_an_attempt_costs_one_of_the_retries(
+    core: Core, lab: Site, reason: str
+) -> None:
+    lab.faults({"kind": "end_job", "reason": reason, "times": 1})
+    job = core.user().submit("#SWM retries 1\ntest $SWM_ATTEMPT = 2 || sleep 600")
+    ended = job.until(SUCCEEDED, within_s=40)
+    assert [attempt.failure.reason for attempt in ended.attempts] == [reason, ""]
+
+
+def test_an_end_that_nobody_knows_is_never_tried_again(
+    core: Core, lab: Site, latch: Callable[[], Latch], tmp_path: Path
+) -> None:
+    job = core.user().submit(f"#SWM retries 3\necho ran >> {tmp_path}/ran\n{latch().wait}")
+    job.until(RUNNING)
+    # All evidence goes, and the one who might remember goes too.
+    shutil.rmtree(lab.attempt_folder(job.job_id))
+    core.kill_gate("lab")
+    ended = job.until(FAILED, within_s=40)
+    assert (ended.failure.reason, ended.attempt) == ("END_UNKNOWN", 1)
+    assert (tmp_path / "ran").read_text() == "ran\n"
+    core.wait_ready("lab")
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "failure"),
+    [
+        ("INVALID_ARGUMENT", "FIELD_MALFORMED", "INVALID"),
+        ("INVALID_ARGUMENT", "WORKDIR_NOT_ALLOWED", "INVALID"),
+        ("PERMISSION_DENIED", "USER_NOT_MAPPED", "USER_NOT_MAPPED"),
+        ("NOT_FOUND", "IMAGE_NOT_FOUND", "IMAGE_UNAVAILABLE"),
+        ("RESOURCE_EXHAUSTED", "DISK_FULL", "STAGING_FAILED"),
+    ],
+)
+def test_what_a_gate_refuses_for_good_fails_the_job_with_its_words(
+    core: Core, lab: Site, code: str, reason: str, failure: str
+) -> None:
+    refusal = {"kind": "fail", "method": "StartJob", "code": code, "reason": reason}
+    lab.faults(refusal | {"message": "the words of the gate"})
+    job = core.user().submit("#SWM retries 5\ntrue")
+    ended = job.until(FAILED)
+    assert ended.failure.reason == failure
+    assert "the words of the gate" in ended.failure.message
+    assert not ended.HasField("start_time")
+    lab.faults()
+    core.user().submit("true").until(SUCCEEDED)
+
+
+@pytest.mark.parametrize(
+    ("code", "reason"),
+    [
+        ("UNAVAILABLE", "NODE_UNREACHABLE"),
+        ("ABORTED", "BUSY"),
+        ("INTERNAL", "INTERNAL"),
+        ("FAILED_PRECONDITION", "INPUTS_MISSING"),
+    ],
+)
+def test_what_a_gate_cannot_do_now_is_asked_again(
+    core: Core, lab: Site, code: str, reason: str
+) -> None:
+    lab.faults({"kind": "fail", "method": "StartJob", "code": code, "reason": reason, "times": 2})
+    job = core.user().submit("cat in.txt", inputs={"in.txt": b"in"})
+    ended = job.until(SUCCEEDED)
+    assert ended.attempt == 1
+
+
+def test_a_start_whose_answer_is_lost_runs_once(core: Core, lab: Site, tmp_path: Path) -> None:
+    for when in ("before", "inside", "after"):
+        lab.faults({"kind": "lose", "method": "StartJob", "when": when, "times": 3})
+        ran = tmp_path / when
+        job = core.user().submit(f"echo ran >> {ran}")
+        job.until(SUCCEEDED)
+        assert ran.read_text() == "ran\n"
+
+
+# Requeue.
+
+
+def test_a_requeue_is_the_next_attempt_with_the_same_inputs(core: Core) -> None:
+    job = core.user().submit(
+        "#SWM output r.txt\ncat in.txt > r.txt; echo try $SWM_ATTEMPT; exit 1",
+        inputs={"in.txt": b"in"},
+    )
+    job.until(FAILED)
+    queued = job.requeue()
+    assert queued.state == QUEUED
+    assert not queued.HasField("failure")
+    assert not queued.HasField("exit_code")
+    ended = job.until(FAILED)
+    assert job.seen[-1].attempt == 2
+    assert [attempt.number for attempt in ended.attempts] == [1, 2]
+    assert job.output(attempt=1) == b"try 1\n"
+    assert job.output() == b"try 2\n"
+    assert job.outputs() == {"r.txt": File(b"in")}
+    core.site("lab").cleared(job.job_id)
+
+
+@pytest.mark.parametrize("state", ["SUCCEEDED", "CANCELLED"])
+def test_every_end_is_left_by_a_requeue(core: Core, state: str) -> None:
+    job = core.user().submit("test $SWM_ATTEMPT = 1 || exit 0; " + _end_as(state))
+    if state == "CANCELLED":
+        job.until(RUNNING)
+        job.cancel()
+        job.until(CANCELLED)
+    else:
+        job.until(SUCCEEDED)
+    assert not job.requeue().cancel_requested
+    assert job.until(SUCCEEDED).attempt == 2
+
+
+def _end_as(state: str) -> str:
+    return "sleep 600" if state == "CANCELLED" else "true"
+
+
+def test_a_job_that_was_queued_again_has_no_nodes_of_before(
+    core: Core, latch: Callable[[], Latch]
+) -> None:
+    job = core.user().submit("#SWM cpus 4\ntrue")
+    job.until(SUCCEEDED)
+    hold = latch()
+    holder = core.user().submit(f"#SWM cpus 4\n{hold.wait}")
+    holder.until(RUNNING)
+    job.requeue()
+    waiting = job.get()
+    assert waiting.state == QUEUED
+    assert not waiting.nodes
+    assert not waiting.partition_id
+    hold.release()
+    assert job.until(SUCCEEDED).nodes
+    holder.until(SUCCEEDED)
+
+
+def test_only_what_has_ended_is_queued_again(core: Core, latch: Callable[[], Latch]) -> None:
+    hold = latch()
+    job = core.user().submit(hold.wait)
+    job.until(RUNNING)
+    request = job_pb2.RequeueJobRequest(job_id=job.job_id)
+    refused(
+        core.user().jobs.RequeueJob,
+        request,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "JOB_NOT_ENDED",
+        says="RUNNING",
+    )
+    hold.release()
+    job.until(SUCCEEDED)
+
+
+# Delete.
+
+
+def test_a_deleted_job_is_forgotten_with_outputs_and_logs(core: Core) -> None:
+    user = core.user()
+    job = user.submit("#SWM output r.txt\necho forget-me-not | tee r.txt")
+    job.until(SUCCEEDED)
+    core.site("lab").cleared(job.job_id)
+    job.delete()
+    event = job.event(lambda e: e.kind == job_pb2.JOB_EVENT_KIND_DELETED, "DELETED")
+    assert event.job_id == job.job_id
+    for method, request in (
+        (user.jobs.GetJob, job_pb2.GetJobRequest(job_id=job.job_id)),
+        (user.jobs.CancelJob, job_pb2.CancelJobRequest(job_id=job.job_id)),
+        (user.jobs.RequeueJob, job_pb2.RequeueJobRequest(job_id=job.job_id)),
+        (user.jobs.DeleteJob, job_pb2.DeleteJobRequest(job_id=job.job_id)),
+        (user.jobs.ReadOutput, job_pb2.ReadOutputRequest(job_id=job.job_id, kind=1)),  # type: ignore[arg-type]
+        (user.files.ListOutputs, file_pb2.ListOutputsRequest(job_id=job.job_id)),
+    ):
+        refused(method, request, grpc.StatusCode.NOT_FOUND, "JOB_NOT_FOUND", says=job.job_id)
+    assert not list(core.home.spool.rglob(f"*{job.job_id}*"))
+    # What was used was used.
+    usage = account_pb2.GetUsageRequest(group=account_pb2.USAGE_GROUP_JOB, page_size=1_000)
+    assert job.job_id in {row.key for row in user.account.GetUsage(usage, timeout=10).rows}
+
+
+def test_only_what_has_ended_is_deleted(core: Core, latch: Callable[[], Latch]) -> None:
+    hold = latch()
+    job = core.user().submit(hold.wait)
+    job.until(RUNNING)
+    request = job_pb2.DeleteJobRequest(job_id=job.job_id)
+    refused(
+        core.user().jobs.DeleteJob,
+        request,
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "JOB_NOT_ENDED",
+        says="cancel",
+    )
+    hold.release()
+    job.until(SUCCEEDED)
+
+
+def test_what_a_deleted_job_left_at_its_site_is_removed_all_the_same(core: Core, lab: Site) -> None:
+    lab.faults(
+        {
+            "kind": "fail", "method": "RemoveJob", "code": "UNAVAILABLE",
+            "reason": "NODE_UNREACHABLE", "times": 2,
+        }
+    )  # fmt: skip
+    job = core.user().submit("true")
+    job.until(SUCCEEDED)
+    job.delete()
+    lab.cleared(job.job_id)
+
+
+def test_a_container_image_that_the_site_lacks_fails_the_job_and_nothing_else(
+    core: Core, lab: Site
+) -> None:
+    job: JobHandle | None = None
+    try:
+        job = core.user().submit("#SWM container-image no/such:image\ntrue")
+    except grpc.RpcError as error:
+        assert error.code() is grpc.StatusCode.NOT_FOUND
+    if job is not None:
+        assert job.until(FAILED).failure.reason == "IMAGE_UNAVAILABLE"
+    core.user().submit("#SWM container-image box\ntrue").until(SUCCEEDED)
