@@ -13,7 +13,7 @@ from rpc_kit.config_file import ConfigError
 from rpc_kit.logs import configure
 from rpc_kit.server import ServeError
 from swm_core import __version__, config
-from swm_core.home import Home, HomeError, initialise, lock
+from swm_core.home import Home, HomeError, initialise, issue_gate, lock
 from swm_core.store.errors import StoreError
 
 log = logging.getLogger("swm_core")
@@ -55,6 +55,19 @@ def serve() -> None:
             asyncio.run(app.serve(first, settings))
     except (HomeError, ConfigError, ServeError, StoreError) as error:
         _fail(error)
+
+
+@main.command("gate-certificate")
+@click.argument("name")
+def gate_certificate(name: str) -> None:
+    """Make the certificate of gate NAME, for one that serves on TCP and not on a unix socket."""
+    home = Home.find()
+    try:
+        cert, key = issue_gate(home, name)
+    except HomeError as error:
+        _fail(error)
+    click.echo(f"certificate of gate {name}; start the gate with:")
+    click.echo(f"  --tls-cert {cert} --tls-key {key} --tls-ca {home.ca_cert}")
 
 
 @main.command("check-config")

@@ -19,7 +19,7 @@ from rpc_kit.endpoint import Endpoint
 from rpc_kit.identity import Kind
 from rpc_kit.tls import KeyPair
 from swm_core import config
-from swm_core.security.names import is_user_name, new_installation
+from swm_core.security.names import is_gate_name, is_user_name, new_installation
 
 if TYPE_CHECKING:
     from swm_core.security.ca import CertificateAuthority
@@ -272,6 +272,36 @@ class _Initialisation:
     def _write(self, path: Path, make: Callable[[], bytes]) -> None:
         if not path.exists() and private_files.write_new(path, make()):
             self._created.append(path)
+
+
+def issue_gate(home: Home, gate: str) -> tuple[Path, Path]:
+    """Make the certificate of a gate that serves on TCP; what exists is not touched.
+
+    Args:
+        home: An initialised home.
+        gate: The site's name in the configuration.
+
+    Returns:
+        The files of the certificate and of its key.
+
+    Raises:
+        HomeError: It can't be done, and why.
+    """
+    from swm_core.security.ca import CaError, new_key
+
+    if not is_gate_name(gate):
+        raise HomeError(f'"{gate}" can\'t be a gate\'s name; use up to 32 of a-z, 0-9 and "-"')
+    cert, key = home.gate_cert(gate), home.gate_key(gate)
+    try:
+        with _as_home_error():
+            private_files.make_folder(cert.parent)
+            private_files.write_new(key, new_key())
+            if not cert.exists():
+                issued = load_ca(home).issue(Kind.GATE, gate, key_pem=key.read_bytes())
+                private_files.write_new(cert, issued.cert_pem)
+    except CaError as error:
+        raise HomeError(f"{home.pki}: {error}") from None
+    return cert, key
 
 
 def load_ca(home: Home) -> CertificateAuthority:

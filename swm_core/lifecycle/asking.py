@@ -27,6 +27,7 @@ _AGAIN_MOST_S = 60.0
 _FAILURES = {
     "USER_NOT_MAPPED": FailureReason.USER_NOT_MAPPED,
     "IMAGE_NOT_FOUND": FailureReason.IMAGE_UNAVAILABLE,
+    "IMAGE_AUTH": FailureReason.IMAGE_UNAVAILABLE,
     "DISK_FULL": FailureReason.STAGING_FAILED,
     "DIGEST_MISMATCH": FailureReason.STAGING_FAILED,
     "INPUTS_MISSING": FailureReason.STAGING_FAILED,
@@ -128,12 +129,13 @@ class Asker:
             text = f"site {job.site} has nothing left of the attempt that tells how it ended"
             raise AttemptFailed(Failure(FailureReason.END_UNKNOWN, text)) from error
         text = f"site {job.site} did not {what}: {error.message}"
+        # An image that a job runs in is not had elsewhere either.
+        if error.meaning is Meaning.REFUSED or error.reason in _FAILURES:
+            reason = _FAILURES.get(error.reason, FailureReason.INVALID)
+            raise AttemptFailed(Failure(reason, text)) from error
         if error.meaning is Meaning.NO_ROOM:
             failure = Failure(FailureReason.NO_CAPACITY, text, retryable=True)
             raise AttemptFailed(failure) from error
-        if error.meaning is Meaning.REFUSED:
-            reason = _FAILURES.get(error.reason, FailureReason.INVALID)
-            raise AttemptFailed(Failure(reason, text)) from error
 
     def _is_dynamic(self, job: Job) -> bool:
         return self._context.store.partitions.get(job.partition_id) is not None

@@ -247,7 +247,14 @@ class AttemptDriver:
 
         async def start(ref: types_pb2.JobRef) -> job_pb2.StartJobResponse:
             request.ref.CopyFrom(ref)
-            return await self._gate.call(self._gate.jobs.StartJob, request)
+            try:
+                return await self._gate.call(self._gate.jobs.StartJob, request)
+            except GateError as error:
+                if error.reason != "INPUTS_MISSING":
+                    raise
+                # The site has lost them since: once more, and a second loss is told.
+                await put_inputs(self._context, self._gate, job, ref)
+                return await self._gate.call(self._gate.jobs.StartJob, request)
 
         answer = await self._asker.ask(job, "start it", start)
         await self._asker.keep_roots(job, answer.status.roots)

@@ -111,6 +111,9 @@ class Lifecycle:
             end=None,
             start_time=None,
             end_time=None,
+            partition_id="",
+            allocations=(),
+            local_ports={},
             not_before=0.0,
             output_manifest_sha256="",
             skipped_outputs=(),
@@ -147,10 +150,10 @@ class Lifecycle:
                 slot.touch()
 
     def _leave_out(self, before: Job, job: Job) -> None:
-        """A flavor that had no room is not the first to be tried again."""
-        partition = self._context.partitions.get(before.partition_id)
-        if partition and job.failure and job.failure.reason is FailureReason.NO_CAPACITY:
-            self.placement.exclude(job.job_id, partition, job.failure)
+        """A place that had no room is not the first to be tried again."""
+        if job.failure and job.failure.reason is FailureReason.NO_CAPACITY:
+            partition = self._context.partitions.get(before.partition_id)
+            self.placement.exclude(before, partition, job.failure)
 
     def _drive(self, job: Job) -> None:
         """Have a driver for the job's attempt, when it has a place."""

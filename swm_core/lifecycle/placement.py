@@ -54,7 +54,7 @@ class Placement:
         self._hear_until = time.monotonic() + _HEAR_S
         self._placing: set[str] = set()
         self.views = Views(context)
-        self._excluded: dict[str, dict[tuple[str, str, str], tuple[int, Exclusion | None]]] = {}
+        self._excluded: dict[str, dict[Exclusion, tuple[int, Exclusion]]] = {}
         self.waiting: dict[str, str] = {}
         """Of queued jobs: what they wait for, for people. Not stored: it changes all the time."""
 
@@ -66,13 +66,23 @@ class Placement:
         """Whether a place for the job is being committed just now."""
         return job_id in self._placing
 
-    def exclude(self, job_id: str, partition: Partition, failure: Failure) -> None:
-        """Leave a flavor that had no room out for a job: a minute at first, then longer."""
-        place = (partition.site, partition.spec.location, partition.spec.flavor)
-        known = self._excluded.setdefault(job_id, {})
-        tries, _ = known.get(place, (0, None))
+    def exclude(self, job: Job, partition: Partition | None, failure: Failure) -> None:
+        """Leave a place that had no room out for a job: a minute at first, then longer.
+
+        Args:
+            job: The job as it was there.
+            partition: The dynamic partition: its flavor is left out. None: the partition itself is.
+            failure: What is told of it.
+        """
+        place = Exclusion(job.site, partition_id=job.partition_id)
+        if partition is not None:
+            place = Exclusion(job.site, partition.spec.location, partition.spec.flavor)
+        known = self._excluded.setdefault(job.job_id, {})
+        tries, _ = known.get(place, (0, place))
         until = self._context.clock() + min(_EXCLUDED_MOST_S, _EXCLUDED_S * 2**tries)
-        exclusion = Exclusion(*place, reason=failure.reason, message=failure.message, until=until)
+        exclusion = dataclasses.replace(
+            place, reason=failure.reason, message=failure.message, until=until
+        )
         known[place] = (tries + 1, exclusion)
 
     def forget(self, job_id: str) -> None:
@@ -99,7 +109,7 @@ class Placement:
         now = self._context.clock()
         queued = self.views.queued_jobs(
             {
-                job_id: tuple(exclusion for _, exclusion in places.values() if exclusion)
+                job_id: tuple(exclusion for _, exclusion in places.values())
                 for job_id, places in self._excluded.items()
             }
         )

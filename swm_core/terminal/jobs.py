@@ -207,12 +207,17 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         return job_pb2.DeleteJobResponse()
 
     def _job(self, job: Job, *, with_attempts: bool = False) -> job_pb2.Job:
-        return convert.job(
+        message = convert.job(
             job,
             waiting=self._lifecycle.placement.waiting.get(job.job_id, ""),
             local_address=lambda number: self._lifecycle.forwards.local_address(job, number),
             attempts=self._context.store.attempts.of_job(job.job_id) if with_attempts else (),
         )
+        for attempt in message.attempts:
+            if partition := self._context.store.partitions.get(attempt.partition_id):
+                attempt.flavor = partition.spec.flavor
+                attempt.location = partition.spec.location
+        return message
 
     def _token_before(self, job: Job) -> str:
         """Watching from here tells everything of the job, its submit first."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import threading
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import IO, TYPE_CHECKING
 
 from terminals.cli.progress import Spinner, spinner
@@ -16,6 +17,9 @@ from terminals.client.output import Gap, OutputReader
 if TYPE_CHECKING:
     from skyport.terminal.v1 import job_pb2
     from terminals.client.connection import Client
+
+INTERRUPTIBLE_S = 0.5
+"""The longest wait of the main thread: a Ctrl-C that another thread gets does not end a wait."""
 
 _LAST_OUTPUT_S = 60.0
 """How long to wait for the rest of the output of a job that has ended."""
@@ -138,7 +142,10 @@ class _Following:
             self._news.put(error)
 
     def _next(self) -> job_pb2.Job:
-        news = self._news.get()
+        while True:  # ends with news, or Ctrl-C
+            with contextlib.suppress(Empty):
+                news = self._news.get(timeout=INTERRUPTIBLE_S)
+                break
         if isinstance(news, BaseException):
             raise news
         return news

@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc.aio
 import pytest
+from cryptography import x509
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from rpc_kit import config_file, private_files, tls
@@ -23,7 +24,7 @@ from rpc_kit.identity import Kind, of_certificate
 from rpc_kit.server import RpcServer
 from swm_core import config
 from swm_core.config import Config
-from swm_core.home import Home, HomeError, initialise, load_ca, lock
+from swm_core.home import Home, HomeError, initialise, issue_gate, load_ca, lock
 
 
 @pytest.fixture
@@ -299,3 +300,23 @@ async def test_two_cores_never_share_a_home(home: Home) -> None:
     with lock(home):
         assert int(home.pid_file.read_text()) == os.getpid()
     assert not home.pid_file.exists()
+
+
+def test_a_gate_on_tcp_gets_a_certificate_that_serves_only_as_that_gate(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    first = initialise(home)
+    cert, key = issue_gate(home, "lab")
+    loaded = x509.load_pem_x509_certificate(cert.read_bytes())
+    names = loaded.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == [f"gate-lab.{first.installation}.swm"]
+    assert (cert.stat().st_mode | key.stat().st_mode) & 0o077 == 0
+    before = cert.read_bytes(), key.read_bytes()
+    assert issue_gate(home, "lab") == (cert, key)
+    assert (cert.read_bytes(), key.read_bytes()) == before
+
+
+def test_a_gate_s_name_must_be_one(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    initialise(home)
+    with pytest.raises(HomeError, match="can't be a gate's name"):
+        issue_gate(home, "../core")

@@ -39,6 +39,7 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
     Ctrl-C. Only ports that the script asked for as "in" can be reached.
     """
     from terminals.cli.failures import Refused
+    from terminals.cli.following import INTERRUPTIBLE_S
     from terminals.cli.states import ENDED
     from terminals.cli.tables import note
 
@@ -53,7 +54,8 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
             try:
                 click.echo(f"127.0.0.1:{forwarding.port}")
                 note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
-                ended.wait()
+                while not ended.wait(INTERRUPTIBLE_S):
+                    pass
             except KeyboardInterrupt:
                 click.echo(err=True)  # after the ^C
                 return

@@ -95,7 +95,7 @@ def _follow(
     """Copy the streams side by side until both are complete."""
     from queue import SimpleQueue
 
-    from terminals.cli.following import News, Pump
+    from terminals.cli.following import INTERRUPTIBLE_S, News, Pump
 
     news: News = SimpleQueue()
     pumps = []
@@ -106,7 +106,8 @@ def _follow(
         pump.start()
     try:
         for pump in pumps:
-            pump.join()
+            while pump.is_alive():  # ends with the job, or Ctrl-C
+                pump.join(INTERRUPTIBLE_S)
             if pump.error is not None:
                 raise pump.error
     finally:

@@ -118,6 +118,7 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
 
     from skyport.terminal.v1 import job_pb2
     from terminals.cli.failures import Refused
+    from terminals.cli.following import INTERRUPTIBLE_S
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED
     from terminals.cli.words import counted
@@ -149,7 +150,7 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
         with changed:
             while left and not failures and time.monotonic() < deadline:
                 waiting.say(f"{len(jobs) - len(left)} of {counted(len(jobs), 'job')} have ended")
-                changed.wait(deadline - time.monotonic())
+                changed.wait(min(INTERRUPTIBLE_S, deadline - time.monotonic()))
         if failures:
             raise failures[0]
         if left:
