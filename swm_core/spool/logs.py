@@ -80,6 +80,8 @@ class LogMirror:
         self._grown = asyncio.Event()
         # A thread goes on when its caller is cancelled, and the next must not overtake it.
         self._writing = threading.Lock()
+        # Apart from that, because a stream that writes may have another one's segment dropped.
+        self._listing = threading.Lock()
         self._lossy = False
 
     async def append(self, offset: int, data: bytes) -> None:
@@ -123,7 +125,8 @@ class LogMirror:
                 remove(path, self._room)  # made, and empty
             return
         if offset == start:
-            self._starts = [*self._starts, start]
+            with self._listing:
+                self._starts = [*self._starts, start]
         self._job.grew(str(self._folder), start, len(part))
         self._room.add(len(part))
         self._last_end = offset + len(part)
@@ -181,7 +184,8 @@ class LogMirror:
     def dropped(self, start: int) -> None:
         """For the job's segments: one is gone. From any thread."""
         # A new list, because the loop may be reading the old one.
-        self._starts = [each for each in self._starts if each != start]
+        with self._listing:
+            self._starts = [each for each in self._starts if each != start]
 
     def _tell(self) -> None:
         self._grown.set()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import re
 
@@ -12,7 +13,7 @@ from rpc_kit.errors import Refusal, exists, invalid, not_found, precondition
 from skyport.terminal.v1 import job_pb2, types_pb2
 from swm_core.domain import secrets
 from swm_core.domain.ids import new_id
-from swm_core.domain.job import Job
+from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.states import JobState
 from swm_core.jobscript import (
     ParsedScript,
@@ -22,6 +23,7 @@ from swm_core.jobscript import (
     parse,
     resolve,
 )
+from swm_core.jobscript.paths import landing_name
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.views import Views
 from swm_core.scheduler import Problem, candidates, feasible
@@ -31,6 +33,7 @@ from swm_core.terminal import convert
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256_BYTES = 32
+_GLOB_SIGNS = frozenset("*?[")
 _SPOOL_CODES = {
     "SPOOL_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "CONTENT_MISSING": grpc.StatusCode.NOT_FOUND,
@@ -152,8 +155,30 @@ class Submission:
             )
         try:
             await self._context.spool.check_manifest(owner, digest.hex())
+            lacking = await asyncio.to_thread(self._lacking, owner, parsed.spec, digest.hex())
         except SpoolRefusal as refusal:
             raise spool_refused(refusal) from None
+        if lacking:
+            raise precondition(
+                "INPUTS_MISSING",
+                f"the script names {', '.join(lacking[:3])}, which the manifest lacks; upload what "
+                "the script names under the names where it lands",
+            )
+
+    def _lacking(self, owner: str, spec: JobSpec, digest: str) -> list[str]:
+        """The inputs that a script names plainly and the manifest lacks. Blocks."""
+        wanted = {
+            landing_name(path) for path in spec.input_files if not _GLOB_SIGNS.intersection(path)
+        }
+        wanted = (wanted | {spec.stdin}) - {"", "."}
+        for entry in self._context.spool.manifest(owner, digest):
+            if not wanted:
+                break
+            path = entry.path
+            while path:
+                wanted.discard(path)
+                path = path.rpartition("/")[0]
+        return sorted(wanted)
 
 
 def spool_refused(refusal: SpoolRefusal) -> Refusal:

@@ -36,16 +36,19 @@ def joint_exit_code(jobs: Iterable[job_pb2.Job]) -> int:
 
 def explanation(job: job_pb2.Job) -> str:
     """One line on a job that did not succeed, and what to do; empty if it did."""
-    job_id = job.job_id
+    ended = ending(job)
+    return f"job {job.job_id} {ended}" if ended else ""
+
+
+def ending(job: job_pb2.Job) -> str:
+    """How a job that did not succeed ended, as `failed: exit code 3`; empty if it did."""
     if job.state == job_pb2.JOB_STATE_SUCCEEDED:
         return ""
     if job.state == job_pb2.JOB_STATE_CANCELLED:
-        forced = (
-            " by force: its site never confirmed that nothing runs" if job.cancel_forced else ""
-        )
-        return f"job {job_id} was cancelled{forced}"
-    message = plain(job.failure.message) or job.failure.reason or "failed"
+        forced = " by force: its site never confirmed that nothing runs"
+        return f"was cancelled{forced if job.cancel_forced else ''}"
+    message = plain(job.failure.message) or job.failure.reason or "nobody knows why"
     if job.failure.reason in ("EXIT_CODE", "SIGNAL"):
-        return f"job {job_id} failed: {message}"
-    again = f"; run it again with `swm requeue {job_id}`" if job.failure.retryable else ""
-    return f"job {job_id} failed: {message} ({job.failure.reason}){again}"
+        return f"failed: {message}"
+    again = f"; run it again with `swm requeue {job.job_id}`" if job.failure.retryable else ""
+    return f"failed: {message} ({job.failure.reason}){again}"

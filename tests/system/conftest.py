@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.system.harness.core import Core
 from tests.system.harness.latch import Latch
+
+_FAILED = pytest.StashKey[bool]()
 
 
 @pytest.fixture(autouse=True)
@@ -20,6 +22,27 @@ def _core_runs(request: pytest.FixtureRequest) -> None:
         if isinstance(core, Core) and not core.is_running:
             core.start()
             core.wait_ready()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Note whether a test has failed, for its fixtures."""
+    report = yield
+    if report.failed:
+        item.stash[_FAILED] = True
+    return report
+
+
+@pytest.fixture(autouse=True)
+def _failures_stay_alone(request: pytest.FixtureRequest) -> Iterator[None]:
+    """End the jobs that a failed test has left: the next one needs their places."""
+    yield
+    if request.node.stash.get(_FAILED, False) and "core" in request.fixturenames:
+        core = request.getfixturevalue("core")
+        if isinstance(core, Core) and core.is_running:
+            core.end_all()
 
 
 @pytest.fixture

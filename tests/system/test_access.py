@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 import grpc
 import pytest
@@ -81,16 +81,12 @@ def test_another_s_job_and_no_job_are_the_same_answer(
     if state == "running":
         job = core.user("bo").submit(hold.wait, site="lab")
         job.until(RUNNING)
-    stranger = core.user("cy")
     answers = []
     for job_id in (job.job_id, NO_JOB):
-        method, request = ABOUT_A_JOB[call](stranger, job_id)
-        raw = raw_error(method, request)
-        assert (raw[0], Problem.from_error(raw[3]).reason) == (NOT_FOUND, "JOB_NOT_FOUND")
-        # Byte for byte, but for the id that the caller has given.
-        answers.append(
-            (raw[0], raw[1].replace(job_id, "ID"), raw[2].replace(job_id.encode(), b"ID"))
-        )
+        method, request = ABOUT_A_JOB[call](core.user("cy"), job_id)
+        answer = wire_refusal(method, request, hide=job_id)
+        assert answer.reason == "JOB_NOT_FOUND"
+        answers.append(answer)
     assert answers[0] == answers[1]
     if state == "running":
         assert job.get().state == RUNNING
@@ -100,17 +96,28 @@ def test_another_s_job_and_no_job_are_the_same_answer(
         assert job.get().state == SUCCEEDED
 
 
-def raw_error(
-    method: Callable[..., Any], request: Any
-) -> tuple[grpc.StatusCode, str, bytes, grpc.RpcError]:
-    """Code, text and details of a failure as they came over the wire."""
+class WireRefusal(NamedTuple):
+    """A failure as it came over the wire, byte for byte but for an id that the caller has given."""
+
+    code: grpc.StatusCode
+    reason: str
+    text: str
+    details: bytes
+
+
+def wire_refusal(method: Callable[..., Any], request: Any, *, hide: str) -> WireRefusal:
     try:
         answer = method(iter(request) if isinstance(request, list) else request, timeout=10)
         if isinstance(answer, grpc.Call):
-            list(answer)  # type: ignore[call-overload]
+            list(answer)  # type: ignore[call-overload]  # the streams are calls, too
     except grpc.RpcError as error:
-        details = dict(error.trailing_metadata())["grpc-status-details-bin"]
-        return error.code(), error.details(), details, error
+        trailers: dict[str, Any] = {item[0]: item[1] for item in error.trailing_metadata() or ()}
+        return WireRefusal(
+            error.code(),
+            Problem.from_error(error).reason or "",
+            (error.details() or "").replace(hide, "ID"),
+            trailers["grpc-status-details-bin"].replace(hide.encode(), b"ID"),
+        )
     raise AssertionError("it was not refused")
 
 
@@ -124,9 +131,9 @@ def test_lists_and_watches_tell_a_user_s_own_jobs_only(core: Core, ended: JobHan
         assert {job.owner for job in answer.jobs} == {"cy"}
     call = core.user("cy").jobs.WatchJobs(job_pb2.WatchJobsRequest(resume_token="0"), timeout=10)
     told = set()
-    for answer in call:
-        told |= {event.job_id for event in answer.events}
-        if answer.caught_up:
+    for message in call:
+        told |= {event.job_id for event in message.events}
+        if message.caught_up:
             break
     call.cancel()
     assert own.job_id in told
@@ -157,9 +164,7 @@ def test_a_digest_of_somebody_else_and_one_of_nobody_are_the_same_answer(core: C
     for each in (digest, sha256(b"nobody's")):
         request = submission("true")
         request.manifest_sha256 = each
-        code, text, details, _ = raw_error(core.user("cy").jobs.SubmitJob, request)
-        hexed = each.hex()
-        answers.append((code, text.replace(hexed, "ID"), details.replace(hexed.encode(), b"ID")))
+        answers.append(wire_refusal(core.user("cy").jobs.SubmitJob, request, hide=each.hex()))
     assert answers[0] == answers[1]
 
 

@@ -106,14 +106,14 @@ def test_administration_is_for_admins_and_not_served_yet(core: Core, name: str) 
 
 
 def test_health_is_told_of_the_whole_and_of_each_service(core: Core) -> None:
-    stub = health_pb2_grpc.HealthStub(core.user().channel)
+    stub: Any = health_pb2_grpc.HealthStub(core.user().channel)
     for name in ("", *(service.full_name for service in SERVICES)):
         answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=10)
         assert answer.status == health_pb2.HealthCheckResponse.SERVING
 
 
 def test_reflection_lists_every_service(core: Core) -> None:
-    stub = reflection_pb2_grpc.ServerReflectionStub(core.user().channel)
+    stub: Any = reflection_pb2_grpc.ServerReflectionStub(core.user().channel)
     request = reflection_pb2.ServerReflectionRequest(list_services="")
     answer = next(stub.ServerReflectionInfo(iter([request]), timeout=10))
     told = {service.name for service in answer.list_services_response.service}

@@ -8,6 +8,7 @@ import socket
 import ssl
 from collections.abc import Iterator
 from concurrent import futures
+from typing import Any
 
 import grpc
 import pytest
@@ -133,9 +134,9 @@ def test_a_plain_text_client(core: Core) -> None:
 def test_noise_on_the_port(core: Core, noise: bytes) -> None:
     address = (core.endpoint.host, core.endpoint.port)
     for _ in range(20):
-        with socket.create_connection(address, timeout=5) as connection:
-            with contextlib.suppress(OSError):
-                connection.sendall(noise)
+        connection = socket.create_connection(address, timeout=5)
+        with connection, contextlib.suppress(OSError):
+            connection.sendall(noise)
 
 
 def test_an_old_version_of_tls(core: Core) -> None:
@@ -181,7 +182,7 @@ def test_a_method_that_nobody_has(core: Core) -> None:
 
 
 def test_bytes_that_are_no_message(core: Core) -> None:
-    call = core.user().channel.unary_unary(
+    call: Any = core.user().channel.unary_unary(
         "/skyport.terminal.v1.JobService/GetJob", request_serializer=bytes
     )
     problem = problem_of(call, b"\xff\xff\xff\xff")

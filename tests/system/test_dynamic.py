@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
+from skyport.gate.v1 import partition_pb2, partition_pb2_grpc
 from skyport.terminal.v1 import account_pb2, catalog_pb2
 from tests.system.harness.core import Core, running
 from tests.system.harness.files import File
@@ -152,7 +154,7 @@ def test_a_create_that_fails_for_good_fails_the_job_and_leaves_nothing(
     assert "disk broke" in ended.failure.message
 
 
-def test_an_unknown_node_image_is_refused_or_fails_clearly(core: Core, cloud: Site) -> None:
+def test_a_node_image_that_the_site_has_is_booted(core: Core, cloud: Site) -> None:
     job = core.user().submit("#SWM cloud-image debian\n#SWM cpus 2\ntrue")
     job.until(SUCCEEDED)
 
@@ -233,10 +235,17 @@ def test_a_partition_that_vanishes_under_a_job_ends_it_as_a_lost_node(
     core: Core, cloud: Site, latch: Callable[[], Latch]
 ) -> None:
     job = core.user().submit(f"#SWM cpus 2\necho up; {latch().wait}")
-    job.until(RUNNING)
-    cloud.faults({"kind": "end_job", "reason": "NODE_FAIL"})
-    again = core.user().submit(f"#SWM cpus 2\n{latch().wait}")
-    ended = again.until(FAILED)
+    job.written(b"up\n")
+    partition_id = job.get().partition_id
+    # Somebody deletes it at the site, behind our back.
+    with grpc.insecure_channel(f"unix:{core.home.gate_socket('cloud')}") as channel:
+        stub = partition_pb2_grpc.PartitionServiceStub(channel)
+        request = partition_pb2.DeletePartitionRequest(
+            partition_id=partition_id,
+            installation=core.installation,
+            scope_uid=(cloud.root / "root_uid").read_text(),
+        )
+        stub.DeletePartition(request, timeout=20)
+    ended = job.until(FAILED)
     assert ended.failure.reason == "NODE_FAIL"
-    job.cancel()
-    job.until(CANCELLED)
+    assert job.output() == b"up\n"

@@ -44,7 +44,7 @@ Rows = list[tuple[str, str]]
 
 
 def _now(job: job_pb2.Job) -> Rows:
-    from terminals.cli.outcome import explanation
+    from terminals.cli.outcome import ending
     from terminals.cli.states import ENDED, state_word
     from terminals.cli.words import ago, moment, money, plain
 
@@ -59,8 +59,8 @@ def _now(job: job_pb2.Job) -> Rows:
     ]
     if job.cancel_requested and job.state not in ENDED:
         rows.append(("", "a cancel is under way; it ends when its site confirms"))
-    if job.state in ENDED and explanation(job):
-        rows.append(("why", explanation(job)))
+    if job.state in ENDED and ending(job):
+        rows.append(("", ending(job)))
         rows.append(("", f"its output: swm logs {job.job_id}"))
     elif job.text and job.state not in ENDED:
         rows.append(("detail", plain(job.text)))

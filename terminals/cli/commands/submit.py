@@ -209,15 +209,16 @@ def _follow(client: Client, job_id: str) -> int:
 
 
 def _wait(client: Client, job_id: str) -> tuple[job_pb2.Job, int]:
-    from terminals.cli.commands.wait import until_ended
+    from terminals.cli.commands.wait import explain, until_ended
     from terminals.cli.main import INTERRUPTED
     from terminals.cli.outcome import exit_code
     from terminals.cli.tables import note
 
     try:
-        (job,) = until_ended(client, [job_id])
+        ended = until_ended(client, [job_id])
     except KeyboardInterrupt:
         click.echo(err=True)
         note(f"job {job_id} runs on; cancel it with `swm cancel {job_id}`")
         sys.exit(INTERRUPTED)
-    return job, exit_code(job)
+    explain(ended)
+    return ended[0], exit_code(ended[0])

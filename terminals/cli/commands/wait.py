@@ -11,7 +11,7 @@ from terminals.cli.command import Command
 from terminals.cli.options import connected, jobs_argument, json_option
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from skyport.terminal.v1 import job_pb2
     from terminals.client.connection import Client
@@ -34,17 +34,16 @@ def wait(job_texts: tuple[str, ...], as_json: bool) -> None:
         # A job may be named twice.
         job_ids = list(dict.fromkeys(client.find_job(text).job_id for text in job_texts))
         ended = until_ended(client, job_ids)
+    explain(ended)
     if as_json:
         show_json(ended)
     sys.exit(joint_exit_code(ended))
 
 
 def until_ended(client: Client, job_ids: Sequence[str]) -> list[job_pb2.Job]:
-    """The jobs as they ended, in the order of `job_ids`; says why those failed that did."""
-    from terminals.cli.outcome import explanation
+    """The jobs as they ended, in the order of `job_ids`."""
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED, state_word
-    from terminals.cli.tables import note
     from terminals.cli.words import plain
 
     last: dict[str, job_pb2.Job] = {}
@@ -56,7 +55,14 @@ def until_ended(client: Client, job_ids: Sequence[str]) -> list[job_pb2.Job]:
             else:
                 ended = sum(each.state in ENDED for each in last.values())
                 waiting.say(f"{ended} of {len(job_ids)} jobs have ended")
-    for job_id in job_ids:
-        if text := explanation(last[job_id]):
-            note(text)
     return [last[job_id] for job_id in job_ids]
+
+
+def explain(jobs: Iterable[job_pb2.Job]) -> None:
+    """Say why those did not succeed that did not."""
+    from terminals.cli.outcome import explanation
+    from terminals.cli.tables import note
+
+    for job in jobs:
+        if text := explanation(job):
+            note(text)

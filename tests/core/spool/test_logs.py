@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from swm_core.spool import LogKind, LogMirror, Spool
+from swm_core.spool import LogKind, LogMirror, Spool, logs
+from swm_core.spool.partial import append_at
 from tests.core.spool.conftest import LOG_BYTES, MAX_BYTES, content, counted
 
 DEADLINE_S = 10
@@ -88,16 +89,18 @@ async def test_it_goes_on_after_a_restart_where_it_was(spool: Spool, root: Path)
 
 async def test_a_job_keeps_so_much_and_always_the_ends(spool: Spool, root: Path) -> None:
     data = content(3 * LOG_BYTES)
-    logs = [log_of(spool, node=node, kind=kind) for node in ("", "n2") for kind in LogKind]
+    streams = [log_of(spool, node=node, kind=kind) for node in ("", "n2") for kind in LogKind]
     for at in range(0, len(data), 100_000):
-        for log in logs:
+        for log in streams:
             await log.append(at, data[at : at + 100_000])
     assert counted(root) <= LOG_BYTES
     assert spool.used_bytes == counted(root)
-    for log in logs:
+    for log in streams:
         [(begin, kept)] = everything(log).items()
         assert kept == data[begin:]
         assert len(kept) >= 64 << 10
+        # What was dropped is not remembered either.
+        assert len(log._starts) == len(list(log._folder.glob("*.seg")))
 
 
 async def test_a_quiet_stream_is_not_lost_to_a_loud_one(spool: Spool, root: Path) -> None:
@@ -106,6 +109,26 @@ async def test_a_quiet_stream_is_not_lost_to_a_loud_one(spool: Spool, root: Path
     await write(loud, content(3 * LOG_BYTES))
     assert everything(quiet) == {0: b"error: this is what matters\n"}
     assert counted(root) <= LOG_BYTES
+
+
+async def test_a_stream_whose_last_segment_has_just_begun_keeps_the_one_before(
+    spool: Spool,
+) -> None:
+    stream, loud = log_of(spool, kind=ERR), log_of(spool)
+    await loud.append(0, b"x")
+    data = content(LOG_BYTES // 2)
+    # In small steps over the end of a segment, so that the last one holds a step only.
+    for at in range(0, len(data), 1000):
+        await stream.append(at, data[at : at + 1000])
+        segments = sorted(stream._folder.glob("*.seg"))
+        if len(segments) == 3 and segments[-1].stat().st_size <= 1000:
+            break
+    else:
+        pytest.fail("no segment has just begun")
+    await write(loud, content(3 * LOG_BYTES))
+    [(begin, kept)] = everything(stream).items()
+    assert kept == data[begin : stream.size]
+    assert len(kept) >= 64 << 10
 
 
 async def test_earlier_attempts_give_way_first(spool: Spool, root: Path) -> None:
@@ -134,13 +157,13 @@ async def test_the_bound_holds_over_a_restart(spool: Spool, root: Path) -> None:
 
 async def test_many_streams_share_the_bound(root: Path) -> None:
     spool = Spool.open(root, MAX_BYTES, 2 << 20)
-    logs = [log_of(spool, node=f"n{number}") for number in range(40)]
+    streams = [log_of(spool, node=f"n{number}") for number in range(40)]
     data = content(400_000)
-    for log in logs:
+    for log in streams:
         await write(log, data, 64 << 10)
     # So many ends of at least two smallest segments are more than the bound.
     assert counted(root) <= 40 * 2 * (64 << 10)
-    for log in logs:
+    for log in streams:
         [(begin, kept)] = everything(log).items()
         assert kept == data[begin:]
 
@@ -233,16 +256,33 @@ async def test_reading_while_old_output_is_dropped_goes_on_behind_it(spool: Spoo
         offset = piece.offset + len(piece.data)
 
 
-async def test_a_cancelled_append_is_whole_or_comes_again(spool: Spool) -> None:
+async def test_an_append_that_was_cancelled_is_not_overtaken_by_the_next(
+    spool: Spool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A thread that writes goes on, whatever became of its caller."""
     log = log_of(spool)
-    data = content(2_000_000)
-    task = asyncio.create_task(log.append(0, data))
-    await asyncio.sleep(0)
+    data = content(400_000)
+    under_way, go_on = threading.Event(), threading.Event()
+
+    def slowly(path: str, offset: int, part: memoryview) -> None:
+        if not under_way.is_set():
+            under_way.set()
+            assert go_on.wait(DEADLINE_S)
+        append_at(path, offset, part)
+
+    monkeypatch.setattr(logs, "append_at", slowly)
+    task = asyncio.create_task(log.append(0, data[:300_000]))
+    assert await asyncio.to_thread(under_way.wait, DEADLINE_S)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    await write(log, data)
+    again = asyncio.create_task(log.append(0, data))
+    done, _ = await asyncio.wait([again], timeout=0.05)
+    assert not done
+    go_on.set()
+    await asyncio.wait_for(again, DEADLINE_S)
     assert everything(log) == {0: data}
+    assert log.size == log.kept_bytes == len(data)
 
 
 async def test_forgetting_a_job_takes_all_of_its_logs(spool: Spool, root: Path) -> None:

@@ -17,6 +17,8 @@ from swm_core.spool import (
     SpoolFull,
     Writer,
 )
+from swm_core.spool.batch import Batch
+from swm_core.spool.syncing import FileSystem
 from tests.core.spool.conftest import (
     MAX_BYTES,
     content,
@@ -61,10 +63,12 @@ async def test_a_content_of_another_size_does_not_count_as_there(spool: Spool, r
     data = content(10_000)
     await upload(spool, "alice", data)
     os.truncate(spool.owner("alice").path(digest(data)), 5_000)
-    assert await spool.missing("alice", wanted([data])) == [(0, 0)]
-    await upload(spool, "alice", data)
-    assert await spool.missing("alice", wanted([data])) == []
+    again = Spool.open(root, MAX_BYTES, 1 << 20)
+    assert await again.missing("alice", wanted([data])) == [(0, 0)]
+    await upload(again, "alice", data)
+    assert await again.missing("alice", wanted([data])) == []
     assert stored(root) == {digest(data)}
+    assert again.used_bytes == counted(root) == len(data)
 
 
 async def test_a_cut_upload_resumes_where_it_was_also_after_a_restart(
@@ -260,6 +264,23 @@ async def test_a_writer_learns_the_digest_and_begins_anew_when_its_source_does(
     assert spool.used_bytes == counted(root) == 11
 
 
+async def test_a_file_that_is_taken_away_meanwhile_never_comes_back_with_a_hole(
+    spool: Spool, root: Path
+) -> None:
+    data = content(2 << 20)
+    first, second = pieces(data)
+    async with spool.batch("alice") as batch:
+        await batch.write([first])
+        await batch.write([])
+        (spool.owner("alice").partial / digest(data)).unlink()
+        await batch.write([second])
+        with pytest.raises(FileNotFoundError):
+            await batch.commit()
+    assert stored(root) == set()
+    await upload(spool, "alice", data)
+    assert stored(root) == {digest(data)}
+
+
 async def test_a_cancelled_upload_lets_go_of_everything(spool: Spool, root: Path) -> None:
     data = content(4 << 20)
     begun = asyncio.Event()
@@ -289,6 +310,40 @@ async def test_leftovers_of_a_crash_are_removed_at_the_next_start(root: Path) ->
     (spool.owner("alice").partial / digest(b"half")).write_bytes(b"ha")
     again = Spool.open(root, MAX_BYTES, 1 << 20)
     assert again.used_bytes == counted(root) == 1002
+
+
+@pytest.fixture
+def names_at_sync(root: Path, monkeypatch: pytest.MonkeyPatch) -> list[set[str]]:
+    """The contents that had their names at each sync so far. The third sync fails."""
+    seen: list[set[str]] = []
+    sync = FileSystem.sync
+
+    def watched(disk: FileSystem) -> None:
+        seen.append(stored(root))
+        if len(seen) == 3:
+            raise OSError(5, "broken disk")
+        sync(disk)
+
+    monkeypatch.setattr(FileSystem, "sync", watched)
+    return seen
+
+
+async def test_data_is_synced_before_names_are_given_and_names_before_it_is_told(
+    spool: Spool, root: Path, names_at_sync: list[set[str]]
+) -> None:
+    first, second = [content(100), content(2 << 20)], content(100, 1)
+    names = {digest(data) for data in first}
+    await upload(spool, "alice", *first)
+    assert names_at_sync == [set(), names]
+
+    batch = Batch(spool.owner("alice"))
+    batch.write(pieces(second))
+    with pytest.raises(OSError, match="broken disk"):
+        batch.commit()
+    assert stored(root) == names
+    batch.commit()
+    assert names_at_sync[2:] == [names, names, {*names, digest(second)}]
+    batch.close()
 
 
 async def test_everything_is_for_its_owner_only(spool: Spool, root: Path) -> None:

@@ -25,7 +25,8 @@ from skyport.terminal.v1 import catalog_pb2, job_pb2
 from swm_core.home import Home, initialise, load_ca
 from swm_core.store import Store
 from swm_core.store import User as StoredUser
-from tests.system.harness.sites import Site
+from tests.system.harness.jobs import SUCCEEDED
+from tests.system.harness.sites import Site, processes_marked
 from tests.system.harness.users import User
 from tests.system.harness.waiting import WITHIN_S, eventually, gone
 
@@ -188,6 +189,16 @@ class Core:
         assert gone(pid)
         return pid
 
+    def end_all(self) -> None:
+        """Have all jobs end now, whatever their sites say."""
+        for site in self.sites.values():
+            site.faults()
+        states = [number for number in job_pb2.JobState.values() if 0 < number < SUCCEEDED]
+        request = job_pb2.ListJobsRequest(filter=job_pb2.JobFilter(states=states), page_size=1_000)
+        for job in self.admin.jobs.ListJobs(request, timeout=30).jobs:
+            cancel = job_pb2.CancelJobRequest(job_id=job.job_id, force=True)
+            self.admin.jobs.CancelJob(cancel, timeout=30)
+
     def close(self) -> None:
         """End it, however."""
         for user in self._users.values():
@@ -226,13 +237,11 @@ def running(
 def serves(core: Core, *sites: str) -> None:
     """Assert that a core and its gates still do their work: a job goes its whole way."""
     for site in sites or list(core.sites)[:1]:
-        core.admin.submit("true", site=site).until(job_pb2.JOB_STATE_SUCCEEDED)
+        core.admin.submit("true", site=site).until(SUCCEEDED)
 
 
 def end_jobs(core: Core) -> None:
     """Kill what jobs of this core a failed test has left behind."""
-    from tests.system.harness.sites import processes_marked
-
     for pid in processes_marked(core.installation):
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGKILL)

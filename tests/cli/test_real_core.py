@@ -1,0 +1,335 @@
+"""The command with a real core and a real gate (that pretends a site on this machine)."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from rpc_kit.bundle import Bundle
+from terminals.cli.home import Process, core_pid
+from tests.cli.conftest import environment
+from tests.cli.terminal import Swm
+from tests.cli.test_forward import ask
+from tests.cli.test_submit import ID, script
+
+_GATE = """\
+state_dir = "site"
+[partitions.local]
+kind = "static"
+[[partitions.local.nodes]]
+name = "node1"
+cpus = 4
+memory = "2G"
+"""
+Home = Callable[[Path], Swm]
+
+
+@pytest.fixture(scope="module")
+def homes() -> Iterator[Home]:
+    """Makes homes with a site; whatever runs there is ended afterwards."""
+    made: list[Swm] = []
+
+    def make(folder: Path) -> Swm:
+        folder.mkdir(exist_ok=True)
+        home = folder / "h"
+        here = folder / "here"
+        here.mkdir()
+        swm = Swm(environment(home), here)
+        made.append(swm)
+        swm.ok("init")
+        _give_port(home)
+        (home / "gate.toml").write_text(_GATE)
+        with (home / "swm.toml").open("a") as config:
+            config.write("\n[sites.demo]\n")
+            config.write(f'command = ["swm-fake-gate", "--config", "{home}/gate.toml"]\n')
+        return swm
+
+    yield make
+    for swm in made:
+        swm("down", "--cancel", "--timeout", "20")
+        swm.close()
+        pid = core_pid(home_of(swm))
+        if pid is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+
+
+def home_of(swm: Swm) -> Path:
+    return Path(swm.environment["SWM_HOME"])
+
+
+def _give_port(home: Path) -> None:
+    """A port of its own: homes that are made at the same moment would get the same."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    for name, key in (("swm.toml", "listen"), ("client.toml", "endpoint")):
+        text = (home / name).read_text()
+        (home / name).write_text(re.sub(rf"(?m)^{key} = .*$", f'{key} = "{endpoint}"', text))
+
+
+@pytest.fixture(scope="module")
+def up(homes: Home, tmp_path_factory: pytest.TempPathFactory) -> Swm:
+    """A core that is up; tests that end it bring it up again."""
+    # Short: the sockets of gates lie below it.
+    swm = homes(tmp_path_factory.mktemp("c"))
+    swm.ok("up")
+    return swm
+
+
+@pytest.fixture
+def new(homes: Home, tmp_path: Path) -> Swm:
+    """A home with a site, and no core yet."""
+    return homes(tmp_path / "r")
+
+
+def killed(swm: Swm) -> None:
+    """Kill the core where it stands."""
+    pid = core_pid(home_of(swm))
+    assert pid is not None
+    with Process.opened(pid) as process:
+        os.kill(pid, signal.SIGKILL)
+        assert process.wait(20)
+
+
+# Up and down.
+
+
+def test_up_makes_a_home_and_down_ends_the_core(tmp_path: Path) -> None:
+    home = tmp_path / "h"
+    swm = Swm(environment(home), tmp_path)
+    assert swm("status").code == 1
+    try:
+        out = swm.ok("up")
+        assert re.match(r"core up at 127\.0\.0\.1:\d+ \(process \d+\)\n", out)
+        assert (home / "client.toml").stat().st_mode & 0o077 == 0
+        assert (home / "log/core.log").stat().st_mode & 0o077 == 0
+        endpoint = Bundle.read(home / "client.toml").endpoint
+        assert f"core    up at {endpoint}" in swm.ok("status")
+    finally:
+        out = swm.ok("down")
+    assert re.fullmatch(r"stopped the core \(process \d+\)\n", out)
+    assert swm("status").code == 1
+    assert swm.ok("down") == "the core is not running\n"
+
+
+def test_up_says_how_the_sites_do_and_a_second_one_that_it_is_up(up: Swm) -> None:
+    out = up.ok("up")
+    assert out.startswith("core up already at 127.0.0.1:")
+    assert re.search(r"^demo +READY +fake", out, re.MULTILINE)
+
+
+def test_two_ups_at_once_make_one_core(new: Swm) -> None:
+    first, second = new.popen("up"), new.popen("up")
+    outs = [process.communicate(timeout=90) for process in (first, second)]
+    assert (first.returncode, second.returncode) == (0, 0), outs
+    pids = {found[1] for out, _ in outs for found in re.finditer(rb"process (\d+)", out)}
+    assert len(pids) == 1
+
+
+def test_mistakes_in_the_configuration_are_told_with_their_lines(new: Swm) -> None:
+    config = home_of(new) / "swm.toml"
+    text = config.read_text()
+    lines = text.count("\n")
+    config.write_text(text + '\n[spool]\nmax_size = "many"\n[nope]\nx = 1\n'.replace("[spool]", ""))
+    result = new("up")
+    assert (result.code, result.out) == (1, "")
+    assert "the core ended at its start; it said:\n" in result.err
+    assert f"swm.toml:{lines + 3}" in result.err or "nope" in result.err
+    assert "Traceback" not in result.err
+    assert new("status").code == 1
+
+
+def test_a_port_in_use_is_told(new: Swm) -> None:
+    endpoint = Bundle.read(home_of(new) / "client.toml").endpoint
+    with socket.create_server(("127.0.0.1", int(endpoint.rpartition(":")[2]))):
+        result = new("up", timeout_s=90)
+    assert result.code == 1
+    assert "is in use by another process" in result.err
+
+
+def test_a_core_that_was_killed_is_not_taken_for_one_that_runs(new: Swm) -> None:
+    new.ok("up")
+    killed(new)
+    assert new("status").code == 1
+    assert new.ok("down") == "the core is not running\n"
+    assert new.ok("up").startswith("core up at")
+
+
+def test_down_does_not_touch_a_process_that_has_the_cores_number(new: Swm) -> None:
+    bystander = subprocess.Popen(["sleep", "60"])
+    try:
+        (home_of(new) / "run/core.pid").write_text(f"{bystander.pid}\n")
+        assert new.ok("down") == "the core is not running\n"
+        new.ok("up")
+        (home_of(new) / "run/core.pid").write_text(f"{bystander.pid}\n")
+        result = new("down")
+        assert result.code == 1
+        assert "in another container or on another machine" in result.err
+        assert bystander.poll() is None
+        info = new.ok("status", "--json")
+        pid = re.search(r'"pid": (\d+)', info)
+        assert pid
+        (home_of(new) / "run/core.pid").write_text(pid[1])
+    finally:
+        bystander.kill()
+        bystander.wait()
+
+
+def test_down_names_what_goes_on_and_up_finds_it_again(new: Swm) -> None:
+    new.ok("up")
+    name = script(new, "echo begun; while [ ! -e go ]; do sleep 0.1; done; echo over")
+    job_id = new.ok("submit", name, "--name", "long").strip()
+    logs = new.popen("logs", "-f", job_id)
+    assert logs.stdout
+    assert logs.stdout.readline() == b"begun\n"
+    out = new.ok("down")
+    assert f"goes on: job {job_id} (long), RUNNING at demo\n" in out
+    new.ok("up")
+    (go,) = (home_of(new) / "site").rglob("stdout")
+    work = next(path for path in go.parent.rglob("*") if path.is_dir() and path.name != "claim")
+    with contextlib.suppress(OSError):
+        (work / "go").touch()
+    for folder in [path for path in (home_of(new) / "site").rglob("*") if path.is_dir()]:
+        with contextlib.suppress(OSError):
+            (folder / "go").touch()
+    out_rest, _ = logs.communicate(timeout=90)
+    assert out_rest == b"over\n"
+    assert new("wait", job_id).code == 0
+
+
+def test_down_with_cancel_ends_the_jobs_first(new: Swm) -> None:
+    new.ok("up")
+    job_id = new.ok("submit", script(new, "sleep 600")).strip()
+    out = new.ok("down", "--cancel")
+    assert "goes on" not in out
+    new.ok("up")
+    assert "CANCELLED" in new.ok("show", job_id)
+
+
+# The life of a job.
+
+
+def test_a_job_takes_inputs_and_brings_outputs(up: Swm) -> None:
+    data = up.cwd / "data"
+    data.mkdir()
+    (data / "big").write_bytes(os.urandom(3 << 20))
+    (data / "link").symlink_to("big")
+    (data / "empty").mkdir()
+    name = script(
+        up,
+        "#SWM input-files data",
+        "#SWM output-files out/* data",
+        "#SWM stdout said.txt",
+        "test -L data/link && test -d data/empty || exit 9",
+        "mkdir out; sha256sum < data/link > out/sum; echo done; echo oops >&2",
+        name="whole.sh",
+    )
+    result = up("submit", "--follow", name)
+    assert (result.code, result.out) == (0, "done\n")
+    job_id = result.err.splitlines()[0].split()[-1]
+    up.ok("fetch", job_id, "-d", "results")
+    results = up.cwd / "results"
+    assert (results / "data/big").read_bytes() == (data / "big").read_bytes()
+    assert (results / "data/link").readlink() == Path("big")
+    assert len((results / "out/sum").read_text()) > 64
+    assert (results / "said.txt").read_text() == "done\n"
+    assert (results / "stderr.log").read_text() == "oops\n"
+
+
+def test_exit_codes_and_signals_come_back(up: Swm) -> None:
+    assert up("submit", "--follow", script(up, "exit 42")).code == 42
+    assert up("submit", "--wait", script(up, "kill -TERM $$")).code == 143
+
+
+def test_a_script_with_mistakes_is_told_line_by_line(up: Swm) -> None:
+    result = up("submit", script(up, "#SWM nmae x", "#SWM ports 99999/tcp", name="bad.sh"))
+    assert (result.code, result.out) == (1, "")
+    first, second = result.err.splitlines()
+    assert first.startswith("bad.sh:2: ")
+    assert '"name"' in first or "name" in first
+    assert second.startswith("bad.sh:3: ")
+
+
+def test_more_than_any_node_has_is_refused_before_an_upload(up: Swm) -> None:
+    (up.cwd / "x").write_text("x")
+    result = up("submit", script(up, "#SWM cpus 1000"), "-i", "x")
+    assert (result.code, result.out) == (1, "")
+    assert result.err.count("\n") == 1
+    assert "1000" in result.err
+
+
+def test_follow_goes_on_while_the_core_restarts(new: Swm) -> None:
+    new.ok("up")
+    name = script(new, "for n in $(seq 1 60); do echo $n; sleep 0.1; done; exit 5")
+    process = new.popen("submit", "--follow", name)
+    assert process.stdout
+    assert process.stdout.readline() == b"1\n"
+    killed(new)
+    new.ok("up")
+    out, err = process.communicate(timeout=90)
+    assert out == b"".join(b"%d\n" % number for number in range(2, 61))
+    assert process.returncode == 5, err
+
+
+def test_a_port_of_a_job_is_reached(up: Swm) -> None:
+    name = script(
+        up,
+        "#SWM ports 0/tcp/in WEB",
+        "exec python3 -c \"import os, socket; s = socket.create_server(('127.0.0.1', "
+        "int(os.environ['SWM_PORT_WEB']))); c, _ = s.accept(); "
+        'd = c.recv(100); c.sendall(d.upper()); c.close()"',
+        name="port.sh",
+    )
+    job_id = up.ok("submit", name).strip()
+    process = up.popen("forward", job_id, "WEB", "--local", "0")
+    assert process.stdout
+    local = int(process.stdout.readline().rpartition(b":")[2])
+    answer = b""
+    for _ in range(100):  # until the job listens
+        with contextlib.suppress(ConnectionResetError):
+            answer = ask(local)
+            break
+        threading.Event().wait(0.1)
+    assert answer == b"HELLO"
+    assert process.wait(60) == 0
+
+
+def test_cancel_waits_for_the_sites_word(up: Swm) -> None:
+    job_id = up.ok("submit", script(up, "sleep 600")).strip()
+    assert up.ok("cancel", "--wait", job_id) == f"{job_id}  CANCELLED\n"
+    assert up("wait", job_id).code == 1
+
+
+def test_a_secret_has_to_be_given_again_for_a_requeue(up: Swm) -> None:
+    name = script(up, 'test "$TOKEN" = s3cret')
+    result = up("submit", "--wait", name, "--secret-env", "TOKEN", TOKEN="s3cret")
+    assert result.code == 0
+    assert ID.match("j" + "0" * 12 + "\n")
+    job_id = result.out.strip()
+    assert up("requeue", job_id).code == 1
+    assert up.ok("requeue", job_id, "--secret-env", "TOKEN", TOKEN="s3cret") == f"{job_id}\n"
+    assert up("wait", job_id).code == 0
+    assert up.ok("logs", job_id) == ""
+
+
+def test_lists_of_a_real_core(up: Swm) -> None:
+    assert "node1" in up.ok("nodes")
+    assert "local" in up.ok("partitions")
+    assert "administrator" in up.ok("whoami")
+    for by in ("job", "user", "site", "month"):
+        up.ok("usage", "--by", by)
+
+
+def test_delete_forgets(up: Swm) -> None:
+    job_id = up.ok("submit", "--wait", script(up, "true")).strip()
+    up.ok("delete", job_id)
+    assert up("show", job_id).code == 1
