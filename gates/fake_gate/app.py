@@ -17,6 +17,7 @@ from gates.fake_gate import config as configuration
 from gates.fake_gate.admission import Admission
 from gates.fake_gate.config import Config, ExpiryChoice
 from gates.fake_gate.dynamic import DynamicPartitions
+from gates.fake_gate.ending import Ending
 from gates.fake_gate.faults import FaultScript
 from gates.fake_gate.faulty import with_faults
 from gates.fake_gate.file_service import FileService
@@ -79,16 +80,17 @@ async def run(options: Options) -> None:
     jobs = Jobs(
         site, operations, job_hub, admission.account, faults, shared=config.shared_filesystem
     )
+    ending = Ending(jobs, operations)
     queue = SiteQueue(site, config, jobs, operations)
-    dynamic = DynamicPartitions(site, config, partitions, jobs, operations, partition_hub, faults)
-    outages = Outages(faults, partitions, jobs, job_hub, partition_hub)
-    jobs.observers += [queue, JobFaults(faults, jobs, operations)]
+    dynamic = DynamicPartitions(site, config, partitions, ending, operations, partition_hub, faults)
+    outages = Outages(faults, partitions, dynamic, jobs, job_hub, partition_hub)
+    jobs.observers += [queue, JobFaults(faults, ending, operations)]
 
     output = Output(jobs, events, info.incarnation, config.heartbeat_s)
     uploads = Uploads(site, operations, faults, jobs.bells, config.cache_bytes)
-    jobs.on_cancel.append(uploads.end)
-    tunnels = TunnelService(admission, jobs, info.incarnation, config.heartbeat_s)
-    job_service = JobService(admission, jobs, queue, output, outages, partitions, job_hub)
+    ending.on_cancel.append(uploads.end)
+    tunnels = TunnelService(admission, jobs.evidence, info.incarnation, config.heartbeat_s)
+    job_service = JobService(admission, jobs, ending, queue, output, outages, partitions, job_hub)
     partition_service = PartitionService(
         config, site, admission, partitions, dynamic, outages, partition_hub
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import errno
 import hashlib
 import io
 import os
+import secrets
 import stat
 from collections.abc import AsyncGenerator, Iterator, Sequence
 from pathlib import Path
@@ -23,6 +25,8 @@ _PAGE_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 20
 _PIECE_BYTES = _MESSAGE_BYTES // 4
 _MESSAGE_PIECES = 1_000
+_TOKEN_PATH_BYTES = 350  # grows twice as long in UTF-8, and by a third in base64
+_LONG_POSITIONS = 1_000
 _REASONS = {
     errno.ENOENT: "FILE_NOT_FOUND",
     errno.ENOTDIR: "FILE_NOT_FOUND",
@@ -31,7 +35,47 @@ _REASONS = {
 }
 
 
-def list_files(root: Path, patterns: Sequence[str], page: Page) -> file_pb2.ListFilesResponse:
+class Positions:
+    """Paths as positions of page tokens, which have at most 1 KiB: longer paths are kept here.
+
+    Tokens of a gate may end with its incarnation, and those of long paths do.
+    """
+
+    def __init__(self) -> None:
+        self._long: collections.OrderedDict[str, str] = collections.OrderedDict()
+
+    def name(self, path: str) -> str:
+        """The position that stands for `path`."""
+        text = os.fsencode(path).decode("latin-1")
+        if len(text) <= _TOKEN_PATH_BYTES:
+            return text
+        key = "/" + secrets.token_hex(16)  # no path begins with a slash
+        self._long[key] = path
+        if len(self._long) > _LONG_POSITIONS:
+            self._long.popitem(last=False)
+        return key
+
+    def path(self, position: str) -> str:
+        """The path that a position stands for.
+
+        Raises:
+            Refusal: PAGE_TOKEN_INVALID for one that is not kept any more.
+        """
+        if not position.startswith("/"):
+            return os.fsdecode(position.encode("latin-1"))
+        try:
+            return self._long[position]
+        except KeyError:
+            raise errors.invalid(
+                "page_token is too old; list from the beginning",
+                field="page_token",
+                reason="PAGE_TOKEN_INVALID",
+            ) from None
+
+
+def list_files(
+    root: Path, patterns: Sequence[str], page: Page, positions: Positions
+) -> file_pb2.ListFilesResponse:
     """A page of what the patterns match. Blocks on the disk.
 
     The first page looks at everything, to tell what matched nothing.
@@ -43,10 +87,11 @@ def list_files(root: Path, patterns: Sequence[str], page: Page) -> file_pb2.List
     answer = file_pb2.ListFilesResponse()
     matched: set[int] = set()
     is_first = not page.after
+    after = positions.path(page.after)
     room, last, is_full = _PAGE_BYTES, "", False
-    for step in walk(str(root), Matcher(compiled), after=page.after, matched=matched):
+    for step in walk(str(root), Matcher(compiled), after=after, matched=matched):
         if is_full:
-            answer.next_page_token = page.token(last)
+            answer.next_page_token = page.token(positions.name(last))
             if not is_first:
                 break
             continue  # only to see which patterns match
@@ -122,6 +167,10 @@ def _pieces(root: Path, cursors: Sequence[file_pb2.FileCursor]) -> Iterator[file
             reason = _REASONS.get(error.errno or 0, "FILE_UNREADABLE")
             yield _failed(index, reason, f"{cursor.path}: {error.strerror}")
             continue
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            yield _failed(index, "PATH_INVALID", f"{cursor.path} is not a file")
+            continue
         with io.FileIO(descriptor) as file:
             yield from _file_pieces(index, cursor, file)
 
@@ -130,9 +179,6 @@ def _file_pieces(
     index: int, cursor: file_pb2.FileCursor, file: io.FileIO
 ) -> Iterator[file_pb2.SiteFilePiece]:
     told = os.fstat(file.fileno())
-    if not stat.S_ISREG(told.st_mode):
-        yield _failed(index, "PATH_INVALID", f"{cursor.path} is not a file")
-        return
     offset = _resume_at(index, cursor, told)
     digest = None if offset else hashlib.sha256()
     file.seek(offset)

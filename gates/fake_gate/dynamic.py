@@ -8,10 +8,10 @@ from pathlib import Path
 
 from gate_kit import Operations, WatchHub, errors
 from gates.fake_gate.config import Config, ExpiryChoice
+from gates.fake_gate.ending import Ending
 from gates.fake_gate.faults import BOOT_KINDS, FaultKind, FaultScript, Subject
-from gates.fake_gate.jobs import Jobs
-from gates.fake_gate.partitions import Partitions, expire_ns
-from gates.fake_gate.reports import NODE_FAIL
+from gates.fake_gate.partitions import Partitions, expire_ns, lost
+from gates.fake_gate.reports import NODE_FAIL, failure
 from gates.fake_gate.site import Site, discard, write_whole
 from skyport.gate.v1 import partition_pb2, types_pb2
 
@@ -25,7 +25,7 @@ class DynamicPartitions:
         site: Where they are.
         config: What they are made of.
         partitions: Reads them.
-        jobs: Ended when their nodes go.
+        ending: Ends jobs when their nodes go.
         operations: Owns the mutations.
         hub: Told of every change.
         faults: May befall a boot.
@@ -36,7 +36,7 @@ class DynamicPartitions:
         site: Site,
         config: Config,
         partitions: Partitions,
-        jobs: Jobs,
+        ending: Ending,
         operations: Operations,
         hub: WatchHub[partition_pb2.PartitionEvent],
         faults: FaultScript,
@@ -44,7 +44,7 @@ class DynamicPartitions:
         self._site = site
         self._config = config
         self._partitions = partitions
-        self._jobs = jobs
+        self._ending = ending
         self._operations = operations
         self._hub = hub
         self._faults = faults
@@ -216,6 +216,19 @@ class DynamicPartitions:
         key = ("delete", partition_id, installation)
         await self._operations.run(key, work, on=("partition", partition_id))
 
+    async def lose(self, partition_id: str, node: str, reason: str) -> None:
+        """Have a node be gone for good, with all that runs there; told once."""
+        async with self._operations.exclusive(("partition", partition_id)):
+            folder = self._site.partitions / partition_id
+            if node in lost(folder):
+                return
+            write_whole(folder / f"lost.{node}", reason.encode())
+            partition = self._partitions.get(partition_id)
+            if len(lost(folder)) == len(partition.nodes):
+                write_whole(folder / "failure", failure(reason).SerializeToString())
+            self._publish(partition_id)
+        await self._ending.end_all(partition_id, reason, node=node)
+
     def _go_on_deleting(self, partition_id: str) -> None:
         if partition_id not in self._deletions:
             self._deletions.add(partition_id)
@@ -228,7 +241,7 @@ class DynamicPartitions:
                 boot.cancel()
             if handle := self._expiries.pop(partition_id, None):
                 handle.cancel()
-            await self._jobs.end_all(partition_id, NODE_FAIL)
+            await self._ending.end_all(partition_id, NODE_FAIL)
             await asyncio.sleep(self._config.dynamic.delete_s if self._config.dynamic else 0.0)
             await asyncio.to_thread(self._site.drop_partition, partition_id)
             # Last: as long as it is there, a gate that comes back knows what is left to do.
@@ -270,7 +283,7 @@ class DynamicPartitions:
                 boot.cancel()
             (folder / "stopped").touch()
             self._publish(partition_id)
-        await self._jobs.end_all(partition_id, NODE_FAIL)
+        await self._ending.end_all(partition_id, NODE_FAIL)
 
     def _publish(self, partition_id: str) -> None:
         partition = self._partitions.get(partition_id)

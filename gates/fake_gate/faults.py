@@ -131,6 +131,8 @@ class Control:
     faults: tuple[Fault, ...] = ()
     unreachable: tuple[str, ...] = ()
     """Names of nodes that do not answer."""
+    lost: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Names of nodes of dynamic partitions that are gone for good: NODE_FAIL or PREEMPTED."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -173,6 +175,12 @@ class FaultScript:
         """The nodes that do not answer now."""
         self.refresh()
         return self._control.unreachable
+
+    @property
+    def lost(self) -> Mapping[str, str]:
+        """The nodes that are gone for good, and why."""
+        self.refresh()
+        return self._control.lost
 
     def refresh(self) -> bool:
         """Read the control file if it has changed; returns whether it has.

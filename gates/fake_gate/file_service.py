@@ -10,7 +10,7 @@ from pathlib import Path
 from gate_kit import Context, Fields, errors, job_context, page_of
 from gates.fake_gate.admission import Admission
 from gates.fake_gate.attempt import Attempt
-from gates.fake_gate.downloads import get_files, list_files
+from gates.fake_gate.downloads import Positions, get_files, list_files
 from gates.fake_gate.jobs import Jobs
 from gates.fake_gate.uploads import Uploads
 from skyport.gate.v1 import file_pb2, file_pb2_grpc, types_pb2
@@ -26,6 +26,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         self._admission = admission
         self._jobs = jobs
         self._uploads = uploads
+        self._positions = Positions()
 
     async def PutFiles(
         self, request_iterator: AsyncIterator[file_pb2.PutFilesRequest], context: Context
@@ -41,7 +42,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         fields.origin(begin.origin, begin.ref.installation, "begin.origin")
         fields.done()
         self._admission.workdir(begin.workdir)
-        attempt = self._jobs.locate(begin.ref, make_root=True)
+        attempt = self._jobs.evidence.locate(begin.ref, make_root=True)
         if not place.is_ready and not attempt.exists:
             raise errors.partition_not_ready(begin.ref.partition_id, place.text)
         with job_context(begin.ref.job_id, begin.ref.attempt):
@@ -50,7 +51,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 begin,
                 requests,
                 account=self._admission.account(begin.ref.owner).name,
-                folders=self._jobs.work_folders(attempt, begin.ref, begin.workdir),
+                folders=self._jobs.specs.work_folders(attempt, begin.ref, begin.workdir),
             )
             async with contextlib.aclosing(answers):
                 async for answer in answers:
@@ -67,7 +68,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         self._admission.node(request.ref, request.node)
         folder = self._folder(request.ref, request.node)
         page = page_of(request, default_size=1_000, max_size=10_000)
-        return await asyncio.to_thread(list_files, folder, request.patterns, page)
+        return await asyncio.to_thread(list_files, folder, request.patterns, page, self._positions)
 
     async def GetFiles(
         self, request: file_pb2.GetFilesRequest, context: Context
@@ -85,7 +86,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
 
     def _folder(self, ref: types_pb2.JobRef, node: str) -> Path:
         """The work folder of a node; of the first one if none is named."""
-        attempt: Attempt = self._jobs.find(ref)
-        folders = self._jobs.work_folders(attempt, ref, attempt.workdir())
+        attempt: Attempt = self._jobs.evidence.find(ref)
+        folders = self._jobs.specs.work_folders(attempt, ref, attempt.workdir())
         nodes = list(ref.nodes)
         return folders[nodes.index(node) if node in nodes and len(folders) > 1 else 0]

@@ -6,8 +6,8 @@ import asyncio
 
 from gate_kit import Operations
 from gates.fake_gate.attempt import Attempt
+from gates.fake_gate.ending import Ending
 from gates.fake_gate.faults import Fault, FaultKind, FaultScript, Subject
-from gates.fake_gate.jobs import Jobs
 
 
 class JobFaults:
@@ -15,13 +15,13 @@ class JobFaults:
 
     Args:
         faults: Says which, when and why.
-        jobs: Ends them.
+        ending: Ends them.
         operations: Owns what waits.
     """
 
-    def __init__(self, faults: FaultScript, jobs: Jobs, operations: Operations) -> None:
+    def __init__(self, faults: FaultScript, ending: Ending, operations: Operations) -> None:
         self._faults = faults
-        self._jobs = jobs
+        self._ending = ending
         self._operations = operations
 
     def claimed(self, attempt: Attempt) -> None:
@@ -39,4 +39,4 @@ class JobFaults:
 
     async def _end(self, attempt: Attempt, fault: Fault) -> None:
         await asyncio.sleep(fault.seconds)
-        await self._jobs.end_from_outside(attempt, fault.reason)
+        await self._ending.end_from_outside(attempt, fault.reason)

@@ -7,8 +7,8 @@ from collections.abc import AsyncIterator
 
 from gate_kit import Context, Fields, WatchHub, errors, job_context, page_of
 from gates.fake_gate.admission import Admission
-from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.command import seconds
+from gates.fake_gate.ending import Ending
 from gates.fake_gate.jobs import Jobs
 from gates.fake_gate.outages import Outages
 from gates.fake_gate.output import Output
@@ -27,6 +27,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self,
         admission: Admission,
         jobs: Jobs,
+        ending: Ending,
         queue: SiteQueue,
         output: Output,
         outages: Outages,
@@ -36,6 +37,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self._partitions = partitions
         self._admission = admission
         self._jobs = jobs
+        self._evidence = jobs.evidence
+        self._ending = ending
         self._queue = queue
         self._output = output
         self._outages = outages
@@ -47,7 +50,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         place = self._admission.start(request)
         ref = request.ref
         with job_context(ref.job_id, ref.attempt):
-            if not place.is_ready and self._jobs.locate(ref).spec() is None:
+            if not place.is_ready and self._evidence.locate(ref).spec() is None:
                 raise errors.partition_not_ready(ref.partition_id, place.text)
             if place.kind == types_pb2.PARTITION_KIND_QUEUE:
                 status = await self._queue.submit(request)
@@ -72,7 +75,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         size, last = 0, ""
         if request.partition_id:
             self._partitions.get(request.partition_id)
-        for key in self._jobs.keys(request.installation, request.partition_id):
+        for key in self._evidence.keys(request.installation, request.partition_id):
             # Fixed widths, so that texts sort as the keys do.
             position = f"{key.job_id:40} {key.attempt:010} {key.partition_id}"
             if position <= page.after:
@@ -80,7 +83,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             if len(answer.jobs) >= page.size or size > _PAGE_BYTES:
                 answer.next_page_token = page.token(last)
                 break
-            status = self._jobs.status(Attempt(key, self._jobs.site.attempt_folder(key)))
+            status = self._evidence.status(self._evidence.attempt(key))
             if status and not self._outages.hides(status):
                 answer.jobs.append(status)
                 size += status.ByteSize()
@@ -98,7 +101,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         if request.HasField("grace"):
             grace_s = seconds(request.grace.seconds, request.grace.nanos)
         with job_context(request.ref.job_id, request.ref.attempt):
-            status = await self._jobs.cancel(request.ref, grace_s)
+            status = await self._ending.cancel(request.ref, grace_s)
         return job_pb2.CancelJobResponse(status=status)
 
     async def WatchJobs(
@@ -117,7 +120,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 yield job_pb2.WatchJobsResponse(events=events)
 
     async def _snapshot(self, installation: str) -> AsyncIterator[job_pb2.JobEvent]:
-        async for status in self._jobs.snapshot(installation):
+        async for status in self._evidence.snapshot(installation):
             if not self._outages.hides(status):
                 yield job_pb2.JobEvent(status=status)
 
@@ -137,7 +140,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         fields.done()
         for cursor in request.cursors:
             self._admission.node(request.ref, cursor.node, "cursors.node")
-        answers = self._output.read(self._jobs.locate(request.ref), request)
+        answers = self._output.read(self._evidence.locate(request.ref), request)
         async with contextlib.aclosing(answers):
             async for answer in answers:
                 yield answer
@@ -147,11 +150,11 @@ class JobService(job_pb2_grpc.JobServiceServicer):
     ) -> job_pb2.RemoveJobResponse:
         self._admission.ref(request.ref)
         with job_context(request.ref.job_id, request.ref.attempt):
-            await self._jobs.remove(request.ref)
+            await self._ending.remove(request.ref)
         return job_pb2.RemoveJobResponse()
 
     def _status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus:
-        status = self._jobs.status(self._jobs.find(ref))
+        status = self._evidence.status(self._evidence.find(ref))
         if status is None:
             raise errors.job_not_found(ref)
         return status

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import datetime
 import decimal
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from gates.fake_gate.config import Config, FlavorConfig, Kind, PartitionConfig
-from gates.fake_gate.reports import timestamp
+from gates.fake_gate.reports import failure, timestamp
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 
@@ -45,9 +45,12 @@ def queue_nodes(partition_id: str, config: PartitionConfig) -> list[str]:
 
 
 def created_nodes(
-    request: partition_pb2.CreatePartitionRequest, flavor: FlavorConfig, down: Iterable[str]
+    request: partition_pb2.CreatePartitionRequest,
+    flavor: FlavorConfig,
+    down: Iterable[str],
+    lost: Mapping[str, str],
 ) -> list[inventory_pb2.Node]:
-    """The nodes of a dynamic partition."""
+    """The nodes of a dynamic partition; `lost` has why, for those that are gone for good."""
     nodes = [
         inventory_pb2.Node(
             name=f"{request.partition_id}-{number}",
@@ -62,7 +65,12 @@ def created_nodes(
         )
         for number in range(1, request.spec.node_count + 1)
     ]
-    return sorted(_with_state(nodes, down), key=lambda node: node.name)
+    for node in _with_state(nodes, down):
+        if reason := lost.get(node.name):
+            node.state = inventory_pb2.NODE_STATE_LOST
+            node.failure.CopyFrom(failure(reason))
+            node.message = node.failure.message
+    return sorted(nodes, key=lambda node: node.name)
 
 
 def flavor_message(config: Config, flavor: FlavorConfig, started_ns: int) -> inventory_pb2.Flavor:

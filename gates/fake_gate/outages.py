@@ -1,12 +1,13 @@
-"""Nodes that the control file says do not answer, and what watchers are told of them."""
+"""Nodes that the control file says do not answer, or are lost, and what watchers are told."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from gate_kit import Operations, WatchHub
+from gates.fake_gate.dynamic import DynamicPartitions
 from gates.fake_gate.faults import FaultScript
 from gates.fake_gate.inotify import FolderEvents
 from gates.fake_gate.jobs import Jobs
@@ -22,6 +23,7 @@ class Outages:
     Args:
         faults: Reads the control file.
         partitions: Whose nodes they are.
+        dynamic: Told of nodes that are lost.
         jobs: What runs there.
         job_hub: Told of nodes that go and come.
         partition_hub: The same.
@@ -31,12 +33,14 @@ class Outages:
         self,
         faults: FaultScript,
         partitions: Partitions,
+        dynamic: DynamicPartitions,
         jobs: Jobs,
         job_hub: WatchHub[job_pb2.JobEvent],
         partition_hub: WatchHub[partition_pb2.PartitionEvent],
     ) -> None:
         self._faults = faults
         self._partitions = partitions
+        self._dynamic = dynamic
         self._jobs = jobs
         self._job_hub = job_hub
         self._partition_hub = partition_hub
@@ -63,7 +67,15 @@ class Outages:
             while True:
                 changed.clear()
                 await self._tell(frozenset(self._faults.unreachable))
+                await self._lose(self._faults.lost)
                 await changed.wait()
+
+    async def _lose(self, lost: Mapping[str, str]) -> None:
+        for partition in list(self._partitions.all()) if lost else ():
+            for node in partition.nodes:
+                is_dynamic = partition.kind == types_pb2.PARTITION_KIND_DYNAMIC
+                if is_dynamic and (reason := lost.get(node.name)):
+                    await self._dynamic.lose(partition.partition_id, node.name, reason)
 
     async def _tell(self, down: frozenset[str]) -> None:
         before, self._told = self._told, down
@@ -76,7 +88,7 @@ class Outages:
             self._job_hub.publish(("node", away.partition_id, name), event)
         for away, name in self._affected(before - down):
             # Its attempts first: who hears that it answers again knows them already.
-            for key in self._jobs.keys("*", away.partition_id):
+            for key in self._jobs.evidence.keys("*", away.partition_id):
                 await asyncio.sleep(0)
                 self._jobs.publish_if_on(key, name)
             back = types_pb2.NodeRef(partition_id=away.partition_id, node=name)

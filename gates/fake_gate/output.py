@@ -48,7 +48,7 @@ class Output:
         """
         while not attempt.exists:
             # It may not have been staged yet; one with a tombstone never will be.
-            if not request.follow or self._jobs.site.is_buried(attempt.key):
+            if not request.follow or self._jobs.evidence.site.is_buried(attempt.key):
                 raise errors.job_not_found(request.ref)
             if not await self._jobs.bells.heard(attempt.key, self._heartbeat_s):
                 yield job_pb2.ReadOutputResponse(heartbeat=self._heartbeat())
@@ -58,7 +58,7 @@ class Output:
                 while streams:
                     changed.clear()
                     # In this order: what was written before the end is there after it.
-                    status = self._jobs.status(attempt)
+                    status = self._jobs.evidence.status(attempt)
                     if status is None:
                         raise errors.job_not_found(request.ref)
                     has_ended = status.HasField("end")

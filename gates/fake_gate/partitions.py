@@ -8,6 +8,7 @@ A dynamic one is a folder of the site:
     stopped      empty: its time passed, and its nodes were deallocated
     failure      why it could not be made
     deleting     empty: it is being deleted
+    lost.NODE    why that node is gone for good
 """
 
 from __future__ import annotations
@@ -176,7 +177,9 @@ class Partitions:
         elif (folder / "ready").exists() and flavor is not None:
             told.state = partition_pb2.PARTITION_STATE_READY
             told.text = f"{count} nodes are up"
-            told.nodes.extend(created_nodes(request, flavor, self._faults.unreachable))
+            told.nodes.extend(
+                created_nodes(request, flavor, self._faults.unreachable, lost(folder))
+            )
         else:
             told.state = partition_pb2.PARTITION_STATE_CREATING
             told.text = f"booting {count} nodes"
@@ -194,3 +197,11 @@ def expire_ns(folder: Path) -> int:
         return int((folder / "expire").read_text(encoding="ascii"))
     except FileNotFoundError:
         return 0
+
+
+def lost(folder: Path) -> dict[str, str]:
+    """The nodes of the partition that are gone for good, and why."""
+    return {
+        path.name.partition(".")[2]: path.read_text(encoding="ascii")
+        for path in folder.glob("lost.*")
+    }

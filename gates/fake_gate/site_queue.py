@@ -13,9 +13,10 @@ from gate_kit import Operations, errors
 from gates.fake_gate import command
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.config import Config, Kind
-from gates.fake_gate.jobs import Jobs, sync
+from gates.fake_gate.jobs import Jobs
 from gates.fake_gate.nodes import queue_nodes
 from gates.fake_gate.site import AttemptKey, Site, write_whole
+from gates.fake_gate.specs import sync
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _FULL_RETRY_S = 1.0
@@ -51,7 +52,7 @@ class SiteQueue:
             for key in self._site.attempts(partition_id=name):
                 attempt = Attempt(key, self._site.attempt_folder(key))
                 spec = attempt.spec()
-                status = self._jobs.status(attempt)
+                status = self._jobs.evidence.status(attempt)
                 if spec is None or status is None or status.HasField("end"):
                     continue
                 if nodes := attempt.placement():
@@ -67,7 +68,7 @@ class SiteQueue:
         Raises:
             Refusal: SITE_QUEUE_FULL, CAPACITY, and as for `Jobs.start`.
         """
-        attempt = self._jobs.locate(request.ref)
+        attempt = self._jobs.evidence.locate(request.ref)
         return await self._operations.run(
             ("start", attempt.key, request.spec_fingerprint),
             lambda: self._submit(attempt, request),
@@ -79,7 +80,7 @@ class SiteQueue:
     ) -> job_pb2.JobStatus:
         name = request.ref.partition_id
         queue = self._queues[name]
-        spec = self._jobs.check_start(attempt, request)
+        spec = self._jobs.specs.check(attempt, request)
         if spec is None:
             if len(self._waiting[name]) >= queue.max_queue:
                 raise errors.site_queue_full(
@@ -90,7 +91,7 @@ class SiteQueue:
                 if not attempt.exists:
                     attempt.make(request.ref, request.origin, request.spec.workdir)
                 write_whole(attempt.folder / "private", command.encode_private(private))
-            _, descriptor = self._jobs.write_spec(attempt, request)
+            _, descriptor = self._jobs.specs.write(attempt, request)
             await asyncio.to_thread(sync, descriptor)
             self._waiting[name][attempt.key] = 0
             self._jobs.publish(attempt)
@@ -98,7 +99,7 @@ class SiteQueue:
         elif attempt.placement():
             # An earlier gate gave it nodes, and may not have come to start it there.
             self._start(attempt, spec)
-        return self._jobs.told(attempt)
+        return self._jobs.evidence.told(attempt)
 
     def claimed(self, attempt: Attempt) -> None:
         """Nothing to do: its slots are busy since it was placed."""

@@ -15,7 +15,7 @@ from typing import TypeVar
 from gate_kit import Context, Fields, LatestWins, errors
 from gate_kit.tunnels import carry
 from gates.fake_gate.admission import Admission
-from gates.fake_gate.jobs import Jobs
+from gates.fake_gate.evidence import Evidence
 from skyport.gate.v1 import job_pb2, tunnel_pb2, tunnel_pb2_grpc, types_pb2
 
 _LOOPBACK = "127.0.0.1"
@@ -38,16 +38,16 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
 
     Args:
         admission: Checks who asks.
-        jobs: Tells whether a job runs.
+        evidence: Tells whether a job runs.
         incarnation: For heartbeats.
         heartbeat_s: Seconds of silence before one.
     """
 
     def __init__(
-        self, admission: Admission, jobs: Jobs, incarnation: str, heartbeat_s: float
+        self, admission: Admission, evidence: Evidence, incarnation: str, heartbeat_s: float
     ) -> None:
         self._admission = admission
-        self._jobs = jobs
+        self._evidence = evidence
         self._incarnation = incarnation
         self._heartbeat_s = heartbeat_s
         self._waiting: dict[str, _Incoming] = {}
@@ -61,7 +61,7 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         opened = _opened(await anext(frames, None)).open
         node = self._target(opened.ref, opened.node, opened.port)
         # A port of a job that has ended may be another's by now.
-        status = self._jobs.status(self._jobs.find(opened.ref))
+        status = self._evidence.status(self._evidence.find(opened.ref))
         if status is None or not _has_node(status):
             raise errors.job_not_running(opened.ref)
         try:
@@ -86,9 +86,9 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
     ) -> AsyncIterator[tunnel_pb2.ListenResponse]:
         self._admission.need(types_pb2.CAPABILITY_REVERSE_TUNNELS, "Listen")
         node = self._target(request.ref, request.node, request.port)
-        attempt = self._jobs.locate(request.ref)
-        status = self._jobs.status(attempt)
-        is_over = self._jobs.site.is_buried(attempt.key) or (status and status.HasField("end"))
+        attempt = self._evidence.locate(request.ref)
+        status = self._evidence.status(attempt)
+        is_over = self._evidence.site.is_buried(attempt.key) or (status and status.HasField("end"))
         # It may come before the start; at a queue the nodes are not known then.
         if is_over or not (request.ref.nodes or (status and _has_node(status))):
             raise errors.job_not_running(request.ref)

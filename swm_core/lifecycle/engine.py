@@ -151,7 +151,11 @@ class Lifecycle:
 
     def _leave_out(self, before: Job, job: Job) -> None:
         """A place that had no room is not the first to be tried again."""
-        if job.failure and job.failure.reason is FailureReason.NO_CAPACITY:
+        reason = job.failure and job.failure.reason
+        lacks_image = (
+            reason is FailureReason.IMAGE_UNAVAILABLE and before.state is JobState.PROVISIONING
+        )
+        if job.failure and (reason is FailureReason.NO_CAPACITY or lacks_image):
             partition = self._context.partitions.get(before.partition_id)
             self.placement.exclude(before, partition, job.failure)
 

@@ -211,15 +211,14 @@ class PartitionDriver:
 
     async def _failed(self, reason: str, message: str) -> None:
         no_room = reason in _NO_ROOM
+        kind = FailureReason.NO_CAPACITY if no_room else FailureReason.PROVISIONING_FAILED
+        if reason == "IMAGE_NOT_FOUND":
+            kind = FailureReason.IMAGE_UNAVAILABLE
         await self._context.partitions.move(
             self._id,
             PartitionState.DELETING,
             text=message,
-            failure=Failure(
-                FailureReason.NO_CAPACITY if no_room else FailureReason.PROVISIONING_FAILED,
-                message,
-                retryable=no_room,
-            ),
+            failure=Failure(kind, message, retryable=no_room),
         )
 
     async def _delete(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:

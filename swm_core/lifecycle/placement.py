@@ -10,11 +10,12 @@ import asyncio
 import dataclasses
 import hashlib
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from swm_core.domain.failures import Failure
+from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.ids import new_id
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition, PartitionSpec
@@ -67,7 +68,7 @@ class Placement:
         return job_id in self._placing
 
     def exclude(self, job: Job, partition: Partition | None, failure: Failure) -> None:
-        """Leave a place that had no room out for a job: a minute at first, then longer.
+        """Leave a place out for a job: for good if it lacks the image, otherwise for a while.
 
         Args:
             job: The job as it was there.
@@ -80,6 +81,8 @@ class Placement:
         known = self._excluded.setdefault(job.job_id, {})
         tries, _ = known.get(place, (0, place))
         until = self._context.clock() + min(_EXCLUDED_MOST_S, _EXCLUDED_S * 2**tries)
+        if failure.reason is FailureReason.IMAGE_UNAVAILABLE:
+            until = math.inf
         exclusion = dataclasses.replace(
             place, reason=failure.reason, message=failure.message, until=until
         )

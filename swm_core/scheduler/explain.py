@@ -27,6 +27,8 @@ class Problem:
     message: str
     directive: str = ""
     site: str = ""
+    known: tuple[str, ...] = ()
+    """The names that there are, where one is missing."""
 
 
 def site_missing(demand: Demand, sites: Sequence[SiteView]) -> Problem | None:
@@ -62,7 +64,7 @@ def explain(demand: Demand, site: SiteView, partitions: Sequence[PartitionView])
             where = f"partition {demand.partition} of {where}"
         message = f'{where} has no {kind} "{name}"{_nearest(name, sorted(known))}'
         directive = "cloud-image" if kind == "image" else kind
-        return Problem(reason, message, directive, site.name)
+        return Problem(reason, message, directive, site.name, tuple(known))
     if demand.cloud_image and (demand.partition or not _creates(site)):
         message = f"site {site.name} boots no images; leave cloud-image out"
         return Problem("CAPABILITY_MISSING", message, "cloud-image", site.name)
@@ -87,7 +89,9 @@ def weigh(demand: Demand, problems: Sequence[Problem]) -> list[Problem]:
     if len(problems) > 1 and len({problem.reason for problem in problems}) == 1:
         first = problems[0]
         kind, name = names[first.reason]
-        return [Problem(first.reason, f'no site has {kind} "{name}"', first.directive)]
+        known = sorted({each for problem in problems for each in problem.known})
+        message = f'no site has {kind} "{name}"{_nearest(name, known)}'
+        return [Problem(first.reason, message, first.directive)]
     return list(problems)
 
 

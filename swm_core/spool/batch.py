@@ -52,6 +52,11 @@ class Batch:
         self.contents = 0
         self.received_bytes = 0
 
+    @property
+    def is_cut(self) -> bool:
+        """Whether a content has begun, and its last piece has not come."""
+        return bool(self._writers)
+
     def write(self, pieces: Sequence[Piece]) -> None:
         """Write some pieces, of one or many contents.
 
@@ -72,7 +77,8 @@ class Batch:
         digest = hashlib.sha256(piece.data).hexdigest()
         if digest != piece.sha256:
             raise DigestMismatch(
-                f"a content came with digest {digest}, announced was {piece.sha256}; send it anew"
+                f"a content came with digest {digest}, announced was {piece.sha256}; send it anew",
+                sha256=piece.sha256,
             )
         self.contents += 1
         if digest in self._small:
@@ -156,6 +162,11 @@ class AsyncBatch:
     def received_bytes(self) -> int:
         """Bytes that came so far."""
         return self._batch.received_bytes
+
+    @property
+    def is_cut(self) -> bool:
+        """Whether a content has begun, and its last piece has not come. Ask after `commit`."""
+        return self._batch.is_cut
 
     async def write(self, pieces: Sequence[Piece]) -> None:
         """As `Batch.write`, for these pieces or those before."""

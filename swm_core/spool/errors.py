@@ -4,9 +4,18 @@ from __future__ import annotations
 
 
 class SpoolRefusal(Exception):
-    """The spool does not take or have what is asked for."""
+    """The spool does not take or have what is asked for.
+
+    Args:
+        message: For people.
+        metadata: What programs may want: `offset`, `sha256`.
+    """
 
     reason = "INTERNAL"
+
+    def __init__(self, message: str, **metadata: str) -> None:
+        super().__init__(message)
+        self.metadata = metadata
 
 
 class SpoolFull(SpoolRefusal):

@@ -53,7 +53,8 @@ class Partial:
                 self._drop()
             if offset > self.size or (offset < self.size and not self._expected):
                 raise OffsetRefused(
-                    f"a piece begins at byte {offset}, and {self.size} are there; go on from there"
+                    f"a piece begins at byte {offset}, and {self.size} are there; go on from there",
+                    offset=str(self.size),
                 )
             fresh = memoryview(data)[self.size - offset :]
             if self.size and not fresh:
@@ -82,7 +83,8 @@ class Partial:
                     self._drop()
                     raise DigestMismatch(
                         f"a content came with digest {digest}, announced was {self._expected}; "
-                        "send it anew"
+                        "send it anew",
+                        sha256=self._expected,
                     )
                 self._digest = digest
             return self._digest

@@ -47,7 +47,11 @@ class Spool:
 
     @classmethod
     def open(cls, root: Path, max_bytes: int, log_bytes_per_job: int) -> Spool:
-        """Open the spool in `root`: counts what it holds and drops what a crash left. Blocks."""
+        """Open or begin the spool in `root`. Blocks.
+
+        Counts what it holds, and drops what belonged to transfers that a crash ended.
+        """
+        root.mkdir(mode=0o700, parents=True, exist_ok=True)
         return cls(root, max_bytes, log_bytes_per_job, _clean_and_count(root))
 
     @property
@@ -100,7 +104,7 @@ class Spool:
             size = contents.path(sha256).stat().st_size
         except OSError:
             raise ContentMissing(
-                f"the manifest {sha256} is not in the spool; upload it first"
+                f"the manifest {sha256} is not in the spool; upload it first", sha256=sha256
             ) from None
         if size > MAX_BYTES:
             raise ManifestRefused(
@@ -112,7 +116,8 @@ class Spool:
                 entry.sha256.hex(), entry.size
             ):
                 raise ContentMissing(
-                    f"the content of {entry.path!r} is not in the spool; upload it first"
+                    f"the content of {entry.path!r} is not in the spool; upload it first",
+                    sha256=entry.sha256.hex(),
                 )
 
     def manifest(self, owner: str, sha256: str) -> Iterator[manifest_pb2.ManifestEntry]:

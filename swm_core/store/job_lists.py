@@ -26,19 +26,16 @@ class JobPage:
     after: int | None
 
 
-@dataclasses.dataclass(slots=True)
-class _Query:
-    """The candidates, as a subquery by an index up to its LIMIT, and what they are filtered by."""
+@dataclasses.dataclass(frozen=True, slots=True)
+class _Part:
+    """Conditions joined by AND, and their values."""
 
-    candidates: str
-    values: list[Any]
-    conditions: list[str]
-    filter_values: list[Any]
+    sql: str
+    values: tuple[Any, ...]
 
-    def filter(self, condition: str, *values: Any) -> None:
-        """Let only those pass that fulfil `condition`."""
-        self.conditions.append(condition)
-        self.filter_values.extend(values)
+    def also(self, sql: str, *values: Any) -> _Part:
+        """With one condition more."""
+        return _Part(f"{self.sql} AND {sql}", (*self.values, *values))
 
 
 class JobLists:
@@ -62,69 +59,83 @@ class JobLists:
         No owner, no states, an empty prefix or site: any. A page looks at a bounded number of rows,
         so it may be short, or empty, although more follow; only `after` tells the end.
         """
-        query = _query(owner, states, id_prefix, site, _AFTER_ALL if after is None else after)
-        reader = self._database.read()
-        # Of what needs no filter, one more than the page holds tells whether there is more.
-        scanned = max(page_size, _SCAN) if query.conditions else page_size + 1
-        where = " AND ".join([f"number IN ({query.candidates})", *query.conditions])
-        rows = reader.execute(
-            "SELECT number, spec, record, last_sequence FROM jobs"  # noqa: S608
-            f" WHERE {where} ORDER BY number DESC LIMIT ?",
-            [*query.values, scanned, *query.filter_values, page_size + 1],
-        ).fetchall()
+        keys = _keys(owner, states, id_prefix, _AFTER_ALL if after is None else after)
+        wanted = _filters(keys, owner, states, id_prefix, site)
+        floor: int | None = None
+        if wanted.sql != keys.sql and len(id_prefix) < _KEYED_PREFIX:
+            floor = self._floor(keys, max(page_size, _SCAN))
+            if floor is not None:
+                wanted = wanted.also("number >= ?", floor)
+        rows = (
+            self._database.read()
+            .execute(
+                "SELECT number, spec, record, last_sequence FROM jobs"  # noqa: S608
+                f" WHERE {wanted.sql} ORDER BY {_order(id_prefix)} LIMIT ?",
+                [*wanted.values, page_size + 1],
+            )
+            .fetchall()
+        )
         jobs = [codec.decode_job(*row[1:]) for row in rows[:page_size]]
-        if len(rows) > page_size:
-            return JobPage(jobs, rows[page_size - 1][0])
-        if not query.conditions:
-            return JobPage(jobs, None)
-        count, lowest = reader.execute(
-            f"SELECT count(*), min(number) FROM ({query.candidates})",  # noqa: S608
-            [*query.values, scanned],
-        ).fetchone()
-        return JobPage(jobs, lowest if count == scanned else None)
+        return JobPage(jobs, rows[page_size - 1][0] if len(rows) > page_size else floor)
+
+    def _floor(self, keys: _Part, scanned: int) -> int | None:
+        """The number of the last row that one page may look at; None: it may look at all."""
+        row = (
+            self._database.read()
+            .execute(
+                f"SELECT number FROM jobs WHERE {keys.sql}"  # noqa: S608
+                " ORDER BY number DESC LIMIT 1 OFFSET ?",
+                [*keys.values, scanned - 1],
+            )
+            .fetchone()
+        )
+        return None if row is None else int(row[0])
 
 
-def _query(
-    owner: str | None, states: Collection[JobState], id_prefix: str, site: str, after: int
-) -> _Query:
-    query = _Query("", [], [], [])
-    if site:
-        query.filter("site = ?", site)
-    if states:
-        query.filter(f"state IN ({', '.join('?' * len(states))})", *states)
+def _keys(owner: str | None, states: Collection[JobState], id_prefix: str, after: int) -> _Part:
+    """What an index finds."""
     if len(id_prefix) >= _KEYED_PREFIX:
         # Marked with + so that the order does not tempt the planner away from the index of ids.
-        query.candidates = (
-            "SELECT number FROM jobs WHERE job_id >= ? AND job_id < ? AND +number < ?"
-            " ORDER BY +number DESC LIMIT ?"
-        )
-        query.values = [id_prefix, _next_text(id_prefix), after]
-        if owner is not None:
-            query.filter("owner = ?", owner)
-        return query
-    if id_prefix:
-        query.filter("job_id >= ? AND job_id < ?", id_prefix, _next_text(id_prefix))
-    active = " AND ended_time IS NULL" if states and _all_active(states) else ""
+        return _prefixed(id_prefix).also("+number < ?", after)
+    keys = _Part("number < ?", (after,))
     if owner is not None:
-        query.candidates = (
-            f"SELECT number FROM jobs WHERE owner = ? AND number < ?{active}"  # noqa: S608
-            " ORDER BY number DESC LIMIT ?"
+        keys = keys.also("owner = ?", owner)
+    if states and not any(state.terminal for state in states):
+        # The index of active jobs is in order within one owner only.
+        keys = (
+            keys.also("ended_time IS NULL")
+            if owner is not None
+            else keys.also(
+                "number IN (SELECT number FROM jobs INDEXED BY jobs_active"
+                " WHERE ended_time IS NULL)"
+            )
         )
-        query.values = [owner, after]
-    else:
-        index = " INDEXED BY jobs_active" if active else ""
-        query.candidates = (
-            f"SELECT number FROM jobs{index} WHERE number < ?{active}"  # noqa: S608
-            " ORDER BY number DESC LIMIT ?"
-        )
-        query.values = [after]
-    return query
+    return keys
 
 
-def _all_active(states: Collection[JobState]) -> bool:
-    return not any(state.terminal for state in states)
+def _filters(
+    keys: _Part, owner: str | None, states: Collection[JobState], id_prefix: str, site: str
+) -> _Part:
+    """The keys, and what else the rows have to be."""
+    wanted = keys
+    if states:
+        wanted = wanted.also(f"state IN ({', '.join('?' * len(states))})", *states)
+    if site:
+        wanted = wanted.also("site = ?", site)
+    if len(id_prefix) >= _KEYED_PREFIX:
+        if owner is not None:
+            wanted = wanted.also("+owner = ?", owner)
+    elif id_prefix:
+        prefixed = _prefixed(id_prefix)
+        wanted = wanted.also(prefixed.sql.replace("job_id", "+job_id"), *prefixed.values)
+    return wanted
 
 
-def _next_text(prefix: str) -> str:
-    """The first text after all that begin with `prefix`; ids are ASCII."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1)
+def _prefixed(id_prefix: str) -> _Part:
+    # The first text after all that begin with it; ids are ASCII.
+    beyond = id_prefix[:-1] + chr(ord(id_prefix[-1]) + 1)
+    return _Part("job_id >= ? AND job_id < ?", (id_prefix, beyond))
+
+
+def _order(id_prefix: str) -> str:
+    return "+number DESC" if len(id_prefix) >= _KEYED_PREFIX else "number DESC"

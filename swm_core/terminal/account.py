@@ -8,7 +8,7 @@ import datetime
 from collections.abc import Iterable
 from decimal import Decimal
 
-from rpc_kit.errors import denied, invalid
+from rpc_kit.errors import denied, invalid, not_found
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.paging import page_of
 from skyport.terminal.v1 import account_pb2, account_pb2_grpc
@@ -62,12 +62,19 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
                 field="group",
                 reason="FIELD_REQUIRED" if not request.group else "FIELD_MALFORMED",
             )
+        if user not in (_EVERYBODY, caller.user) and self._context.store.users.get(user) is None:
+            raise not_found("USER_NOT_FOUND", f"there is no user {user[:60]}")
+        since, before = _seconds(request, "from_time"), _seconds(request, "to_time")
+        if since is not None and before is not None and since >= before:
+            raise invalid(
+                "from_time is not before to_time; nothing lies between them",
+                field="from_time",
+                reason="FIELD_OUT_OF_RANGE",
+            )
         page = page_of(request, caller.user)
         rows = self._rows(
             self._context.store.attempts.placed(
-                owner=None if user == _EVERYBODY else user,
-                since=_seconds(request, "from_time"),
-                before=_seconds(request, "to_time"),
+                owner=None if user == _EVERYBODY else user, since=since, before=before
             ),
             request.group,
         )

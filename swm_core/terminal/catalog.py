@@ -163,20 +163,32 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ListNodesResponse:
         caller = current_caller()
         gates = self._gates(request.site)
+        wanted = request.partition_id
+        known = any(self._sees(caller, gate, wanted) for gate in gates)
+        if wanted and not known and not _unknown(gates):
+            raise not_found(
+                "PARTITION_NOT_FOUND",
+                f"there is no partition {wanted[:60]}; `swm partitions` lists what there is",
+            )
         used = self._used()
         nodes = []
         for gate in gates:
             for partition_id, members in gate.inventory.nodes.items():
-                if request.partition_id not in ("", partition_id):
-                    continue
-                own = self._context.partitions.get(partition_id)
-                if own is not None and not caller.may_see(own.owner):
-                    continue
-                nodes += [_node(gate.name, node, used) for node in members.values()]
+                if wanted in ("", partition_id) and self._sees(caller, gate, partition_id):
+                    nodes += [_node(gate.name, node, used) for node in members.values()]
         shown, token = _page(request, nodes, lambda each: (each.site, each.partition_id, each.name))
         return catalog_pb2.ListNodesResponse(
             nodes=shown, next_page_token=token, unreachable_sites=_unknown(gates)
         )
+
+    def _sees(self, caller: Caller, gate: Gate, partition_id: str) -> bool:
+        own = self._context.partitions.get(partition_id)
+        if own is not None:
+            return caller.may_see(own.owner)
+        told = gate.inventory.partitions.get(partition_id)
+        # A dynamic one that is not the core's (any more) has no owner to be known by.
+        dynamic = gate_types.PARTITION_KIND_DYNAMIC
+        return told is not None and (caller.is_admin or told.kind != dynamic)
 
     def _gates(self, site: str) -> list[Gate]:
         if not site:

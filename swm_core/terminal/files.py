@@ -6,12 +6,13 @@ import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from rpc_kit.errors import invalid, not_found, precondition, unavailable
+from rpc_kit.errors import invalid, not_found, out_of_range, precondition, unavailable
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.paging import Page, page_of
 from skyport.common.v1 import manifest_pb2
 from skyport.terminal.v1 import file_pb2, file_pb2_grpc
 from swm_core.domain.job import Job
+from swm_core.domain.paths import PathRefused, check_path
 from swm_core.lifecycle.context import Context
 from swm_core.security.identity import current_caller
 from swm_core.spool import CHUNK_BYTES, OwnerContents, Piece, SpoolRefusal
@@ -58,6 +59,12 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 async for request in request_iterator:
                     await batch.write([_piece(piece) for piece in request.pieces])
                 await batch.commit()
+                if batch.is_cut:
+                    raise invalid(
+                        "the upload ended in the middle of a content; FindMissing tells where to "
+                        "go on",
+                        field="pieces",
+                    )
                 return file_pb2.UploadResponse(
                     contents=batch.contents, received_bytes=batch.received_bytes
                 )
@@ -75,6 +82,13 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     ) -> file_pb2.ListOutputsResponse:
         job = self._ended(request.job_id)
         page = page_of(request, default_size=1_000, max_size=10_000)
+        for index, pattern in enumerate(request.patterns):
+            if pattern.startswith("/") or ".." in pattern.split("/"):
+                raise invalid(
+                    f"pattern {pattern[:200]!r} leads out of the work folder; give one below it",
+                    field=f"patterns[{index}]",
+                    reason="PATH_INVALID",
+                )
         return await asyncio.to_thread(self._list, job, request.patterns, page)
 
     def _list(self, job: Job, patterns: Sequence[str], page: Page) -> file_pb2.ListOutputsResponse:
@@ -116,7 +130,22 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 field="files",
                 reason="FIELD_OUT_OF_RANGE",
             )
+        for index, file in enumerate(request.files):
+            try:
+                check_path(file.path)
+            except PathRefused as refused:
+                raise invalid(
+                    str(refused), field=f"files[{index}].path", reason=refused.reason
+                ) from None
         entries = await asyncio.to_thread(self._find, job, [file.path for file in request.files])
+        for entry, file in zip(entries, request.files, strict=True):
+            if file.offset > entry.size and file.sha256 == entry.sha256:
+                raise out_of_range(
+                    "OFFSET",
+                    f"offset {file.offset} is past the end of {file.path[:200]!r} at {entry.size} "
+                    "bytes; ask from 0",
+                    offset=str(entry.size),
+                )
         contents = self._context.spool.owner(job.owner)
         answers = _downloads(contents, entries, request.files)
         try:

@@ -84,7 +84,9 @@ class OutputReader:
     ) -> AsyncIterator[job_pb2.ReadOutputResponse]:
         if mirror.end is not None and offset > mirror.end.size:
             raise out_of_range(
-                "OFFSET", f"offset {offset} is past the end at {mirror.end.size} bytes"
+                "OFFSET",
+                f"offset {offset} is past the end at {mirror.end.size} bytes; there is no more",
+                offset=str(mirror.end.size),
             )
         while True:
             while (piece := mirror.read(offset, CHUNK_BYTES)) is not None:

@@ -184,7 +184,7 @@ class Submission:
 def spool_refused(refusal: SpoolRefusal) -> Refusal:
     """What the spool refuses, for the wire."""
     code = _SPOOL_CODES.get(refusal.reason, grpc.StatusCode.INVALID_ARGUMENT)
-    return Refusal(code, refusal.reason, str(refusal))
+    return Refusal(code, refusal.reason, str(refusal), metadata=refusal.metadata)
 
 
 def _script_refused(errors: ScriptErrors) -> Refusal:

@@ -21,10 +21,8 @@ if TYPE_CHECKING:
 INTERRUPTIBLE_S = 0.5
 """The longest wait of the main thread: a Ctrl-C that another thread gets does not end a wait."""
 
-_LAST_OUTPUT_S = 60.0
-"""How long to wait for the rest of the output of a job that has ended."""
-_OLD_OUTPUT_S = 10.0
-"""The same for an attempt when the next one has begun."""
+_LAST_OUTPUT_S = 10.0
+"""How long to wait for the rest of the output of an attempt that has ended."""
 
 _BEGUN = ("RUNNING", "STAGING_OUT", "SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -125,7 +123,7 @@ class _Following:
             if state in _BEGUN and job.attempt:
                 self._show(job)
             if job.state in ENDED:
-                self._finish(_LAST_OUTPUT_S)
+                self._finish()
                 return job
             if state not in _BEGUN:
                 self._waiting.say(f"{self._job_id}  {state}  {plain(job.text)}")
@@ -156,7 +154,7 @@ class _Following:
             return
         self._waiting.stop()
         if self._attempt:
-            self._finish(_OLD_OUTPUT_S)
+            self._finish()
             note(f"job {self._job_id} runs again: attempt {job.attempt}")
         self._attempt = job.attempt
         sinks = ((False, sys.stdout.buffer), (True, sys.stderr.buffer))
@@ -169,10 +167,10 @@ class _Following:
         for pump in self._pumps:
             pump.start()
 
-    def _finish(self, timeout_s: float) -> None:
-        """Let the readers come to their ends."""
+    def _finish(self) -> None:
+        """Let the readers come to their ends. One that does not is left for `swm logs`."""
         for pump in self._pumps:
-            if not pump.finish(timeout_s):
-                note(f"the rest of {pump.name} did not come; see `swm logs {self._job_id}`")
+            if not pump.finish(_LAST_OUTPUT_S):
+                note(f"the end of {pump.name} did not come; see `swm logs {self._job_id}`")
                 pump.reader.stop()
         self._pumps.clear()

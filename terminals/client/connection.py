@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, Self, TypeVar
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
     from terminals.client.download import Fetched
     from terminals.client.output import Gap
     from terminals.client.tunnel import Forwarding
+
+_PAUSES_S = (0.1, 0.2, 0.4)
 
 CALL_TIMEOUT_S = 30.0
 """A core answers in milliseconds; one that takes this long is stuck."""
@@ -75,7 +78,9 @@ class Client:
         self._channel = grpc.secure_channel(
             Endpoint.parse(bundle.endpoint).target,
             channel_credentials(bundle.key_pair),
-            options=channel_options(bundle.server_name),
+            # Retries are ours: with those of grpc 1.85, a streaming call that has received nothing
+            # waits for ever once its server has been away for longer than they last.
+            options=[*channel_options(bundle.server_name), ("grpc.enable_retries", 0)],
         )
         self.has_answered = False
         """Whether the core has ever answered a call of ours."""
@@ -164,7 +169,7 @@ class Client:
     ) -> Response:
         """One call, as `client.call(client.jobs.GetJob, GetJobRequest(job_id=...))`.
 
-        The channel itself repeats UNAVAILABLE three times within a second.
+        UNAVAILABLE is repeated three times within a second.
 
         Args:
             method: A method of one of the stubs.
@@ -177,11 +182,17 @@ class Client:
             CallFailed: It did not succeed.
         """
         patience = Patience(self, patience_s)
+        pauses = iter(_PAUSES_S)
         while True:  # ends by patience
             try:
                 response = method(request, timeout=timeout_s)
             except grpc.RpcError as error:
-                patience.pause(self.failure(error))
+                failed = self.failure(error)
+                pause_s = next(pauses, None)
+                if pause_s is None or not failed.transient:
+                    patience.pause(failed)
+                else:
+                    time.sleep(pause_s)
             else:
                 self.has_answered = True
                 return response

@@ -88,3 +88,23 @@ def test_a_reader_can_be_stopped_from_another_thread(client: Client, core: FakeC
     threading.Timer(0.2, reader.stop).start()
     assert list(pieces) == []
     assert not reader.complete
+
+
+def test_a_silent_stream_outlives_a_core_that_stays_away_for_a_while(
+    client: Client, core: FakeCore
+) -> None:
+    """Longer than any repetition by grpc itself lasts."""
+    reader = OutputReader(client, "j1", attempt=1, follow=True)
+    got: list[bytes | Gap] = []
+    reading = threading.Thread(target=lambda: got.extend(reader), daemon=True)
+    reading.start()
+    core.state.wait_until(lambda: "ReadOutput" in core.state.calls)
+    core.stop()
+    back = threading.Timer(3, core.start)
+    back.start()
+    core.state.write("j1", b"late")
+    core.state.finish_logs("j1")
+    reading.join(30)
+    back.join()
+    assert got == [b"late"]
+    assert reader.complete

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -31,7 +30,6 @@ from skyport.gate.v1 import (
     inventory_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
-    partition_pb2,
     partition_pb2_grpc,
     tunnel_pb2_grpc,
     types_pb2,
@@ -78,9 +76,16 @@ class Gate:
         environment = dict(os.environ)
         if supervised:
             environment["SKYPORT_SUPERVISED"] = "1"
-        command = [sys.executable, "-m", "gates.fake_gate", "--config", str(self.folder / "gate.toml")]
+        command = [
+            sys.executable,
+            "-m",
+            "gates.fake_gate",
+            "--config",
+            str(self.folder / "gate.toml"),
+        ]
         with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
+            # It returns at once; what takes time is waited for below.
+            self.process = subprocess.Popen(  # noqa: ASYNC220
                 [*command, "--listen", f"unix://{self.socket}", "--log-format", "text"],
                 stdin=subprocess.PIPE,
                 stdout=log,
@@ -92,19 +97,23 @@ class Gate:
     async def connect(self) -> None:
         if self.channel is not None:
             await self.channel.close()
-        options = [("grpc.enable_retries", 0), ("grpc.initial_reconnect_backoff_ms", 20), ("grpc.max_reconnect_backoff_ms", 100)]
+        options = [
+            ("grpc.enable_retries", 0),
+            ("grpc.initial_reconnect_backoff_ms", 20),
+            ("grpc.max_reconnect_backoff_ms", 100),
+        ]
         self.channel = grpc.aio.insecure_channel(f"unix:{self.socket}", options=options)
         try:
             async with asyncio.timeout(WITHIN_S):
                 await self.channel.channel_ready()
         except TimeoutError:
             raise AssertionError(f"the gate did not start:\n{self.log.read_text()}") from None
-        self.identity = identity_pb2_grpc.IdentityServiceStub(self.channel)
-        self.inventory = inventory_pb2_grpc.InventoryServiceStub(self.channel)
-        self.partitions = partition_pb2_grpc.PartitionServiceStub(self.channel)
-        self.jobs = job_pb2_grpc.JobServiceStub(self.channel)
-        self.files = file_pb2_grpc.FileServiceStub(self.channel)
-        self.tunnels = tunnel_pb2_grpc.TunnelServiceStub(self.channel)
+        self.identity: Any = identity_pb2_grpc.IdentityServiceStub(self.channel)
+        self.inventory: Any = inventory_pb2_grpc.InventoryServiceStub(self.channel)
+        self.partitions: Any = partition_pb2_grpc.PartitionServiceStub(self.channel)
+        self.jobs: Any = job_pb2_grpc.JobServiceStub(self.channel)
+        self.files: Any = file_pb2_grpc.FileServiceStub(self.channel)
+        self.tunnels: Any = tunnel_pb2_grpc.TunnelServiceStub(self.channel)
 
     def kill(self) -> None:
         assert self.process is not None
@@ -127,7 +136,9 @@ class Gate:
         """End it gracefully; returns its exit status."""
         assert self.process is not None
         self.process.terminate()
-        return await asyncio.to_thread(self.process.wait, WITHIN_S)
+        status = await asyncio.to_thread(self.process.wait, WITHIN_S)
+        self.kill()
+        return status
 
     async def close(self) -> None:
         if self.channel is not None:
@@ -163,7 +174,8 @@ class Gate:
         return ref, answer.status
 
     async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus:
-        return (await self.jobs.GetJob(job_pb2.GetJobRequest(ref=ref))).status
+        answer: job_pb2.GetJobResponse = await self.jobs.GetJob(job_pb2.GetJobRequest(ref=ref))
+        return answer.status
 
     async def until(
         self, ref: types_pb2.JobRef, check: Callable[[job_pb2.JobStatus], object]
@@ -196,7 +208,7 @@ class Gate:
     async def output(self, ref: types_pb2.JobRef, kind: int = 1) -> bytes:
         """All that a stream holds once the attempt has ended."""
         request = job_pb2.ReadOutputRequest(ref=ref, follow=True)
-        request.cursors.add(kind=kind)  # type: ignore[arg-type]
+        request.cursors.add(kind=kind)
         data = b""
         async with asyncio.timeout(WITHIN_S):
             async for answer in self.jobs.ReadOutput(request):
@@ -217,11 +229,14 @@ class Gate:
         call.cancel()
         assert found == data
 
-    async def cancel(self, ref: types_pb2.JobRef, grace_s: float | None = None) -> job_pb2.CancelJobResponse:
+    async def cancel(
+        self, ref: types_pb2.JobRef, grace_s: float | None = None
+    ) -> job_pb2.CancelJobResponse:
         request = job_pb2.CancelJobRequest(ref=ref)
         if grace_s is not None:
             request.grace.CopyFrom(duration(grace_s))
-        return await self.jobs.CancelJob(request, timeout=WITHIN_S)
+        answer: job_pb2.CancelJobResponse = await self.jobs.CancelJob(request, timeout=WITHIN_S)
+        return answer
 
     async def remove(self, ref: types_pb2.JobRef) -> None:
         await self.jobs.RemoveJob(job_pb2.RemoveJobRequest(ref=ref), timeout=WITHIN_S)
@@ -232,7 +247,11 @@ class Gate:
 
 
 def make_ref(
-    job_id: str = "job-1", *nodes: str, attempt: int = 1, partition: str = "local", owner: str = "ann"
+    job_id: str = "job-1",
+    *nodes: str,
+    attempt: int = 1,
+    partition: str = "local",
+    owner: str = "ann",
 ) -> types_pb2.JobRef:
     given = nodes or (("n1",) if partition == "local" else ())
     return types_pb2.JobRef(
@@ -386,9 +405,7 @@ class Staged:
     result: file_pb2.PutFilesResult
 
 
-def begin_request(
-    ref: types_pb2.JobRef, tree: Tree, workdir: str = ""
-) -> file_pb2.PutFilesRequest:
+def begin_request(ref: types_pb2.JobRef, tree: Tree, workdir: str = "") -> file_pb2.PutFilesRequest:
     entries = tree.entries()
     return file_pb2.PutFilesRequest(
         begin=file_pb2.PutFilesBegin(
@@ -507,6 +524,3 @@ def claimed_pid(gate: Gate, ref: types_pb2.JobRef, node: str = "n1") -> int:
 
 def kill_process(pid: int) -> None:
     os.kill(pid, signal.SIGKILL)
-
-
-ONE_LINE = re.compile(r"[^\n]*")

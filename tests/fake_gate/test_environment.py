@@ -22,9 +22,7 @@ async def _environment(gate: Gate, request: job_pb2.StartJobRequest) -> dict[str
 async def test_the_contract_names_the_environment(gate: Gate) -> None:
     ref = make_ref("job-7", "n1", "n2", attempt=3)
     await gate.stage(ref)
-    request = start_request(
-        ref, "env -0", name="my job", cpus=2, ports={"WEB": 20_001, "": 8_888}
-    )
+    request = start_request(ref, "env -0", name="my job", cpus=2, ports={"WEB": 20_001, "": 8_888})
     request.allocations[0].memory_bytes = 1 << 30
     request.allocations[0].gpu_ids.append("1")
     found = await _environment(gate, request)

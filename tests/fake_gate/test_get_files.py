@@ -6,6 +6,7 @@ import hashlib
 import os
 import socket
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
@@ -29,7 +30,9 @@ async def _made(gate: Gate, script: str = _MAKE) -> tuple[types_pb2.JobRef, Path
     return ref, gate.attempt_folder(ref) / "work.n1"
 
 
-async def _list(gate: Gate, ref: types_pb2.JobRef, *patterns: str, page_size: int = 0) -> file_pb2.ListFilesResponse:
+async def _list(
+    gate: Gate, ref: types_pb2.JobRef, *patterns: str, page_size: int = 0
+) -> file_pb2.ListFilesResponse:
     request = file_pb2.ListFilesRequest(ref=ref, patterns=patterns, page_size=page_size)
     whole = file_pb2.ListFilesResponse()
     while True:
@@ -142,11 +145,11 @@ async def test_a_page_token_belongs_to_its_question(gate: Gate) -> None:
 
 
 async def _get(
-    gate: Gate, ref: types_pb2.JobRef, *cursors: dict[str, object]
+    gate: Gate, ref: types_pb2.JobRef, *cursors: dict[str, Any]
 ) -> list[file_pb2.SiteFilePiece]:
     request = file_pb2.GetFilesRequest(ref=ref)
     for cursor in cursors:
-        request.files.add(**cursor)  # type: ignore[arg-type]
+        request.files.add(**cursor)
     return [piece async for answer in gate.files.GetFiles(request) for piece in answer.pieces]
 
 
@@ -169,7 +172,7 @@ async def test_files_come_in_order_each_with_size_digest_and_time(gate: Gate) ->
 async def test_a_broken_download_resumes_unless_the_file_has_changed(gate: Gate) -> None:
     ref, work = await _made(gate, "head -c 1000000 /dev/urandom > big")
     (listed,) = (await _list(gate, ref, "big")).files
-    cursor = {
+    cursor: dict[str, Any] = {
         "path": "big",
         "offset": 900_000,
         "size": 1_000_000,
@@ -182,7 +185,7 @@ async def test_a_broken_download_resumes_unless_the_file_has_changed(gate: Gate)
     (done,) = await _get(gate, ref, {**cursor, "offset": 1_000_000})
     assert (done.offset, done.data, done.end.size) == (1_000_000, b"", 1_000_000)
     past = file_pb2.GetFilesRequest(ref=ref)
-    past.files.add(**{**cursor, "offset": 1_000_001})  # type: ignore[arg-type]
+    past.files.add(**{**cursor, "offset": 1_000_001})
     await refused(gate.files.GetFiles(past), "OFFSET", grpc.StatusCode.OUT_OF_RANGE)
     os.utime(work / "big", (1, 1))
     anew = await _get(gate, ref, cursor)
@@ -224,7 +227,9 @@ async def test_files_of_each_node_are_its_own(gate: Gate) -> None:
 
 async def test_a_list_of_thousands_is_told_whole_in_pages(gate: Gate) -> None:
     ref, _ = await _made(
-        gate, 'i=0; while [ $i -lt 2500 ]; do mkdir -p d$((i % 7)); : > "d$((i % 7))/f$i"; i=$((i+1)); done'
+        gate,
+        "mkdir d0 d1 d2 d3 d4 d5 d6; i=0; while [ $i -lt 2500 ]; do"
+        ' : > "d$((i % 7))/f$i"; i=$((i+1)); done',
     )
     whole = await _list(gate, ref, "*")
     paths = _paths(whole)

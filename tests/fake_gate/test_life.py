@@ -22,7 +22,7 @@ async def test_a_removed_attempt_leaves_an_empty_tombstone_and_nothing_else(gate
     ref, _ = await gate.start_job("true")
     await gate.ended(ref)
     await gate.remove(ref)
-    left = [path for path in gate.site.rglob("*job-1*")]
+    left = list(gate.site.rglob("*job-1*"))
     assert [(path.is_file(), path.stat().st_size) for path in left] == [(True, 0)]
 
 

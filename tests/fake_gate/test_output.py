@@ -6,10 +6,11 @@ import asyncio
 import hashlib
 import os
 import time
+from typing import Any
 
 import grpc
 
-from skyport.gate.v1 import job_pb2
+from skyport.gate.v1 import job_pb2, types_pb2
 from tests.fake_gate.conftest import MakeGate
 from tests.fake_gate.harness import STATIC, Gate, make_ref, refused
 
@@ -17,10 +18,12 @@ _OUT = job_pb2.OUTPUT_KIND_STDOUT
 _ERR = job_pb2.OUTPUT_KIND_STDERR
 
 
-def _request(ref: object, *cursors: dict[str, object], follow: bool = False) -> job_pb2.ReadOutputRequest:
-    request = job_pb2.ReadOutputRequest(ref=ref, follow=follow)  # type: ignore[arg-type]
+def _request(
+    ref: types_pb2.JobRef, *cursors: dict[str, Any], follow: bool = False
+) -> job_pb2.ReadOutputRequest:
+    request = job_pb2.ReadOutputRequest(ref=ref, follow=follow)
     for cursor in cursors or ({"kind": _OUT},):
-        request.cursors.add(**cursor)  # type: ignore[arg-type]
+        request.cursors.add(**cursor)
     return request
 
 
@@ -28,7 +31,7 @@ async def test_a_finished_stream_ends_with_size_and_digest(gate: Gate) -> None:
     ref, _ = await gate.start_job("echo out; echo err >&2")
     await gate.ended(ref)
     data: dict[int, bytes] = {}
-    ends = {}
+    ends: dict[int, job_pb2.OutputEnd] = {}
     async for answer in gate.jobs.ReadOutput(_request(ref, {"kind": _OUT}, {"kind": _ERR})):
         for piece in answer.pieces:
             assert piece.at.offset == len(data.get(piece.at.kind, b""))
@@ -115,7 +118,9 @@ async def test_a_large_output_comes_whole_in_messages_of_at_most_1_mib(gate: Gat
             assert (end.at.offset, end.sha256) == (size, digest.digest())
     assert size == 20_000_000
     assert largest <= 1 << 20
-    assert hashlib.sha256((gate.attempt_folder(ref) / "copy").read_bytes()).digest() == digest.digest()
+    assert (
+        hashlib.sha256((gate.attempt_folder(ref) / "copy").read_bytes()).digest() == digest.digest()
+    )
 
 
 async def test_a_job_that_deletes_its_work_folder_keeps_its_output(gate: Gate) -> None:

@@ -13,8 +13,8 @@ from tests.fake_gate.harness import (
     eventually,
     kill_process,
     make_ref,
-    processes_of,
     problem,
+    processes_of,
     refused,
     start_request,
 )

@@ -111,7 +111,8 @@ def wire_refusal(method: Callable[..., Any], request: Any, *, hide: str) -> Wire
         if isinstance(answer, grpc.Call):
             list(answer)  # type: ignore[call-overload]  # the streams are calls, too
     except grpc.RpcError as error:
-        trailers: dict[str, Any] = {item[0]: item[1] for item in error.trailing_metadata() or ()}
+        trailing: Any = error.trailing_metadata()
+        trailers = dict(trailing)
         return WireRefusal(
             error.code(),
             Problem.from_error(error).reason or "",
@@ -246,6 +247,25 @@ def test_what_others_used_is_for_admins(core: Core, ended: JobHandle, whose: str
     refused(core.user("cy").account.GetUsage, request, DENIED, "ADMIN_REQUIRED")
     rows = {row.key: row for row in core.admin.account.GetUsage(request, timeout=10).rows}
     assert rows["bo"].attempts >= 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "code", "reason"),
+    [
+        ({"group": 2, "user": "zoe"}, NOT_FOUND, "USER_NOT_FOUND"),
+        ({}, grpc.StatusCode.INVALID_ARGUMENT, "FIELD_REQUIRED"),
+        ({"group": 99}, grpc.StatusCode.INVALID_ARGUMENT, "FIELD_MALFORMED"),
+        (
+            {"group": 2, "from_time": {"seconds": 9}, "to_time": {"seconds": 9}},
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "FIELD_OUT_OF_RANGE",
+        ),
+    ],
+)
+def test_a_question_for_usage_must_make_sense(
+    core: Core, fields: dict[str, Any], code: grpc.StatusCode, reason: str
+) -> None:
+    refused(core.admin.account.GetUsage, account_pb2.GetUsageRequest(**fields), code, reason)
 
 
 def test_processes_and_logs_of_gates_are_for_admins(core: Core) -> None:

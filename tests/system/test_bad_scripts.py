@@ -23,9 +23,7 @@ MiB = 1 << 20
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     one = node("n1", cpus=4, memory="8G", gpus=["0"])
     cloud = dynamic({"name": "small", "cpus": 2, "memory": "4G"})
-    images = {"images": [{"name": "debian", "kind": "node"}]}
-    sites = {"lab": static(one), "cloud": cloud | images}
-    with running(tmp_path_factory.mktemp("scripts"), sites) as core:
+    with running(tmp_path_factory.mktemp("scripts"), {"lab": static(one), "cloud": cloud}) as core:
         yield core
 
 
@@ -62,7 +60,7 @@ DIRECTIVES = [
     ("#SWM ports 80/tcp,80/tcp/out", "PORT_DUPLICATE", 2, "80"),
     ("#SWM env A", "ENV_INVALID", 2, '"A=VALUE"'),
     ("#SWM env SWM_JOB_ID=x", "ENV_INVALID", 2, "reserved"),
-    ("#SWM site-option high", "OPTION_INVALID", 2, "slurm.qos=high"),
+    ("#SWM site-option high", "OPTION_INVALID", 2, "slurm.qos high"),
     ("#SWM output-files /etc/passwd", "PATH_INVALID", 2, "/etc/passwd"),
     ("#SWM output-files ../up", "PATH_INVALID", 2, ".."),
     ("#SWM input-files ../up", "PATH_INVALID", 2, ".."),
@@ -145,7 +143,6 @@ PLACES = [
     ("#SWM site mars", NOT_FOUND, "SITE_NOT_FOUND", "lab"),
     ("#SWM flavor smal", NOT_FOUND, "FLAVOR_NOT_FOUND", "small"),
     ("#SWM site lab\n#SWM partition hots", NOT_FOUND, "PARTITION_NOT_FOUND", "hosts"),
-    ("#SWM cloud-image debain", NOT_FOUND, "IMAGE_NOT_FOUND", "debian"),
     ("#SWM cpus 64", INVALID, "RESOURCES_UNSATISFIABLE", "64"),
     ("#SWM mem 900G", INVALID, "RESOURCES_UNSATISFIABLE", "900G"),
     ("#SWM gpus 8", INVALID, "RESOURCES_UNSATISFIABLE", "8"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -20,10 +21,11 @@ from tests.system.harness.jobs import (
     SUCCEEDED,
 )
 from tests.system.harness.latch import Latch
+from tests.system.harness.refusals import refused
 from tests.system.harness.sites import Site, dynamic
 from tests.system.harness.waiting import eventually
 
-FLAVORS = [
+FLAVORS: list[dict[str, Any]] = [
     {"name": "dear", "cpus": 4, "memory": "8G", "price": "4.00"},
     {"name": "cheap", "cpus": 4, "memory": "8G", "price": "0.25"},
     {"name": "middle", "cpus": 4, "memory": "8G", "price": "1.00"},
@@ -58,6 +60,8 @@ def test_a_partition_is_made_for_the_job_and_deleted_after_it(core: Core, cloud:
     ended = job.until(SUCCEEDED)
     assert PROVISIONING in job.states
     assert ended.partition_id
+    # On top of the time that the site itself takes, which is next to nothing here.
+    assert ended.start_time.ToNanoseconds() - ended.submit_time.ToNanoseconds() < 5e9
     cloud.given_back()
     # What it gave is the core's, and outlives the machines.
     assert job.outputs() == {"r.txt": File(b"in")}
@@ -88,6 +92,26 @@ def test_while_it_lasts_a_partition_is_told_with_its_price(
     rows = {row.key: row for row in core.user().account.GetUsage(request, timeout=10).rows}
     assert rows[job.job_id].attempts == 1
     assert rows[job.job_id].costs[0].currency_code == "USD"
+
+
+def test_flavors_are_told_in_pages_with_their_prices(core: Core) -> None:
+    request = catalog_pb2.ListFlavorsRequest(site="cloud", page_size=2)
+    prices: dict[str, float] = {}
+    for _ in range(3):
+        page = core.user().catalog.ListFlavors(request, timeout=10)
+        for flavor in page.flavors:
+            amount = flavor.on_demand_price.amount
+            prices[flavor.name] = amount.units + amount.nanos / 1e9
+        request.page_token = page.next_page_token
+    assert not request.page_token
+    assert prices == {flavor["name"]: float(flavor["price"]) for flavor in FLAVORS}
+    refused(
+        core.user().catalog.ListFlavors,
+        catalog_pb2.ListFlavorsRequest(site="mars"),
+        grpc.StatusCode.NOT_FOUND,
+        "SITE_NOT_FOUND",
+        says="cloud",
+    )
 
 
 @pytest.mark.parametrize(
@@ -154,6 +178,15 @@ def test_a_create_that_fails_for_good_fails_the_job_and_leaves_nothing(
     assert "disk broke" in ended.failure.message
 
 
+def test_an_image_that_no_flavor_can_boot_fails_the_job(core: Core, cloud: Site) -> None:
+    refusal = {"kind": "fail", "method": "CreatePartition", "code": "NOT_FOUND"}
+    cloud.faults(refusal | {"reason": "IMAGE_NOT_FOUND", "message": "no image debain here"})
+    job = core.user().submit("#SWM cloud-image debain\n#SWM flavor cheap\ntrue")
+    ended = job.until(FAILED)
+    assert ended.failure.reason == "IMAGE_UNAVAILABLE"
+    assert "no image debain here" in ended.failure.message
+
+
 def test_a_node_image_that_the_site_has_is_booted(core: Core, cloud: Site) -> None:
     job = core.user().submit("#SWM cloud-image debian\n#SWM cpus 2\ntrue")
     job.until(SUCCEEDED)
@@ -205,6 +238,16 @@ def test_a_partition_is_there_until_outputs_are_safe(core: Core, cloud: Site) ->
     job = core.user().submit("#SWM cpus 2\n#SWM output r.txt\necho r > r.txt")
     job.until(SUCCEEDED)
     assert job.outputs() == {"r.txt": File(b"r\n")}
+
+
+@pytest.mark.parametrize("method", ["PutFiles", "StartJob"])
+def test_a_job_that_the_site_refuses_keeps_no_machine(core: Core, cloud: Site, method: str) -> None:
+    refusal = {"kind": "fail", "method": method, "code": "RESOURCE_EXHAUSTED"}
+    cloud.faults(refusal | {"reason": "DISK_FULL", "message": "no space left"})
+    job = core.user().submit("#SWM cpus 2\ncat in.txt", inputs={"in.txt": b"in"})
+    ended = job.until(FAILED)
+    assert ended.failure.reason == "STAGING_FAILED"
+    assert "no space left" in ended.failure.message
 
 
 def test_several_nodes_are_made_together(core: Core, cloud: Site) -> None:

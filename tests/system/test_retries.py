@@ -67,7 +67,7 @@ def test_a_job_is_tried_again_within_its_retries_as_a_new_attempt(
 
 
 def test_without_retries_nothing_is_tried_again_after_it_had_begun(core: Core, lab: Site) -> None:
-    lab.faults({"kind": "end_job", "reason": "NODE_FAIL", "times": 1})
+    lab.faults({"kind": "end_job", "reason": "NODE_FAIL", "seconds": 0.3, "times": 1})
     job = core.user().submit("sleep 600")
     ended = job.until(FAILED)
     assert (ended.failure.reason, ended.attempt) == ("NODE_FAIL", 1)
@@ -75,7 +75,8 @@ def test_without_retries_nothing_is_tried_again_after_it_had_begun(core: Core, l
 
 def test_what_befalls_an_attempt_costs_one_of_the_retries(core: Core, lab: Site) -> None:
     reasons = ["NODE_FAIL", "PREEMPTED", "OUT_OF_MEMORY"]
-    lab.faults(*({"kind": "end_job", "reason": r, "job": r, "times": 1} for r in reasons))
+    fault = {"kind": "end_job", "times": 1, "seconds": 0.3}
+    lab.faults(*(fault | {"reason": reason, "job": reason} for reason in reasons))
     script = "#SWM retries 1\ntest $SWM_ATTEMPT = 2 || sleep 600"
     jobs = [core.user().submit(f"#SWM name {reason}\n{script}") for reason in reasons]
     for job, reason in zip(jobs, reasons, strict=True):
@@ -86,8 +87,8 @@ def test_what_befalls_an_attempt_costs_one_of_the_retries(core: Core, lab: Site)
 def test_an_end_that_nobody_knows_is_never_tried_again(
     core: Core, lab: Site, latch: Callable[[], Latch], tmp_path: Path
 ) -> None:
-    job = core.user().submit(f"#SWM retries 3\necho ran >> {tmp_path}/ran\n{latch().wait}")
-    job.until(RUNNING)
+    job = core.user().submit(f"#SWM retries 3\necho ran >> {tmp_path}/ran\necho up\n{latch().wait}")
+    job.written(b"up\n")
     # All evidence goes, and the one who might remember goes too.
     lab.attempt_folder(job.job_id).rename(tmp_path / "evidence")
     core.kill_gate("lab")
@@ -255,8 +256,16 @@ def test_a_deleted_job_is_forgotten_with_outputs_and_logs(core: Core) -> None:
     job.until(SUCCEEDED)
     core.site("lab").cleared(job.job_id)
     job.delete()
-    event = job.event(lambda e: e.kind == job_pb2.JOB_EVENT_KIND_DELETED, "DELETED")
-    assert event.job_id == job.job_id
+    # Who watches everything is told.
+    watch = user.jobs.WatchJobs(job_pb2.WatchJobsRequest(resume_token=job.token), timeout=10)
+    told = next(
+        event
+        for answer in watch
+        for event in answer.events
+        if event.kind == job_pb2.JOB_EVENT_KIND_DELETED
+    )
+    watch.cancel()
+    assert told.job_id == job.job_id
     for method, request in (
         (user.jobs.GetJob, job_pb2.GetJobRequest(job_id=job.job_id)),
         (user.jobs.CancelJob, job_pb2.CancelJobRequest(job_id=job.job_id)),

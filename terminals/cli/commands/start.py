@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _LOG_LINES = 20
 _TICK_S = 0.1
+_ANSWER_S = 2.0
+"""A core answers within milliseconds; what takes longer is something else."""
 _SITES_S = 10.0
 """How long `up` waits for gates that start."""
 
@@ -153,7 +155,7 @@ def _answer(client: Client) -> server_pb2.GetServerInfoResponse | None:
         return None
     try:
         request = server_pb2.GetServerInfoRequest()
-        return client.call(client.server.GetServerInfo, request, timeout_s=5)
+        return client.call(client.server.GetServerInfo, request, timeout_s=_ANSWER_S)
     except CallFailed as error:
         if error.reason:
             raise

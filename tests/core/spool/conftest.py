@@ -18,9 +18,7 @@ LOG_BYTES = 4 << 20
 
 @pytest.fixture
 def root(tmp_path: Path) -> Path:
-    folder = tmp_path / "spool"
-    folder.mkdir()
-    return folder
+    return tmp_path / "spool"
 
 
 @pytest.fixture

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -147,3 +149,62 @@ def dynamic(*flavors: Mapping[str, Any], **fields: Any) -> dict[str, Any]:
     """A configuration with partitions on demand."""
     given = list(flavors) or [{"name": "small", "cpus": 2, "memory": "4G", "price": "0.10"}]
     return {"dynamic": {"flavors": given, "boot_s": 0.05, **fields}}
+
+
+class GateProcess:
+    """A gate that a test starts itself, for a site with an endpoint.
+
+    Args:
+        site: Whose it is.
+        options: Of its command line, beside `--config` and `--listen`.
+    """
+
+    def __init__(self, site: Site, *options: str) -> None:
+        self.site = site
+        self._command = [*site.command, "--listen", site.endpoint, *options]
+        self._log = site.folder / "gate.log"
+        self._process: subprocess.Popen[bytes] | None = None
+        self._keeping: threading.Thread | None = None
+        self._closed = threading.Event()
+        self.starts = 0
+        """How often it was started."""
+
+    def keep_running(self) -> None:
+        """Start it, and again at once whenever it has ended, until it is closed."""
+        self.start()
+        self._keeping = threading.Thread(target=self._keep, daemon=True)
+        self._keeping.start()
+
+    def _keep(self) -> None:
+        while self._process is not None:
+            self._process.wait()
+            if self._closed.is_set():
+                return
+            self.start()
+
+    def start(self) -> None:
+        self.starts += 1
+        with self._log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+            )
+
+    def stop(self) -> int:
+        """End it; returns its exit code."""
+        assert self._process is not None
+        self._process.terminate()
+        return self._process.wait(20)
+
+    def kill(self) -> None:
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(20)
+
+    def close(self) -> None:
+        """End it, however."""
+        self._closed.set()
+        if self._process is not None and self._process.poll() is None:
+            self.kill()
+        if self._keeping is not None:
+            self._keeping.join(20)
+            self.kill()

@@ -1,0 +1,134 @@
+"""What the site says of attempts: which there are, how far each is, and what of it is alive."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+
+from gate_kit import errors
+from gates.fake_gate import processes, reports
+from gates.fake_gate.attempt import END_UNKNOWN, Attempt, OnNode, Phase
+from gates.fake_gate.site import AttemptKey, Site
+from skyport.gate.v1 import job_pb2, types_pb2
+
+_SNAPSHOT_STEP = 50
+
+
+class Evidence:
+    """Reads and judges. It writes one thing: the end of an attempt whose runner is gone.
+
+    Args:
+        site: Where the attempts are.
+        is_live: Whether a runner of this gate is known to be on its way to a node, or alive there.
+    """
+
+    def __init__(self, site: Site, is_live: Callable[[AttemptKey, str], bool]) -> None:
+        self.site = site
+        self.boot_id = processes.boot_id()
+        self.unguarded: set[AttemptKey] = set()
+        """Open ones without a runner that is watched: nothing tells of their claims and ends."""
+        self._is_live = is_live
+
+    def find(self, ref: types_pb2.JobRef) -> Attempt:
+        """The attempt that `ref` names.
+
+        Raises:
+            Refusal: JOB_NOT_FOUND; SITE_CHANGED if this is not the site that the caller knows.
+        """
+        attempt = self.locate(ref)
+        if not attempt.exists:
+            raise errors.job_not_found(ref)
+        return attempt
+
+    def locate(self, ref: types_pb2.JobRef, *, make_root: bool = False) -> Attempt:
+        """Where the attempt is or would be.
+
+        Args:
+            ref: Which.
+            make_root: Whether this is a first contact that writes.
+
+        Raises:
+            Refusal: SITE_CHANGED, SITE_UNREACHABLE.
+        """
+        found = self.site.root_uid()
+        for root in ref.roots:
+            if root.root_uid != found:
+                raise errors.site_changed(root.root_uid, found, node=root.node)
+        if make_root and not found:
+            self.site.make_root_uid()
+        return self.attempt(AttemptKey.of(ref))
+
+    def attempt(self, key: AttemptKey) -> Attempt:
+        return Attempt(key, self.site.attempt_folder(key))
+
+    def keys(self, installation: str, partition_id: str = "") -> list[AttemptKey]:
+        """The attempts of an installation, in order of job and attempt."""
+        return sorted(self.site.attempts(installation, partition_id or "*"))
+
+    def status(self, attempt: Attempt) -> job_pb2.JobStatus | None:
+        """The attempt as it is now; None if it is gone. Settles what was lost."""
+        read = self.read(attempt)
+        if read and any(node.phase is Phase.LOST for node in read[1]):
+            self._settle(attempt, read[1])
+            read = self.read(attempt)
+        return read[0] if read else None
+
+    def told(self, attempt: Attempt) -> job_pb2.JobStatus:
+        """The attempt as it is now, for an answer.
+
+        Raises:
+            Refusal: BUSY: it is being removed.
+        """
+        status = self.status(attempt)
+        if status is None:
+            raise errors.busy("the attempt is being removed")
+        return status
+
+    async def snapshot(
+        self, installation: str, partition_id: str = ""
+    ) -> AsyncIterator[job_pb2.JobStatus]:
+        """All attempts of an installation, in order of job and attempt."""
+        for index, key in enumerate(self.keys(installation, partition_id)):
+            if index % _SNAPSHOT_STEP == _SNAPSHOT_STEP - 1:
+                await asyncio.sleep(0)  # others have their turn
+            if status := self.status(self.attempt(key)):
+                yield status
+
+    def read(self, attempt: Attempt) -> tuple[job_pb2.JobStatus, list[OnNode]] | None:
+        """The attempt as it is now, and how far it is on each node; None if it is gone."""
+        return reports.read_status(self.site, attempt, self.boot_id, self._has_runner)
+
+    def _has_runner(self, key: AttemptKey, node: str) -> bool:
+        """Whether a runner is on its way, of this gate or of one before."""
+        if self._is_live(key, node):
+            return True
+        return processes.find_runner(key.mark + node) is not None
+
+    def _settle(self, attempt: Attempt, on_nodes: Iterable[OnNode]) -> None:
+        """Write the end of runners that are gone without one, once nothing of them is alive."""
+        lost = [node for node in on_nodes if node.phase is Phase.LOST]
+        if self.alive(attempt, [node.name for node in lost]):
+            self.unguarded.add(attempt.key)  # it runs on, though nobody guards it
+            return
+        for node in lost:
+            reason = attempt.verdict(node.name)
+            if not reason and node.claim is not None and not node.claim.is_readable:
+                reason = END_UNKNOWN
+            if not reason:
+                is_buried = self.site.is_buried(attempt.key)
+                reason = reports.CANCELLED if is_buried else reports.NODE_FAIL
+            # A claim that was taken in place of a runner's is no start.
+            ran = node.claim is None or bool(node.claim.pid) or reason == END_UNKNOWN
+            attempt.write_end(node.name, reason, started=ran)
+
+    def alive(self, attempt: Attempt, nodes: Iterable[str]) -> set[int]:
+        """The processes of the attempt on `nodes`."""
+        marks, sessions = [], set[int]()
+        for node in nodes:
+            marks.append(f"{attempt.key.mark}{node}\0")
+            # Once it has ended, the number may be another's.
+            phase = attempt.on_node(node, self.boot_id).phase
+            session = attempt.session(node)
+            if session is not None and phase in {Phase.RUNNING, Phase.LOST}:
+                sessions.add(session)
+        return processes.find(marks, sessions) if marks else set()
