@@ -71,10 +71,11 @@ async def serve(first: Initialised, config: Config) -> None:
         ServeError: The core cannot listen.
     """
     home = first.home
-    async with _opened(home, first) as store:
+    async with _opened(home, first) as store, contextlib.AsyncExitStack() as closing:
         spool = await asyncio.to_thread(
             Spool.open, home.spool, config.spool.max_size, config.limits.log_bytes_per_job
         )
+        closing.callback(spool.close)
         context = Context(
             installation=first.installation,
             generation=await store.meta.begin_generation(time=time.time()),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import posixpath
 
 MAX_PATH_BYTES = 4_096
@@ -29,6 +30,14 @@ def check_link(path: str, target: str) -> None:
         raise PathRefused(
             "PATH_INVALID",
             f"link {_shown(path)} has the target {_shown(target)}, not a relative one",
+        )
+    below = itertools.dropwhile(lambda part: part == "..", target.split("/"))
+    if ".." in below:
+        # Resolved by text, `other/../x` stays inside; followed, `other` may be a link to anywhere.
+        raise PathRefused(
+            "PATH_INVALID",
+            f'link {_shown(path)} has ".." behind other parts in its target {_shown(target)}; '
+            "only leading ones are taken",
         )
     landed = posixpath.normpath(posixpath.join(posixpath.dirname(path), target))
     if landed == ".." or landed.startswith("../"):

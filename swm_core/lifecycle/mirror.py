@@ -20,7 +20,7 @@ from swm_core.gateways.problems import Meaning
 from swm_core.gateways.watching import heard
 from swm_core.lifecycle.asking import Asker
 from swm_core.lifecycle.context import Context
-from swm_core.spool import LogKind, LogMirror
+from swm_core.spool import LogKind, LogMirror, SpoolRefusal
 
 log = logging.getLogger(__name__)
 
@@ -81,6 +81,9 @@ class OutputMirror:
                     await self._finish_all()
             except TimeoutError:
                 pass  # a silent stream: asked again from where it was
+            except (OSError, SpoolRefusal) as error:
+                # A full disk may get room; who waits for the end of this has a deadline.
+                log.warning("output cannot be kept: %s; again soon", error)
             if self._open:
                 await asyncio.sleep(backoff.next())
         if any(mirror.size for mirror in self._mirrors):

@@ -49,9 +49,14 @@ class Retention:
                 continue  # deleted or requeued meanwhile
             await spool.forget_job(job.owner, job.job_id)
         await store.journal.compact(before_time=now - _EVENTS_KEPT_S, keep=_EVENTS_KEPT)
+        await asyncio.to_thread(spool.collect_logs, self._jobs)
         freed = await asyncio.to_thread(spool.collect, self._references)
         if freed:
             log.info("the spool let go of %d bytes that no job names any more", freed)
+
+    def _jobs(self) -> Iterator[tuple[str, str]]:
+        for owner, job_id, _ in self._context.store.jobs.references():
+            yield owner, job_id
 
     def _references(self) -> Iterator[tuple[str, Sequence[str]]]:
         for owner, _, manifests in self._context.store.jobs.references():

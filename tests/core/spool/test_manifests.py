@@ -225,3 +225,10 @@ async def test_a_manifest_of_the_core_is_stored_as_any_content(spool: Spool) -> 
     assert await spool.write_manifest("alice", entries) == name
     assert spool.used_bytes == len(written(entries))
     assert list(spool.owner("alice").partial.iterdir()) == []
+
+
+@pytest.mark.parametrize("target", ["b/../c", "../b/../c", "b/..", "./../b"])
+def test_a_link_goes_up_at_its_beginning_only(target: str) -> None:
+    # By text `b/../c` stays inside; where `b` is a link, a file system goes elsewhere.
+    with pytest.raises(ManifestRefused, match="only leading ones"):
+        read(written([link("a/x", target)]))

@@ -1,0 +1,76 @@
+"""The options that every gate has."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from gate_kit import command_line
+from rpc_kit.logs import LogFormat, LogLevel
+
+
+def _parse(*arguments: str) -> command_line.Options:
+    return command_line.parse("some-gate", "A gate.", ["--config", "g.toml", *arguments])
+
+
+def test_a_unix_socket_needs_nothing_else() -> None:
+    options = _parse("--listen", "unix:///run/x/g.sock", "--log-level", "debug")
+    assert options.config == Path("g.toml")
+    assert options.listen.endpoint.path == Path("/run/x/g.sock")
+    assert (options.log_level, options.log_format) == (LogLevel.DEBUG, LogFormat.AUTO)
+
+
+def _files(folder: Path, mode: int = 0o600) -> list[str]:
+    arguments = []
+    for name in ("cert", "key", "ca"):
+        path = folder / name
+        path.write_bytes(name.encode())
+        path.chmod(mode)
+        arguments += [f"--tls-{name}", str(path)]
+    return arguments
+
+
+def test_tcp_needs_certificates_and_the_cores_identity(tmp_path: Path) -> None:
+    files = _files(tmp_path)
+    options = _parse("--listen", "127.0.0.1:0", *files, "--core-identity", "spiffe://abc.swm/core")
+    assert options.listen.core_installation == "abc"
+    assert options.listen.keys is not None
+    assert options.listen.keys.key_pem == b"key"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--listen", "127.0.0.1:0"], "--tls-cert, --tls-key, --tls-ca, --core-identity"),
+        (["--listen", "nonsense"], "is not an address"),
+        (["--listen", "unix:relative"], "no absolute path"),
+        ([], "--listen"),
+        (["--listen", "unix:///x", "--log-level", "loud"], "loud"),
+    ],
+)
+def test_what_cannot_work_ends_with_2_and_says_why(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parse(*arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_key_that_others_can_read_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    files = _files(tmp_path, 0o644)
+    with pytest.raises(SystemExit):
+        _parse("--listen", "127.0.0.1:0", *files, "--core-identity", "spiffe://abc.swm/core")
+    assert "chmod 600" in capsys.readouterr().err
+
+
+def test_an_identity_that_is_no_cores_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for identity in ("spiffe://abc.swm/user/ann", "abc", "spiffe://a-b.swm/core"):
+        with pytest.raises(SystemExit):
+            _parse("--listen", "127.0.0.1:0", *_files(tmp_path), "--core-identity", identity)
+        assert "is not a core's identity" in capsys.readouterr().err
