@@ -130,7 +130,10 @@ fi
 
 if [ -n "$_swm_timer" ]; then
     # Once it has begun to stop the attempt it finishes that; before, it is not needed any more.
-    [ -e "verdict.$_swm_node" ] || kill "$_swm_timer" 2>/dev/null
+    # The verdict may be somebody else's: a cancel does not wait for the limit.
+    _swm_reason=
+    [ ! -s "verdict.$_swm_node" ] || read -r _swm_reason <"verdict.$_swm_node"
+    [ "$_swm_reason" = TIME_LIMIT ] || kill "$_swm_timer" 2>/dev/null
     wait "$_swm_timer" 2>/dev/null
 fi
 if [ -s "verdict.$_swm_node" ]; then

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
 import sys
 import threading
-from queue import Empty, SimpleQueue
+from queue import SimpleQueue
 from typing import IO, TYPE_CHECKING
 
+from terminals.cli.background import next_of
 from terminals.cli.progress import Spinner, spinner
 from terminals.cli.states import ENDED, state_word
 from terminals.cli.tables import note
@@ -17,9 +17,6 @@ from terminals.client.output import Gap, OutputReader
 if TYPE_CHECKING:
     from skyport.terminal.v1 import job_pb2
     from terminals.client.connection import Client
-
-INTERRUPTIBLE_S = 0.5
-"""The longest wait of the main thread: a Ctrl-C that another thread gets does not end a wait."""
 
 _LAST_OUTPUT_S = 10.0
 """How long to wait for the rest of the output of an attempt that has ended."""
@@ -140,10 +137,7 @@ class _Following:
             self._news.put(error)
 
     def _next(self) -> job_pb2.Job:
-        while True:  # ends with news, or Ctrl-C
-            with contextlib.suppress(Empty):
-                news = self._news.get(timeout=INTERRUPTIBLE_S)
-                break
+        news = next_of(self._news)
         if isinstance(news, BaseException):
             raise news
         return news

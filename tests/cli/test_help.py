@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import re
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from click.testing import CliRunner
 
 from terminals.cli.command import Command
 from terminals.cli.main import cli
+from tests.cli.terminal import Swm
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 PROMISED = [
@@ -98,9 +100,10 @@ def test_the_environment_and_exit_codes_are_documented() -> None:
 # What start-up costs is mostly imports.
 
 
-def imported(*args: str) -> set[str]:
+def imported(environment: dict[str, str], *args: str) -> set[str]:
     done = subprocess.run(
         [sys.executable, "-X", "importtime", "-m", "terminals.cli.main", *args],
+        env=environment,
         capture_output=True,
         text=True,
         timeout=60,
@@ -110,14 +113,14 @@ def imported(*args: str) -> set[str]:
 
 
 def test_help_imports_no_grpc_and_nothing_large() -> None:
-    found = imported("--help")
+    found = imported(dict(os.environ), "--help")
     assert "click" in found
     heavy = {"grpc", "google.protobuf", "rich", "pydantic", "cryptography", "asyncio", "swm_core"}
     assert not heavy & found
 
 
-def test_a_command_imports_no_more_than_it_uses(tmp_path: Path) -> None:
-    found = imported("jobs")
+def test_a_command_imports_no_more_than_it_uses(swm: Swm) -> None:
+    found = imported(swm.environment, "jobs")
     assert "grpc" in found
     assert not {"rich", "pydantic", "cryptography", "swm_core"} & found
     assert "skyport.terminal.v1.catalog_pb2" not in found

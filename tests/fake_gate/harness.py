@@ -447,9 +447,9 @@ async def put_files(
 ) -> Staged:
     """One PutFiles, from begin to result."""
     call = stub.PutFiles()
-    await call.write(begin_request(ref, tree, workdir))
+    await _write(call, begin_request(ref, tree, workdir))
     for page in pages(tree):
-        await call.write(page)
+        await _write(call, page)
     needed = await read_needed(call)
     contents = tree.contents
     for want in needed:
@@ -458,7 +458,7 @@ async def put_files(
         while True:
             part = data[offset : offset + chunk]
             end = offset + len(part)
-            await call.write(pieces((want.sha256, offset, part, end == len(data))))
+            await _write(call, pieces((want.sha256, offset, part, end == len(data))))
             offset = end
             if offset == len(data):
                 break
@@ -470,6 +470,15 @@ async def put_files(
     await check_ok(call)
     assert result is not None
     return Staged(needed, result)
+
+
+async def _write(call: Any, message: Any) -> None:
+    """Send one message; raises what the call ended with, if it has."""
+    try:
+        await call.write(message)
+    except (grpc.aio.AioRpcError, asyncio.InvalidStateError):
+        await check_ok(call)
+        raise
 
 
 async def drained(call: Any) -> None:

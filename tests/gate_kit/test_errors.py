@@ -35,9 +35,7 @@ def _specified() -> dict[str, str]:
 
 def _makers() -> list[Any]:
     return [
-        getattr(errors, name)
-        for name in errors.__all__
-        if name.islower() and name not in {"invalid"}
+        getattr(errors, name) for name in errors.__all__ if name.islower() and name != "invalid"
     ]
 
 

@@ -43,13 +43,12 @@ async def test_one_that_waits_for_its_turn_is_replaced_as_well() -> None:
     slow, held = asyncio.Event(), asyncio.Event()
 
     async def stubborn() -> None:
-        with pytest.raises(Refusal):
-            async with latest.hold("k", lambda: errors.replaced("x")):
-                held.set()
-                try:
-                    await asyncio.Event().wait()
-                finally:
-                    await slow.wait()
+        async with latest.hold("k", lambda: errors.replaced("x")):
+            held.set()
+            try:
+                await asyncio.Event().wait()
+            finally:
+                await slow.wait()
 
     async def hold() -> str:
         try:
@@ -65,8 +64,9 @@ async def test_one_that_waits_for_its_turn_is_replaced_as_well() -> None:
     third = asyncio.create_task(hold())
     await asyncio.sleep(0)
     slow.set()
-    assert await asyncio.gather(second, third) == ["REPLACED", "held"]
-    await first
+    assert (await second, await third) == ("REPLACED", "held")
+    with pytest.raises(Refusal):
+        await first
 
 
 async def test_a_holder_is_ended_by_somebody_else() -> None:

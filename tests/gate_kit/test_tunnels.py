@@ -28,9 +28,11 @@ class Connection:
         self.aborted = False
         self.full = asyncio.Event()
         self.full.set()
+        self.wrote = asyncio.Event()
 
     def write(self, data: bytes) -> None:
         self.written += data
+        self.wrote.set()
 
     async def drain(self) -> None:
         await self.full.wait()
@@ -143,8 +145,7 @@ async def test_a_slow_connection_holds_up_the_caller() -> None:
     for _ in range(5):
         call.sent.put_nowait(Frame(data=b"x"))
     reading = asyncio.create_task(call.rest())
-    while not call.connection.written:
-        await asyncio.sleep(0)
+    await call.connection.wrote.wait()
     for _ in range(10):
         await asyncio.sleep(0)
     assert call.connection.written == b"x"

@@ -38,8 +38,8 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
     gave. Waits for the job to run, prints the address here, and goes on until the job has ended or
     Ctrl-C. Only ports that the script asked for as "in" can be reached.
     """
+    from terminals.cli.background import INTERRUPTIBLE_S
     from terminals.cli.failures import Refused
-    from terminals.cli.following import INTERRUPTIBLE_S
     from terminals.cli.states import ENDED
     from terminals.cli.tables import note
 
@@ -65,12 +65,13 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
 def _running(client: Client, job_id: str) -> job_pb2.Job:
     """The job when it runs, or when it has ended before."""
     from skyport.terminal.v1 import job_pb2
+    from terminals.cli.background import background
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED, state_word
     from terminals.cli.words import plain
 
     with spinner() as waiting:
-        for job in client.wait_for([job_id]):
+        for job in background(client.wait_for([job_id])):
             if job.state == job_pb2.JOB_STATE_RUNNING or job.state in ENDED:
                 return job
             waiting.say(f"{job_id}  {state_word(job.state)}  {plain(job.text)}")

@@ -95,7 +95,8 @@ def _follow(
     """Copy the streams side by side until both are complete."""
     from queue import SimpleQueue
 
-    from terminals.cli.following import INTERRUPTIBLE_S, News, Pump
+    from terminals.cli.background import INTERRUPTIBLE_S
+    from terminals.cli.following import News, Pump
 
     news: News = SimpleQueue()
     pumps = []

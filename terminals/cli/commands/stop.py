@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import TYPE_CHECKING
 
@@ -114,11 +115,9 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
     Raises:
         Refused: It took too long; the core stays up.
     """
-    import threading
-
     from skyport.terminal.v1 import job_pb2
+    from terminals.cli.background import background
     from terminals.cli.failures import Refused
-    from terminals.cli.following import INTERRUPTIBLE_S
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED
     from terminals.cli.words import counted
@@ -129,36 +128,18 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
         request = job_pb2.CancelJobRequest(job_id=job.job_id)
         client.call(client.jobs.CancelJob, request, timeout_s=60)
     left = {job.job_id for job in jobs}
-    changed = threading.Condition()
-    failures: list[Exception] = []
-
-    def watch() -> None:
-        try:
-            for job in client.wait_for(sorted(left)):
-                with changed:
-                    if job.state in ENDED:
-                        left.discard(job.job_id)
-                    changed.notify_all()
-        except Exception as error:  # noqa: BLE001 - the main thread raises it
-            with changed:
-                failures.append(error)
-                changed.notify_all()
-
+    with spinner() as waiting, contextlib.suppress(TimeoutError):
+        for job in background(client.wait_for(sorted(left)), timeout_s=timeout_s):
+            if job.state in ENDED:
+                left.discard(job.job_id)
+            waiting.say(f"{len(jobs) - len(left)} of {counted(len(jobs), 'job')} have ended")
+    if left:
+        names = ", ".join(sorted(left)[:5]) + (", ..." if len(left) > 5 else "")
+        raise Refused(
+            f"{counted(len(left), 'job')} did not end in time ({names}); the core stays up; "
+            "try a longer --timeout, or `swm cancel --force JOB` for a site that is lost"
+        )
     with spinner() as waiting:
-        if left:
-            threading.Thread(target=watch, daemon=True).start()
-        with changed:
-            while left and not failures and time.monotonic() < deadline:
-                waiting.say(f"{len(jobs) - len(left)} of {counted(len(jobs), 'job')} have ended")
-                changed.wait(min(INTERRUPTIBLE_S, deadline - time.monotonic()))
-        if failures:
-            raise failures[0]
-        if left:
-            names = ", ".join(sorted(left)[:5]) + (", ..." if len(left) > 5 else "")
-            raise Refused(
-                f"{counted(len(left), 'job')} did not end in time ({names}); the core stays up; "
-                "try a longer --timeout, or `swm cancel --force JOB` for a site that is lost"
-            )
         while (partitions := _dynamic_partitions(client)) and time.monotonic() < deadline:
             waiting.say(f"{counted(len(partitions), 'partition')} to be deleted")
             time.sleep(_PARTITIONS_TICK_S)  # partitions can't be watched

@@ -42,13 +42,14 @@ def wait(job_texts: tuple[str, ...], as_json: bool) -> None:
 
 def until_ended(client: Client, job_ids: Sequence[str]) -> list[job_pb2.Job]:
     """The jobs as they ended, in the order of `job_ids`."""
+    from terminals.cli.background import background
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED, state_word
     from terminals.cli.words import plain
 
     last: dict[str, job_pb2.Job] = {}
     with spinner() as waiting:
-        for job in client.wait_for(job_ids):
+        for job in background(client.wait_for(job_ids)):
             last[job.job_id] = job
             if len(job_ids) == 1:
                 waiting.say(f"{job.job_id}  {state_word(job.state)}  {plain(job.text)}")
