@@ -49,7 +49,8 @@ def path_mistake(path: str) -> str | None:
 def link_mistake(path: str, target: str) -> str | None:
     """What is wrong with the target of the link at `path`, or None.
 
-    A target is relative to the link's own folder and may climb, but not out of the tree.
+    A target is relative to the link's own folder and may climb at its beginning, but not out of the
+    tree. Behind another part `..` means one thing by text and another where that part is a link.
     """
     raw = target.encode(errors="surrogatepass")
     if not raw:
@@ -60,14 +61,14 @@ def link_mistake(path: str, target: str) -> str | None:
         return "holds NUL"
     if raw.startswith(b"/"):
         return "is absolute"
-    depth = path.count("/")
-    for part in raw.split(b"/"):
-        if part == b"..":
-            depth -= 1
-        elif part not in {b"", b"."}:
-            depth += 1
-        if depth < 0:
-            return "leads out of the tree"
+    parts = [part for part in raw.split(b"/") if part not in {b"", b"."}]
+    ups = 0
+    while ups < len(parts) and parts[ups] == b"..":
+        ups += 1
+    if ups > path.count("/"):
+        return "leads out of the tree"
+    if b".." in parts[ups:]:
+        return 'has ".." behind another part'
     return None
 
 

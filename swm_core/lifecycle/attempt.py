@@ -37,7 +37,8 @@ from swm_core.store import Step
 
 log = logging.getLogger(__name__)
 
-_CANCEL_S = 60.0
+_CANCEL_S = 15.0
+"""A cancel that takes longer is asked for again: the gate joins the two; a lost one is found."""
 _PLACED_AGAIN_AFTER_S = 5.0
 
 AT_SITE = frozenset({JobState.STARTING, JobState.QUEUED_AT_SITE, JobState.RUNNING})

@@ -17,6 +17,7 @@ log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 _BATCH = 200
+_CANCEL_S = 15.0
 
 
 class Removals:
@@ -73,7 +74,7 @@ class Removals:
                         raise
                     # Ended without the site's word (a forced cancel): it is stopped first.
                     cancel = job_pb2.CancelJobRequest(ref=ref)
-                    await self._gate.call(self._gate.jobs.CancelJob, cancel, timeout_s=60.0)
+                    await self._gate.call(self._gate.jobs.CancelJob, cancel, timeout_s=_CANCEL_S)
                     return False
             except GateError as error:
                 known = self._context.store.partitions.get(attempt.partition_id)

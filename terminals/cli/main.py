@@ -116,7 +116,7 @@ def cli(ctx: click.Context) -> None:
 def main() -> None:
     """Run the command line of this process, and end it with the exit code."""
     # The lines that grpc writes by itself are for its developers; ours say what happened.
-    quiet = os.environ.setdefault("GRPC_VERBOSITY", "NONE") == "NONE"
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     code = _run()
     try:
         sys.stdout.flush()
@@ -126,8 +126,6 @@ def main() -> None:
         elif not code:
             code = _report(error)
         _drop_output()
-    if quiet:
-        os.environ.pop("GRPC_VERBOSITY", None)
     sys.exit(code)
 
 

@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -30,7 +31,21 @@ name = "node1"
 cpus = 4
 memory = "2G"
 """
-Home = Callable[[Path], Swm]
+_NEVER_CANCELS = """
+[[faults]]
+kind = "never"
+method = "CancelJob"
+"""
+_CLOUD = """\
+state_dir = "site"
+[dynamic]
+[[dynamic.flavors]]
+name = "small"
+cpus = 2
+memory = "4G"
+price = "1.75"
+"""
+Home = Callable[..., Swm]
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +53,7 @@ def homes() -> Iterator[Home]:
     """Makes homes with a site; whatever runs there is ended afterwards."""
     made: list[Swm] = []
 
-    def make(folder: Path) -> Swm:
+    def make(folder: Path, gate: str = _GATE) -> Swm:
         folder.mkdir(exist_ok=True)
         home = folder / "h"
         here = folder / "here"
@@ -47,7 +62,7 @@ def homes() -> Iterator[Home]:
         made.append(swm)
         swm.ok("init")
         _give_port(home)
-        (home / "gate.toml").write_text(_GATE)
+        (home / "gate.toml").write_text(gate)
         with (home / "swm.toml").open("a") as config:
             config.write("\n[sites.demo]\n")
             config.write(f'command = ["swm-fake-gate", "--config", "{home}/gate.toml"]\n')
@@ -209,6 +224,54 @@ def test_down_with_cancel_ends_the_jobs_first(new: Swm) -> None:
     assert "goes on" not in out
     new.ok("up")
     assert "CANCELLED" in new.ok("show", job_id)
+
+
+def test_down_with_cancel_that_takes_too_long_leaves_the_core_up(
+    homes: Home, tmp_path: Path
+) -> None:
+    swm = homes(tmp_path / "r", _GATE + _NEVER_CANCELS)
+    swm.ok("up")
+    job_id = swm.ok("submit", script(swm, "sleep 600")).strip()
+    wait_until(swm, job_id, "RUNNING")
+    result = swm("down", "--cancel", "--timeout", "2")
+    assert result.code == 1
+    assert f"1 job did not end in time ({job_id}); the core stays up" in result.err
+    assert swm("status").code == 0
+    assert swm.ok("cancel", "--force", job_id) == f"{job_id}  CANCELLED\n"
+    assert "by force" in swm.ok("show", job_id)
+
+
+def test_down_tells_what_goes_on_billing_and_cancel_gives_it_back(
+    homes: Home, tmp_path: Path
+) -> None:
+    swm = homes(tmp_path / "r", _CLOUD)
+    swm.ok("up")
+    assert "1.75 USD/h" in swm.ok("flavors")
+    job_id = swm.ok("submit", script(swm, "sleep 600")).strip()
+    wait_until(swm, job_id, "RUNNING")
+    out = swm.ok("down")
+    assert f"goes on: job {job_id}, RUNNING at demo\n" in out
+    assert re.search(r"goes on billing: 1 node of partition .* at demo, 1\.75 USD/h each\n", out)
+    swm.ok("up")
+    out = swm.ok("down", "--cancel")
+    assert "goes on" not in out
+
+
+def wait_until(swm: Swm, job_id: str, state: str) -> None:
+    deadline = time.monotonic() + 60
+    while f" {state} " not in swm.ok("show", job_id):
+        assert time.monotonic() < deadline, swm.ok("show", job_id)
+
+
+def test_a_bundle_that_names_another_port_is_told(new: Swm) -> None:
+    home = home_of(new)
+    text = (home / "client.toml").read_text()
+    (home / "client.toml").write_text(
+        re.sub(r"(?m)^endpoint = .*$", 'endpoint = "127.0.0.1:1"', text)
+    )
+    result = new("up")
+    assert (result.code, result.out) == (1, "")
+    assert "make them the same" in result.err
 
 
 # The life of a job.

@@ -154,6 +154,13 @@ async def test_what_a_script_leaves_behind_is_ended_before_the_end_is_told(gate:
     assert not any(b"sleep\x0066" in command for command in _commands())
 
 
+async def test_a_cancel_does_not_wait_for_the_time_limit(gate: Gate) -> None:
+    ref, _ = await gate.start_job("echo up; sleep 60", time_limit_s=3_600)
+    await gate.printed(ref, b"up\n")
+    answer = await gate.cancel(ref)
+    assert answer.status.end.failure.reason == "CANCELLED"
+
+
 async def test_interrupts_reach_a_script(gate: Gate) -> None:
     ref, _ = await gate.start_job("trap 'exit 9' INT; kill -INT $$; sleep 60")
     assert (await gate.ended(ref)).exit_code == 9

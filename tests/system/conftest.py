@@ -46,6 +46,18 @@ def _failures_stay_alone(request: pytest.FixtureRequest) -> Iterator[None]:
 
 
 @pytest.fixture
+def nothing_left(request: pytest.FixtureRequest, core: Core) -> Iterator[None]:
+    """Clear all faults after the test, and have nothing more at any site than before it."""
+    before = {name: set(site.holds()) for name, site in core.sites.items()}
+    yield
+    for name, site in core.sites.items():
+        site.faults()
+        # What a failed test leaves says nothing new.
+        if not request.node.stash.get(_FAILED, False):
+            site.holds_no_more_than(before[name])
+
+
+@pytest.fixture
 def latch(tmp_path: Path) -> Iterator[Callable[[], Latch]]:
     """Makes latches, as many as a test needs."""
     made: list[Latch] = []

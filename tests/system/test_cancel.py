@@ -24,21 +24,14 @@ from tests.system.harness.latch import Latch
 from tests.system.harness.sites import Site, dynamic, node, processes_of, queue, static
 from tests.system.harness.waiting import eventually
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     sites = {"lab": static(node("n1")), "batch": queue(), "cloud": dynamic()}
     with running(tmp_path_factory.mktemp("cancel"), sites) as core:
         yield core
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(core: Core) -> Iterator[None]:
-    yield
-    for site in core.sites.values():
-        site.faults()
-        site.cleared()
-        site.given_back()
 
 
 def cancelled(job: JobHandle, site: Site) -> None:

@@ -33,6 +33,9 @@ from tests.system.harness.waiting import eventually, gone
 MOMENTS = ("staging", "starting", "running", "ended", "collecting")
 
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     static = {name: {"kind": "static", "nodes": [node(f"{name}-1")]} for name in MOMENTS}
@@ -40,15 +43,6 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     sites = {"lab": {"partitions": partitions}, "cloud": dynamic()}
     with running(tmp_path_factory.mktemp("crash"), sites) as core:
         yield core
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(core: Core) -> Iterator[None]:
-    yield
-    for site in core.sites.values():
-        site.faults()
-        site.cleared()
-        site.given_back()
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,6 +26,9 @@ from tests.system.harness.waiting import eventually
 LIMIT_S = 2
 
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     names = ("provisioning", "staging", "starting", "staging_out", "site_lost")
@@ -34,15 +37,6 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         tmp_path_factory.mktemp("deadlines"), sites, deadlines=dict.fromkeys(names, f"{LIMIT_S}")
     ) as core:
         yield core
-
-
-@pytest.fixture(autouse=True)
-def _nothing_is_left(core: Core) -> Iterator[None]:
-    yield
-    for site in core.sites.values():
-        site.faults()
-        site.cleared()
-        site.given_back()
 
 
 @pytest.fixture

@@ -34,6 +34,9 @@ FLAVORS: list[dict[str, Any]] = [
 ]
 
 
+pytestmark = pytest.mark.usefixtures("nothing_left")
+
+
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     images = [{"name": "debian", "kind": "node"}]
@@ -44,13 +47,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
 
 
 @pytest.fixture
-def cloud(core: Core) -> Iterator[Site]:
-    """The site: whatever a test does, nothing is left there in the end."""
-    site = core.site("cloud")
-    yield site
-    site.faults()
-    site.given_back()
-    assert not site.attempts()
+def cloud(core: Core) -> Site:
+    return core.site("cloud")
 
 
 def test_a_partition_is_made_for_the_job_and_deleted_after_it(core: Core, cloud: Site) -> None:

@@ -63,6 +63,7 @@ def up(timeout_s: int, as_json: bool) -> None:
         info = _answer(client)
         word = "up already"
         if info is None:
+            _check_ports(home, client.bundle.endpoint)
             word = "up"
             with spinner() as waiting:
                 waiting.say("starting the core")
@@ -77,6 +78,27 @@ def up(timeout_s: int, as_json: bool) -> None:
     from terminals.cli.commands.status import show_sites
 
     show_sites(sites)
+
+
+def _check_ports(home: Path, endpoint: str) -> None:
+    """Look whether the core will listen where our bundle says it does.
+
+    Raises:
+        Refused: It won't.
+    """
+    import tomllib
+
+    from terminals.cli.failures import Refused
+
+    try:
+        listen = tomllib.loads((home / "swm.toml").read_text()).get("listen")
+    except (OSError, ValueError):
+        return  # the core tells more about it
+    if isinstance(listen, str) and listen.rpartition(":")[2] != endpoint.rpartition(":")[2]:
+        raise Refused(
+            f"{home}/swm.toml has the core listen at {listen}, and {home}/client.toml looks for it "
+            f"at {endpoint}; make them the same"
+        )
 
 
 def _initialise(home: Path) -> int:

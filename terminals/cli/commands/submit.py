@@ -176,6 +176,7 @@ def _send(
 ) -> job_pb2.Job:
     from terminals.cli.failures import ScriptRefused
     from terminals.cli.progress import transfer
+    from terminals.cli.tables import note
     from terminals.client.errors import RequestInvalid
     from terminals.client.submit import send
 
@@ -184,6 +185,9 @@ def _send(
             return send(client, script, manifest, overrides, secret_env, report).job
     except RequestInvalid as error:
         raise ScriptRefused(shown, error) from None
+    except KeyboardInterrupt:
+        note("whether the job was submitted is told by `swm jobs`")
+        raise
 
 
 def _follow(client: Client, job_id: str) -> int:

@@ -88,6 +88,14 @@ class Site:
         """The dynamic partitions that exist, in whatever state."""
         return sorted(path.name for path in self.root.glob("partitions/*"))
 
+    def holds(self) -> list[str]:
+        """All attempts and dynamic partitions that are there."""
+        return [*self.attempts(), *self.partitions()]
+
+    def holds_no_more_than(self, before: set[str]) -> None:
+        """Wait until the site holds nothing but some of what it held before."""
+        eventually(lambda: set(self.holds()) <= before, f"site {self.name} has nothing new left")
+
     def cleared(self, job_id: str = "") -> None:
         """Wait until the site holds nothing of the job (or of any), and nothing of it runs."""
         eventually(
