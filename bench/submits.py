@@ -51,7 +51,7 @@ def _full_core() -> Iterator[Core]:
 
 
 def _rate(short: bool) -> list[Figure]:
-    rounds, seconds = (3, 1.0) if short else (7, 3.0)
+    rounds, seconds = (3, 1.0) if short else (7, 1.5)
     submits: list[float] = []
     echoes: list[float] = []
     with (

@@ -89,7 +89,9 @@ async def run(options: Options) -> None:
     output = Output(jobs, events, info.incarnation, config.heartbeat_s)
     uploads = Uploads(site, operations, faults, jobs.bells, config.cache_bytes)
     ending.on_cancel.append(uploads.end)
-    tunnels = TunnelService(admission, jobs.evidence, info.incarnation, config.heartbeat_s)
+    tunnels = TunnelService(
+        admission, jobs.evidence, info.incarnation, config.heartbeat_s, config.loopback
+    )
     job_service = JobService(admission, jobs, ending, queue, output, outages, partitions, job_hub)
     partition_service = PartitionService(
         config, site, admission, partitions, dynamic, outages, partition_hub

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import pwd
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -123,10 +125,17 @@ def make(
         limit,
         str(round(grace_s(spec) * 10)),
         attempt.key.mark + node,
+        _setsid(),
         spec.env.get("PATH") or account.path,
         *interpreter(spec.script, str(attempt.folder / "script")),
     )
     return Command(attempt, node, arguments, environment, private)
+
+
+@functools.cache
+def _setsid() -> str:
+    """The path of the program that the runner puts before the script."""
+    return shutil.which("setsid", path=_RUNNER_PATH) or "setsid"
 
 
 def _environment(

@@ -20,6 +20,8 @@ from skyport.gate.v1 import types_pb2
 
 Wrong = Iterator[tuple[tuple[str, ...], str]]
 
+LOOPBACK = "127.0.0.1"
+
 _ID = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}", re.ASCII)
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,127}", re.ASCII)
 
@@ -184,6 +186,9 @@ class Config:
     leave_out: tuple[Capability, ...] = ()
     """Capabilities not to have, though the rest of the file gives them."""
     heartbeat_s: float = 15.0
+    loopback: str = LOOPBACK
+    """The address that plays the loopback of its nodes. With another one than the core's, what a
+    job dials and what the core dials are apart, as on real sites."""
     option_prefix: str = ""
     """Of `#SWM site-option PREFIX.NAME`; needed for `options`."""
     options: tuple[str, ...] = ()

@@ -1,17 +1,19 @@
 # Runs an attempt on one node. The gate starts it in the attempt's folder, in a session of its own:
 #
-#   sh runner.sh NODE TOMBSTONE WORK INPUT LIMIT GRACE MARK PATH PROGRAM [ARGUMENT]...
+#   sh runner.sh NODE TOMBSTONE WORK INPUT LIMIT GRACE MARK SETSID PATH PROGRAM [ARGUMENT]...
 #
-# LIMIT is in seconds ("" is none), GRACE in tenths of a second. Standard input has the variables
-# that only the job may see, each as its name, the number of its lines, and those lines. Standard
-# output is a pipe to the gate: a line with our process id says that the claim was made. All else that
-# the job gets is in our own environment, so our own variables have names that no one else gives.
+# LIMIT is in seconds ("" is none), GRACE in tenths of a second; SETSID is that program's path, and
+# PATH the one of the job. Standard input has the variables that only the job may see, each as its
+# name, the number of its lines, and those lines. Standard output is a pipe to the gate: a line with
+# our process id says that the claim was made. All else that the job gets is in our own environment,
+# so our own variables have names that no one else gives.
 
 _swm_node=$1 _swm_tombstone=$2 _swm_work=$3 _swm_input=$4 _swm_limit=$5 _swm_grace=$6 _swm_mark=$7
-_swm_path=$8
-shift 8
+_swm_setsid=$8 _swm_path=$9
+shift 9
 _swm_home=$PWD
 umask 022
+IFS=. read -r _swm_begun _swm_rest </proc/uptime
 
 # Claim first: of all runners of this attempt on this node, one gets the link.
 IFS= read -r _swm_boot </proc/sys/kernel/random/boot_id
@@ -43,19 +45,45 @@ fi
 # A queue hands over the private variables in a file, which has done its duty now.
 [ ! -e "private.$_swm_node" ] || rm -f "private.$_swm_node"
 
-# Processes of this node's part: by the mark in their environment, or by the job's own session; the
-# two are looked for in one go, since each look costs a process. Zombies are none.
+# Looks for processes of this node's part among those whose files are given: by the mark in their
+# environment, or by the job's own session. Both in one go, since each look costs a process. The
+# first argument says what to do with what is found. Zombies count for nothing.
 _swm_look() {
     # 0 and 1 are the system's own, and our folder may be gone: then there is no session to look for.
     _swm_session=none
     [ ! -s "session.$_swm_node" ] || read -r _swm_session <"session.$_swm_node"
     [ "$_swm_session" -gt 1 ] 2>/dev/null || _swm_session=none
-    grep "$1" -saE -z -e "^SWM_MARK=$_swm_mark\$" -e "\) [^Z] [0-9]+ [0-9]+ $_swm_session " \
-        /proc/[0-9]*/environ /proc/[0-9]*/stat
+    _swm_mode=$1
+    shift
+    grep "$_swm_mode" -saE -z -e "^SWM_MARK=$_swm_mark\$" \
+        -e "\) [^Z] [0-9]+ [0-9]+ $_swm_session " "$@"
+}
+
+_swm_look_everywhere() {
+    _swm_look "$1" /proc/[0-9]*/environ /proc/[0-9]*/stat
+}
+
+# Whether the script has left anything behind. To look at every process of a machine takes longer
+# than all the rest of a short job, and what is ours is younger than we are: it has a higher number,
+# unless the numbers have begun anew since. They have if the last one is below ours; and once round
+# (32,768 at the least) is not possible within three seconds.
+_swm_left() {
+    _swm_after=0
+    read -r _swm_rest _swm_rest _swm_rest _swm_rest _swm_last </proc/loadavg
+    IFS=. read -r _swm_now _swm_rest </proc/uptime
+    if [ "$_swm_last" -gt $$ ] && [ $((_swm_now - _swm_begun)) -lt 3 ]; then
+        _swm_after=$$
+    fi
+    _swm_files=
+    for _swm_folder in /proc/[0-9]*; do
+        [ "${_swm_folder#/proc/}" -le "$_swm_after" ] ||
+            _swm_files="$_swm_files $_swm_folder/environ $_swm_folder/stat"
+    done
+    [ -n "$_swm_files" ] && _swm_look -q $_swm_files
 }
 
 _swm_signal() {
-    _swm_pids=$(_swm_look -l | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p')
+    _swm_pids=$(_swm_look_everywhere -l | sed -n 's|^/proc/\([0-9]*\)/.*|\1|p')
     [ -n "$_swm_pids" ] || return 1
     kill -s "$1" $_swm_pids
     kill -s CONT $_swm_pids
@@ -66,7 +94,7 @@ _swm_stop() {
     _swm_signal TERM || return
     _swm_tick=0
     while [ "$_swm_tick" -lt "$_swm_grace" ]; do
-        _swm_look -q || return
+        _swm_look_everywhere -q || return
         sleep 0.1
         _swm_tick=$((_swm_tick + 1))
     done
@@ -96,7 +124,6 @@ fi
 (
     IFS= read -r _swm_pid </proc/self/stat
     echo "${_swm_pid%% *}" >"session.$_swm_node"
-    _swm_setsid=$(command -v setsid)
     while IFS= read -r _swm_name && IFS= read -r _swm_lines; do
         _swm_value=
         while [ "$_swm_lines" -gt 0 ]; do
@@ -141,5 +168,5 @@ if [ -s "verdict.$_swm_node" ]; then
     _swm_outcome="failure $_swm_reason"
 fi
 
-! _swm_look -q || _swm_stop
+! _swm_left || _swm_stop
 _swm_end "$_swm_outcome"

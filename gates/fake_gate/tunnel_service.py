@@ -15,10 +15,10 @@ from typing import TypeVar
 from gate_kit import Context, Fields, LatestWins, errors
 from gate_kit.tunnels import carry
 from gates.fake_gate.admission import Admission
+from gates.fake_gate.config import LOOPBACK
 from gates.fake_gate.evidence import Evidence
 from skyport.gate.v1 import job_pb2, tunnel_pb2, tunnel_pb2_grpc, types_pb2
 
-_LOOPBACK = "127.0.0.1"
 _LOOPBACK_6 = "::1"
 _ACCEPT_WITHIN_S = 30.0
 _WAITING = 128
@@ -34,18 +34,25 @@ class _Incoming:
 
 
 class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
-    """Serves tunnels. Every node is this machine's loopback.
+    """Serves tunnels. Every node is an address of this machine's loopback.
 
     Args:
         admission: Checks who asks.
         evidence: Tells whether a job runs.
         incarnation: For heartbeats.
         heartbeat_s: Seconds of silence before one.
+        loopback: The address that plays the nodes' own loopback.
     """
 
     def __init__(
-        self, admission: Admission, evidence: Evidence, incarnation: str, heartbeat_s: float
+        self,
+        admission: Admission,
+        evidence: Evidence,
+        incarnation: str,
+        heartbeat_s: float,
+        loopback: str,
     ) -> None:
+        self._loopback = loopback
         self._admission = admission
         self._evidence = evidence
         self._incarnation = incarnation
@@ -65,7 +72,7 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         if status is None or not _has_node(status):
             raise errors.job_not_running(opened.ref)
         try:
-            reader, writer = await asyncio.open_connection(_LOOPBACK, opened.port)
+            reader, writer = await asyncio.open_connection(self._loopback, opened.port)
         except OSError:
             raise errors.target_refused(node, opened.port) from None
         yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
@@ -95,7 +102,7 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         key = (attempt.key, node, request.port)
         told: asyncio.Queue[str] = asyncio.Queue()
         async with self._listeners.hold(key, lambda: errors.replaced("Listen")):
-            sockets = _listen(node, request.port)
+            sockets = _listen(node, request.port, self._loopback)
             room = asyncio.Semaphore(_WAITING)
             accepting = [
                 asyncio.create_task(self._take(listening, room, told)) for listening in sockets
@@ -204,14 +211,18 @@ def _has_node(status: job_pb2.JobStatus) -> bool:
     return bool(status.ref.nodes or status.allocations) and not status.HasField("end")
 
 
-def _listen(node: str, port: int) -> list[socket.socket]:
+def _listen(node: str, port: int, loopback: str) -> list[socket.socket]:
     """Sockets on the port of the loopback, of both kinds where there are both.
 
     Raises:
         Refusal: PORT_IN_USE.
     """
     sockets: list[socket.socket] = []
-    for family, address in ((socket.AF_INET, _LOOPBACK), (socket.AF_INET6, _LOOPBACK_6)):
+    wanted = [(socket.AF_INET, loopback)]
+    if loopback == LOOPBACK:
+        # Who dials "localhost" may try this one first; other addresses have no such twin.
+        wanted.append((socket.AF_INET6, _LOOPBACK_6))
+    for family, address in wanted:
         try:
             listening = socket.socket(family, socket.SOCK_STREAM)
         except OSError:

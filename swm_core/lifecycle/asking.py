@@ -129,8 +129,8 @@ class Asker:
             text = f"site {job.site} has nothing left of the attempt that tells how it ended"
             raise AttemptFailed(Failure(FailureReason.END_UNKNOWN, text)) from error
         text = f"site {job.site} did not {what}: {error.message}"
-        # An image that a job runs in is not had elsewhere either.
-        if error.meaning is Meaning.REFUSED or error.reason in _FAILURES:
+        # Of a partition it would mean: elsewhere. What a job runs in is not had elsewhere either.
+        if error.meaning is Meaning.REFUSED or error.reason == "IMAGE_NOT_FOUND":
             reason = _FAILURES.get(error.reason, FailureReason.INVALID)
             raise AttemptFailed(Failure(reason, text)) from error
         if error.meaning is Meaning.NO_ROOM:

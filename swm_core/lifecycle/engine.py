@@ -156,7 +156,8 @@ class Lifecycle:
             reason is FailureReason.IMAGE_UNAVAILABLE and before.state is JobState.PROVISIONING
         )
         if job.failure and (reason is FailureReason.NO_CAPACITY or lacks_image):
-            partition = self._context.partitions.get(before.partition_id)
+            # From the store: by now it may be gone already.
+            partition = self._context.store.partitions.get(before.partition_id)
             self.placement.exclude(before, partition, job.failure)
 
     def _drive(self, job: Job) -> None:

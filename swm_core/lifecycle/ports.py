@@ -155,13 +155,18 @@ class PortForwards:
             await taken[0](gate, connection_id)
             return
         try:
-            # Refused here means refused there: the connection is taken only if somebody answers.
-            reader, writer = await asyncio.open_connection(_LOOPBACK, port)
-        except OSError as error:
-            log.info("job %s dialled port %d, where nothing listens: %s", job_id, port, error)
+            stream = await tunnels.accept(gate, connection_id)
+        except (GateError, OSError, TimeoutError) as error:
+            log.debug("a connection from job %s is gone: %s", job_id, error)
             return
         try:
-            stream = await tunnels.accept(gate, connection_id)
+            reader, writer = await asyncio.open_connection(_LOOPBACK, port)
+        except OSError as error:
+            # Taken and closed: the job learns at once that nobody answers.
+            log.info("job %s dialled port %d, where nothing listens: %s", job_id, port, error)
+            stream.close()
+            return
+        try:
             await splice(reader, writer, stream)
         except (GateError, OSError, TimeoutError) as error:
             log.debug("a connection from job %s ended: %s", job_id, error)

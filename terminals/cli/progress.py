@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from terminals.client.progress import Progress, Report, silent
@@ -99,6 +99,3 @@ def spinner() -> Iterator[Spinner]:
         yield shown
     finally:
         shown.stop()
-
-
-Say = Callable[[str], None]

@@ -83,8 +83,8 @@ def money(amount: Money) -> str:
 
 
 def hourly(price: HourlyPrice) -> str:
-    """A price, as `1.75 USD/h`."""
-    return f"{money(price.amount)}/h"
+    """A price, as `1.75 USD/h`; one without a currency is none."""
+    return f"{money(price.amount)}/h" if price.amount.currency_code else NOTHING
 
 
 def counted(number: int, one: str, many: str = "") -> str:

@@ -237,7 +237,7 @@ def test_down_with_cancel_that_takes_too_long_leaves_the_core_up(
     assert result.code == 1
     assert f"1 job did not end in time ({job_id}); the core stays up" in result.err
     assert swm("status").code == 0
-    assert swm.ok("cancel", "--force", job_id) == f"{job_id}  CANCELLED\n"
+    assert swm.ok("cancel", "--force", "--wait", job_id) == f"{job_id}  CANCELLED\n"
     assert "by force" in swm.ok("show", job_id)
 
 

@@ -8,7 +8,12 @@ from typing import Any
 import grpc
 import pytest
 
-from skyport.gate.v1 import partition_pb2, partition_pb2_grpc
+from skyport.gate.v1 import (
+    identity_pb2,
+    identity_pb2_grpc,
+    partition_pb2,
+    partition_pb2_grpc,
+)
 from skyport.terminal.v1 import account_pb2, catalog_pb2
 from tests.system.harness.core import Core, running
 from tests.system.harness.files import File
@@ -280,11 +285,11 @@ def test_a_partition_that_vanishes_under_a_job_ends_it_as_a_lost_node(
     partition_id = job.get().partition_id
     # Somebody deletes it at the site, behind our back.
     with grpc.insecure_channel(f"unix:{core.home.gate_socket('cloud')}") as channel:
+        gate = identity_pb2_grpc.IdentityServiceStub(channel)
+        info = gate.GetGateInfo(identity_pb2.GetGateInfoRequest(api_versions=["v1"]), timeout=20)
         stub = partition_pb2_grpc.PartitionServiceStub(channel)
         request = partition_pb2.DeletePartitionRequest(
-            partition_id=partition_id,
-            installation=core.installation,
-            scope_uid=(cloud.root / "root_uid").read_text(),
+            partition_id=partition_id, installation=core.installation, scope_uid=info.scope_uid
         )
         stub.DeletePartition(request, timeout=20)
     ended = job.until(FAILED)

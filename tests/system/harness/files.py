@@ -136,11 +136,14 @@ def list_outputs(user: User, job_id: str, *patterns: str) -> file_pb2.ListOutput
 
 
 def fetch(user: User, job_id: str) -> dict[str, File | Folder | Link]:
-    """A job's outputs, by path."""
+    """A job's outputs, by path. A folder that is told though it is not empty is left out."""
     found: dict[str, File | Folder | Link] = {}
     files: list[manifest_pb2.ManifestEntry] = []
-    for output in list_outputs(user, job_id).files:
-        each = output.entry
+    entries = [output.entry for output in list_outputs(user, job_id).files]
+    parents = {each.path.rpartition("/")[0] for each in entries}
+    for each in entries:
+        if each.path in parents:
+            continue
         if each.type == manifest_pb2.FILE_TYPE_FILE:
             files.append(each)
         elif each.type == manifest_pb2.FILE_TYPE_SYMLINK:
