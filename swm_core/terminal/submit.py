@@ -65,7 +65,7 @@ class Submission:
                 location=found.location,
                 flavor=found.flavor,
             )
-            if found.price_per_hour is not None:
+            if found.price_per_hour is not None and found.currency:
                 candidate.price.amount.CopyFrom(convert.money(found.price_per_hour, found.currency))
         answer.obstacles.extend(
             types_pb2.Failure(reason=problem.reason, message=problem.message)
