@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.system.harness.core import Core, running
+from tests.system.harness.core import Core
 from tests.system.harness.jobs import (
+    CANCELLED,
     FAILED,
     PROVISIONING,
     QUEUED_AT_SITE,
@@ -20,7 +22,7 @@ from tests.system.harness.jobs import (
     SUCCEEDED,
 )
 from tests.system.harness.latch import Latch
-from tests.system.harness.sites import Site, dynamic, node, queue, static
+from tests.system.harness.sites import GateProcess, Site, dynamic, node, queue, static
 from tests.system.harness.waiting import eventually
 
 LIMIT_S = 2
@@ -30,12 +32,26 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 
 @pytest.fixture(scope="module")
-def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+def near(tmp_path_factory: pytest.TempPathFactory) -> Iterator[GateProcess]:
+    """A gate that a test can have away for as long as it likes."""
+    folder = tmp_path_factory.mktemp("near")
+    site = Site.make("near", folder / "near", static(), endpoint=f"unix://{folder}/s/near.sock")
+    with contextlib.closing(GateProcess(site)) as gate:
+        gate.start()
+        yield gate
+
+
+@pytest.fixture(scope="module")
+def core(near: GateProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    folder = tmp_path_factory.mktemp("deadlines")
+    configs = {"lab": static(node("n1")), "cloud": dynamic(), "batch": queue()}
+    sites = [Site.make(name, folder / name, config) for name, config in configs.items()]
     names = ("provisioning", "staging", "starting", "staging_out", "site_lost")
-    sites = {"lab": static(node("n1")), "cloud": dynamic(), "batch": queue()}
-    with running(
-        tmp_path_factory.mktemp("deadlines"), sites, deadlines=dict.fromkeys(names, f"{LIMIT_S}")
-    ) as core:
+    deadlines = dict.fromkeys(names, f"{LIMIT_S}")
+    core = Core(folder / "home", [*sites, near.site], deadlines=deadlines)
+    with contextlib.closing(core):
+        core.start()
+        core.wait_ready()
         yield core
 
 
@@ -89,21 +105,26 @@ def test_results_that_never_come_back_are_given_up_and_the_partition_is_deleted(
     core.site("cloud").given_back()
 
 
-def test_a_site_that_stays_away_loses_the_job(core: Core, lab: Site) -> None:
-    job = core.user().submit("sleep 600", site="lab")
-    job.until(RUNNING)
-    lab.faults(
-        {
-            "kind": "fail", "method": "Probe", "code": "UNAVAILABLE",
-            "reason": "SITE_UNREACHABLE", "message": "the road is closed",
-        }
-    )  # fmt: skip
-    ended = job.until(FAILED, within_s=40)
+def test_a_site_that_stays_away_loses_the_job(core: Core, near: GateProcess) -> None:
+    job = core.user().submit("echo up; sleep 600", site="near")
+    job.written(b"up\n")
+    near.kill()
+    ended = job.until(FAILED)
     assert ended.failure.reason == "SITE_LOST"
+    assert job.output() == b"up\n"
     # When it is back, what runs on there is ended.
-    lab.faults()
-    core.wait_ready("lab")
-    lab.cleared(job.job_id)
+    near.start()
+    core.site("near").cleared(job.job_id)
+
+
+def test_a_site_that_is_away_for_less_loses_nothing(core: Core, near: GateProcess) -> None:
+    job = core.user().submit("echo up; sleep 600", site="near")
+    job.written(b"up\n")
+    near.kill()
+    near.start()
+    assert job.get().state == RUNNING
+    job.cancel()
+    job.until(CANCELLED)
 
 
 def test_time_in_a_site_s_own_queue_has_no_deadline(core: Core, latch: Callable[[], Latch]) -> None:
