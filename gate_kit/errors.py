@@ -163,13 +163,14 @@ def site_changed(expected: str, found: str, *, node: str = "") -> Refusal:
         node: The node that the root belongs to; empty for the whole site.
     """
     where = f"node {node}" if node else "the site"
+    metadata = {"node": node} if node else {}
     return precondition(
         "SITE_CHANGED",
-        f"{where} is not the one that this was kept on: its root is {found}, not {expected}; "
-        "check mounts and addresses",
+        f"{where} is not the one that this was kept on: its root is {found or 'missing'}, "
+        f"not {expected}; check mounts and addresses",
         expected=expected,
         found=found,
-        node=node,
+        **metadata,
     )
 
 
@@ -339,9 +340,8 @@ def site_queue_full(message: str, *, retry_after_s: float | None = None) -> Refu
 
 def disk_full(where: str, node: str = "") -> Refusal:
     """No space is left where the attempt's files go."""
-    return exhausted(
-        "DISK_FULL", f"no space is left in {where}; free some, or ask for less", node=node
-    )
+    text = f"no space is left in {where}; free some, or ask for less"
+    return exhausted("DISK_FULL", text, node=node) if node else exhausted("DISK_FULL", text)
 
 
 def file_not_found(path: str) -> Refusal:

@@ -10,7 +10,7 @@ from types import ModuleType
 
 from google.protobuf.descriptor import ServiceDescriptor
 
-from gate_kit import Expiry, GateInfo, Operations, Service, WatchHub, serve
+from gate_kit import Expiry, GateInfo, Health, Operations, Service, WatchHub, serve
 from gate_kit.command_line import Options
 from gate_kit.identity import IdentityService
 from gates.fake_gate import config as configuration
@@ -129,7 +129,11 @@ async def run(options: Options) -> None:
                     with_faults(tunnels, _service(tunnel_pb2, "Tunnel"), faults),
                 ),
             ],
-            identity=with_faults(IdentityService(info), _service(identity_pb2, "Identity"), faults),
+            identity=with_faults(
+                IdentityService(info, lambda: _health(site)),
+                _service(identity_pb2, "Identity"),
+                faults,
+            ),
             on_drain=[job_hub.close, partition_hub.close],
             grace_s=_GRACE_S,
         )
@@ -165,12 +169,21 @@ def _info(config: Config, site: Site) -> GateInfo:
     )
 
 
+def _health(site: Site) -> Health:
+    """That it works; a Refusal if the folder that plays the site is not there."""
+    site.root_uid()
+    return Health()
+
+
 def _service(module: ModuleType, name: str) -> ServiceDescriptor:
     found: ServiceDescriptor = module.DESCRIPTOR.services_by_name[f"{name}Service"]
     return found
 
 
 def _raise_file_limit() -> None:
-    """Each running job holds a descriptor; the usual limit of 1,024 is soon reached."""
+    """Each running job holds a descriptor; the usual limit of 1,024 is soon reached.
+
+    The runner sets it back: jobs have nothing to do with it.
+    """
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

@@ -1,6 +1,6 @@
 """An attempt's folder: what lies there, and what it says about the attempt.
 
-    labels          a JobStatus with ref and origin, written by whoever makes the folder
+    labels          a JobStatus with ref and origin, for as long as there is no spec
     workdir         the folder of the user's own that the job works in, if it named one
     spec            the StartJobRequest, without its secrets: asked to start
     script hosts    what runs, and the names of its nodes
@@ -12,6 +12,7 @@
     private*        at a queue: variables that only the job may see, until the claim
     claim.N         "BOOT PID START": the runner that has node N; or "cancelled"
     session.N       the job's session on node N
+    timer.N         the process there that waits for the time limit
     verdict.N       the reason why it is being ended; the runner takes it into the end
     end.N           how it ended there; the first one counts
     notice.N        what the shell of the runner had to say
@@ -31,7 +32,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from gates.fake_gate import processes
-from gates.fake_gate.site import AttemptKey, write_new, write_whole
+from gates.fake_gate.site import AttemptKey, read, write_all, write_new, write_whole
 from skyport.gate.v1 import job_pb2, types_pb2
 
 END_UNKNOWN = "END_UNKNOWN"
@@ -107,19 +108,28 @@ class Attempt:
     def exists(self) -> bool:
         return self.folder.is_dir()
 
-    def make(self, ref: types_pb2.JobRef, origin: types_pb2.Origin, workdir: str) -> None:
-        """Make the folder with its labels, unless it is there."""
+    def make_folder(self, workdir: str) -> bool:
+        """Make the folder; returns whether it was not there.
+
+        Args:
+            workdir: The folder of the user's own that the job works in, if it named one.
+        """
         try:
             self.folder.mkdir(mode=0o700)
         except FileExistsError:
-            pass
+            return False
         except FileNotFoundError:
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.mkdir(mode=0o700, exist_ok=True)
-        labels = job_pb2.JobStatus(ref=ref, origin=origin)
-        labels.ref.ClearField("roots")
         if workdir:
             write_whole(self.folder / "workdir", workdir.encode())
+        return True
+
+    def make(self, ref: types_pb2.JobRef, origin: types_pb2.Origin, workdir: str) -> None:
+        """Make the folder with its labels, unless it is there."""
+        self.make_folder(workdir)
+        labels = job_pb2.JobStatus(ref=ref, origin=origin)
+        labels.ref.ClearField("roots")
         write_whole(self.folder / "labels", labels.SerializeToString())
 
     # What was asked.
@@ -133,7 +143,7 @@ class Attempt:
         draft = f"{self._path}.spec"
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
         try:
-            os.write(descriptor, spec.SerializeToString())
+            write_all(descriptor, spec.SerializeToString())
             os.rename(draft, f"{self._path}spec")  # noqa: PTH104 - no Path for a moment's use
         except OSError:
             os.close(descriptor)
@@ -199,6 +209,11 @@ class Attempt:
             return Claim(words[0], int(words[1]), int(words[2]), time_ns)
         return Claim(text, 0, 0, time_ns)
 
+    def timer(self, node: str) -> int | None:
+        """The part of the runner that waits for the time limit."""
+        text = self._text(f"timer.{node}").strip()
+        return int(text) if text.isdigit() else None
+
     def session(self, node: str) -> int | None:
         """The id of the job's session on a node, once it has one."""
         text = self._text(f"session.{node}").strip()
@@ -245,18 +260,4 @@ class Attempt:
         return kind.FromString(read[0]) if read else None
 
     def _read(self, name: str) -> tuple[bytes, int] | None:
-        """A file's content and time; None if there is no such file.
-
-        Without the layers of `open`: an attempt is read several times in the milliseconds in which
-        it starts.
-        """
-        try:
-            descriptor = os.open(self._path + name, os.O_RDONLY | os.O_CLOEXEC)
-        except FileNotFoundError:
-            return None
-        try:
-            told = os.fstat(descriptor)
-            data = os.read(descriptor, told.st_size + 1)
-            return data, told.st_mtime_ns
-        finally:
-            os.close(descriptor)
+        return read(self._path + name)

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from gate_kit import errors
 from gates.fake_gate.libc import sync_file_system
+from gates.fake_gate.site import write_all
 
 _FICLONE = 0x40049409
 _CHUNK_BYTES = 1 << 20
@@ -116,7 +117,7 @@ class Cache:
             while data := source.read(_CHUNK_BYTES):
                 digest.update(data)
                 if not is_cloned:
-                    copy.write(data)
+                    write_all(copy.fileno(), data)
             os.fchmod(copy.fileno(), mode)
         if digest.digest() != sha256:
             draft.unlink()

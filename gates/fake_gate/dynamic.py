@@ -236,6 +236,8 @@ class DynamicPartitions:
             self._publish(partition_id)
 
     async def _delete(self, partition_id: str) -> None:
+        folder = self._site.partitions / partition_id
+        request = self._partitions.request(folder)
         try:
             if boot := self._boots.get(partition_id):
                 boot.cancel()
@@ -245,11 +247,12 @@ class DynamicPartitions:
             await asyncio.sleep(self._config.dynamic.delete_s if self._config.dynamic else 0.0)
             await asyncio.to_thread(self._site.drop_partition, partition_id)
             # Last: as long as it is there, a gate that comes back knows what is left to do.
-            discard(self._site.partitions / partition_id)
+            discard(folder)
         finally:
             self._deletions.discard(partition_id)
         event = partition_pb2.PartitionEvent(deleted_partition_id=partition_id)
-        self._hub.publish(partition_id, event)
+        topic = request.origin.installation if request else ""
+        self._hub.publish(partition_id, event, topic=topic)
 
     def _arm(self, partition_id: str) -> None:
         """Have the partition end when its time passes."""

@@ -122,7 +122,7 @@ class Ending:
         self._site.bury(attempt.key)
         self._jobs.bells.ring(attempt.key)
         await self._jobs.inside("RemoveJob", attempt)
-        if status is None:
+        if not attempt.exists:
             return
         spec = attempt.spec()
         nodes = attempt.nodes(spec) if spec else []

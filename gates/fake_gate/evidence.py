@@ -102,7 +102,7 @@ class Evidence:
         """Whether a runner is on its way, of this gate or of one before."""
         if self._is_live(key, node):
             return True
-        return processes.find_runner(key.mark + node) is not None
+        return bool(self._runners(key, node))
 
     def _settle(self, attempt: Attempt, on_nodes: Iterable[OnNode]) -> None:
         """Write the end of runners that are gone without one, once nothing of them is alive."""
@@ -120,15 +120,23 @@ class Evidence:
             # A claim that was taken in place of a runner's is no start.
             ran = node.claim is None or bool(node.claim.pid) or reason == END_UNKNOWN
             attempt.write_end(node.name, reason, started=ran)
+            # What is left of its runner is a timer that guards nothing.
+            processes.kill(self._runners(attempt.key, node.name))
 
     def alive(self, attempt: Attempt, nodes: Iterable[str]) -> set[int]:
-        """The processes of the attempt on `nodes`."""
-        marks, sessions = [], set[int]()
+        """The processes of the script on `nodes`, with what will be the script in a moment."""
+        marks, sessions, forked = [], set[int](), set[int]()
         for node in nodes:
             marks.append(f"{attempt.key.mark}{node}\0")
-            # Once it has ended, the number may be another's.
-            phase = attempt.on_node(node, self.boot_id).phase
+            on_node = attempt.on_node(node, self.boot_id)
+            if on_node.phase not in {Phase.RUNNING, Phase.LOST} or on_node.claim is None:
+                continue  # once it has ended, the number of its session may be another's
             session = attempt.session(node)
-            if session is not None and phase in {Phase.RUNNING, Phase.LOST}:
+            if session is not None:
                 sessions.add(session)
-        return processes.find(marks, sessions) if marks else set()
+            guards = {on_node.claim.pid, attempt.timer(node)}
+            forked |= self._runners(attempt.key, node) - guards
+        return (processes.find(marks, sessions) | forked) if marks else set()
+
+    def _runners(self, key: AttemptKey, node: str) -> set[int]:
+        return processes.find_runners(f"{self.site.root}/runner-", key.mark + node)

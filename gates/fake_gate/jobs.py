@@ -135,7 +135,8 @@ class Jobs:
                 private=private(node),
             )
             try:
-                self._launcher.start(made)
+                if not self._launcher.start(made):
+                    self.evidence.unguarded.add(attempt.key)
             except OSError as error:
                 raise refusal(error, attempt.folder) from error
 
@@ -149,9 +150,12 @@ class Jobs:
         """Tell watchers how the attempt is now, and return it."""
         status = self.evidence.status(attempt)
         if status is not None:
-            event = job_pb2.JobEvent(status=status)
-            self._hub.publish(attempt.key, event, topic=attempt.key.installation)
+            self._tell(attempt, status)
         return status
+
+    def _tell(self, attempt: Attempt, status: job_pb2.JobStatus) -> None:
+        event = job_pb2.JobEvent(status=status)
+        self._hub.publish(attempt.key, event, topic=attempt.key.installation)
 
     def publish_if_on(self, key: AttemptKey, node: str) -> None:
         """Tell an attempt anew if it is on `node`."""
@@ -175,10 +179,13 @@ class Jobs:
         if attempt.claim(node) is None and attempt.claim_instead(node):
             # The runner has gone without a claim: no space for it, or no shell to run it.
             attempt.write_end(node, reports.START_FAILED, started=False)
-        self._look_after(attempt)
-        status = self.publish(attempt)
-        if status and status.HasField("end"):
-            self.tell_ended(attempt)
+        status = self.evidence.status(attempt)
+        if status is None or not status.HasField("end"):
+            self._look_after(attempt)  # it may be another's runner that goes on
+        if status is not None:
+            self._tell(attempt, status)
+            if status.HasField("end"):
+                self.tell_ended(attempt)
 
     def tell_ended(self, attempt: Attempt) -> None:
         """Tell the observers that an attempt has ended."""

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping
 
 from gates.fake_gate import processes
 from gates.fake_gate.attempt import Attempt, Claim
-from gates.fake_gate.site import AttemptKey
+from gates.fake_gate.site import AttemptKey, write_all
 
 log = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Launcher:
         self._on_end = on_end
         self._runners: dict[tuple[AttemptKey, str], _Runner] = {}
         self._by_pid: dict[int, _Runner] = {}
+        self._unwatched: list[subprocess.Popen[bytes]] = []
         # A full pipe must never hold up a runner.
         self._reading, self._writing = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         asyncio.get_running_loop().add_reader(self._reading, self._read_claims)
@@ -75,6 +76,8 @@ class Launcher:
                 runner.watched.close()
             if runner.process:
                 runner.process.returncode = 0  # not ours any more: nothing for Popen to warn of
+        for process in self._unwatched:
+            process.returncode = 0
         self._runners.clear()
         self._by_pid.clear()
 
@@ -82,8 +85,12 @@ class Launcher:
         """Whether a runner is known to be on its way there, or alive."""
         return (key, node) in self._runners
 
-    def start(self, command: Command) -> None:
+    def start(self, command: Command) -> bool:
         """Start a runner. It takes about half a millisecond, and does not wait for the claim.
+
+        Returns:
+            Whether its claim and its end will be told. The system may have no descriptor left for
+            that, though the runner is on its way.
 
         Raises:
             OSError: The system can't start it.
@@ -101,12 +108,18 @@ class Launcher:
             )
         finally:
             os.close(stdin)
+        self._unwatched = [each for each in self._unwatched if each.poll() is None]
+        # A child keeps its number until it is waited for, so there is nothing to compare.
+        try:
+            descriptor = os.pidfd_open(process.pid)
+        except OSError:
+            self._unwatched.append(process)
+            return False
         runner = _Runner(command.attempt.key, command.node, process)
         self._runners[runner.key, runner.node] = self._by_pid[process.pid] = runner
-        # A child keeps its number until it is waited for, so there is nothing to compare.
-        descriptor = os.pidfd_open(process.pid)
         runner.watched = processes.Watched(descriptor)
         asyncio.get_running_loop().add_reader(descriptor, self._ended, runner)
+        return True
 
     def adopt(self, key: AttemptKey, node: str, claim: Claim) -> bool:
         """Watch the runner that has claimed, unless it is watched already.
@@ -154,6 +167,6 @@ def _input(private: bytes) -> int:
     if not private:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
     descriptor = os.memfd_create("private", os.MFD_CLOEXEC)
-    os.write(descriptor, private)
+    write_all(descriptor, private)
     os.lseek(descriptor, 0, os.SEEK_SET)
     return descriptor

@@ -54,13 +54,20 @@ def find(marks: Iterable[str], sessions: Collection[int] = ()) -> set[int]:
     return found
 
 
-def find_runner(mark: str) -> int | None:
-    """The process that has `mark` as one of its arguments, if there is one."""
+def find_runners(script: str, mark: str) -> set[int]:
+    """The living shells that run a script whose path begins so, with `mark` as an argument.
+
+    They are the runner, and shells that it has forked and that are nothing else yet.
+    """
+    shell = b"/bin/sh\0" + script.encode()
     wanted = b"\0" + mark.encode() + b"\0"
+    found = set()
     for name in os.listdir("/proc"):  # noqa: PTH208 - as above
-        if name.isdigit() and wanted in _read(f"/proc/{name}/cmdline"):
-            return int(name)
-    return None
+        if name.isdigit():
+            command = _read(f"/proc/{name}/cmdline")
+            if command.startswith(shell) and wanted in command:
+                found.add(int(name))
+    return found
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

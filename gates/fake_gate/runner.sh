@@ -13,6 +13,7 @@ _swm_setsid=$8 _swm_path=$9
 shift 9
 _swm_home=$PWD
 umask 022
+ulimit -S -n 1024 2>/dev/null
 IFS=. read -r _swm_begun _swm_rest </proc/uptime
 
 # Claim first: of all runners of this attempt on this node, one gets the link.
@@ -118,6 +119,7 @@ if [ -n "$_swm_limit" ]; then
         _swm_stop
     ) </dev/null >/dev/null 2>&1 &
     _swm_timer=$!
+    echo "$_swm_timer" >"timer.$_swm_node"
 fi
 
 # In the foreground: a shell makes what it starts in the background ignore interrupts.

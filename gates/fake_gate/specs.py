@@ -87,8 +87,7 @@ class Specs:
         spec.ClearField("registry_logins")
         spec.ref.ClearField("roots")
         try:
-            if not attempt.exists:
-                attempt.make(spec.ref, spec.origin, spec.spec.workdir)
+            if attempt.make_folder(spec.spec.workdir):
                 self._bells.ring(attempt.key)
             for folder in self.work_folders(attempt, spec.ref, spec.spec.workdir):
                 if spec.spec.workdir:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.fake_gate.harness import STATIC, Gate
+from tests.fake_gate.harness import STATIC, Gate, end_all_jobs
 
 MakeGate = Callable[..., Awaitable[Gate]]
 
@@ -32,6 +32,7 @@ async def make_gate() -> AsyncIterator[MakeGate]:
     yield make
     for gate in gates:
         await gate.close()
+    end_all_jobs()
     for folder in folders:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import hashlib
 import os
+import secrets
 import signal
 import subprocess
 import sys
@@ -36,7 +37,8 @@ from skyport.gate.v1 import (
 )
 
 DOMAIN = "skyport.gate.v1"
-INSTALLATION = "testcore"
+# Its own for each run of the tests: attempts are found by their marks, on the whole machine.
+INSTALLATION = f"test{secrets.token_hex(6)}"
 ORIGIN = types_pb2.Origin(installation=INSTALLATION, store_generation="g1")
 WITHIN_S = 20.0
 
@@ -442,10 +444,21 @@ def pieces(
     return file_pb2.PutFilesRequest(pieces=file_pb2.FilePieces(pieces=made))
 
 
-async def put_files(
-    stub: Any, ref: types_pb2.JobRef, tree: Tree, *, workdir: str = "", chunk: int = 1 << 20
-) -> Staged:
+async def put_files(stub: Any, ref: types_pb2.JobRef, tree: Tree, *, workdir: str = "") -> Staged:
     """One PutFiles, from begin to result."""
+    while True:
+        try:
+            return await _put_files(stub, ref, tree, workdir)
+        except grpc.aio.AioRpcError as error:
+            # What a client makes of a write that came when the call had ended already, before it
+            # has read how. Every call may be repeated.
+            if error.details() != "Internal error from Core":
+                raise
+
+
+async def _put_files(
+    stub: Any, ref: types_pb2.JobRef, tree: Tree, workdir: str, chunk: int = 1 << 20
+) -> Staged:
     call = stub.PutFiles()
     await _write(call, begin_request(ref, tree, workdir))
     for page in pages(tree):
@@ -514,7 +527,18 @@ async def read_needed(call: Any) -> list[file_pb2.NeededFile]:
 
 def processes_of(ref: types_pb2.JobRef) -> list[int]:
     """The living processes that have the mark of an attempt."""
-    mark = f"SWM_MARK={ref.installation}/{ref.job_id}/{ref.attempt}/".encode()
+    return _marked(f"{ref.installation}/{ref.job_id}/{ref.attempt}/")
+
+
+def end_all_jobs() -> None:
+    """Kill what the jobs of a test have left running."""
+    for pid in _marked(f"{INSTALLATION}/"):
+        with contextlib.suppress(ProcessLookupError):
+            kill_process(pid)
+
+
+def _marked(begin: str) -> list[int]:
+    mark = f"SWM_MARK={begin}".encode()
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():

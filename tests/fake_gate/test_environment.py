@@ -88,6 +88,12 @@ async def test_the_gates_own_environment_does_not_reach_a_job(gate: Gate) -> Non
     }  # fmt: skip
 
 
+async def test_a_job_has_the_usual_limit_of_open_files(gate: Gate) -> None:
+    ref, _ = await gate.start_job("ulimit -S -n")
+    await gate.ended(ref)
+    assert await gate.output(ref) == b"1024\n"
+
+
 async def test_secrets_are_in_no_file_argument_or_other_environment(gate: Gate) -> None:
     ref, _ = await gate.start_job(
         "sleep 60", secret_env={"TOKEN": "s3cr3t-value"}, env={"LD_X": "open"}

@@ -226,6 +226,18 @@ async def test_a_living_gate_keeps_its_socket(gate: Gate) -> None:
     await gate.identity.Probe(identity_pb2.ProbeRequest())
 
 
+async def test_a_site_that_is_not_there_is_told_by_probe_and_is_never_gone(gate: Gate) -> None:
+    ref, _ = await gate.start_job("sleep 60")
+    await gate.running(ref)
+    aside = gate.folder / "aside"
+    gate.site.rename(aside)
+    await refused(gate.identity.Probe(identity_pb2.ProbeRequest()), "SITE_UNREACHABLE")
+    await refused(gate.jobs.GetJob(job_pb2.GetJobRequest(ref=ref)), "SITE_UNREACHABLE")
+    aside.rename(gate.site)
+    assert (await gate.status(ref)).state == job_pb2.JOB_STATE_RUNNING
+    await gate.cancel(ref, 0)
+
+
 async def test_a_second_signal_does_not_wait_for_the_grace(gate: Gate) -> None:
     assert gate.process is not None
     gate.faults({"kind": "never", "method": "GetJob"})

@@ -331,7 +331,8 @@ async def test_expiry_that_deallocates_stops_jobs_and_a_create_starts_the_nodes_
     await _state(gate, _READY)
     ref = await _job(gate)
     await _state(gate, _STOPPED)
-    assert (await gate.ended(ref)).failure.reason == "NODE_FAIL"
+    end = await gate.ended(ref)
+    assert end.failure.reason == "NODE_FAIL", end
     assert not processes_of(ref)
     renew = partition_pb2.RenewPartitionRequest(partition_id="p-1")
     renew.expire_time.CopyFrom(create_request().expire_time)

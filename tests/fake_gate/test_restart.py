@@ -19,6 +19,7 @@ from tests.fake_gate.harness import (
     start_request,
 )
 
+_SLEEP = "echo up; sleep 60"
 _COUNT = "echo x >> ../count; read -r line < ../go"
 
 
@@ -118,8 +119,8 @@ async def test_a_new_run_of_a_gate_has_a_new_incarnation(gate: Gate) -> None:
 async def test_a_runner_that_is_gone_without_an_end_is_a_failed_node(
     gate: Gate, *, watched: bool
 ) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     runner = claimed_pid(gate, ref)
     if not watched:
         gate.kill()
@@ -135,13 +136,13 @@ async def test_a_runner_that_is_gone_without_an_end_is_a_failed_node(
     assert end.failure.retryable
     assert (await gate.status(ref)).end == end
     await refused(gate.jobs.StartJob(start_request(ref, "other")), "JOB_DIFFERS")
-    again = await gate.jobs.StartJob(start_request(ref, "sleep 60"))
+    again = await gate.jobs.StartJob(start_request(ref, _SLEEP))
     assert again.status.end == end
 
 
 async def test_a_claim_of_another_boot_is_a_failed_node(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     gate.kill()
     claim = gate.attempt_folder(ref) / "claim.n1"
     _, pid, started = claim.read_text().split()
@@ -153,8 +154,8 @@ async def test_a_claim_of_another_boot_is_a_failed_node(gate: Gate) -> None:
 
 
 async def test_a_number_that_another_process_has_now_is_not_the_runner(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     gate.kill()
     claim = gate.attempt_folder(ref) / "claim.n1"
     boot, pid, _ = claim.read_text().split()
@@ -166,8 +167,8 @@ async def test_a_number_that_another_process_has_now_is_not_the_runner(gate: Gat
 
 
 async def test_a_claim_that_nobody_can_read_is_an_unknown_end(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     gate.kill()
     for each in (claimed_pid(gate, ref), *processes_of(ref)):
         kill_process(each)
@@ -179,8 +180,8 @@ async def test_a_claim_that_nobody_can_read_is_an_unknown_end(gate: Gate) -> Non
 
 
 async def test_a_cancel_that_was_cut_is_finished_by_the_next_gate(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     gate.faults({"kind": "die", "method": "CancelJob", "when": "inside", "times": 1})
     assert (await problem(gate.cancel(ref))).reason is None
     await gate.died()
@@ -212,12 +213,12 @@ async def test_output_goes_on_across_a_restart_of_the_gate(gate: Gate) -> None:
 
 
 async def test_another_site_under_the_same_path_is_never_taken_for_gone(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job(_SLEEP)
+    await gate.printed(ref, b"up\n")
     (gate.site / "root_uid").rename(gate.site / "root_uid.aside")
     known = [
         gate.jobs.GetJob(job_pb2.GetJobRequest(ref=ref)),
-        gate.jobs.StartJob(start_request(ref, "sleep 60")),
+        gate.jobs.StartJob(start_request(ref, _SLEEP)),
         gate.jobs.CancelJob(job_pb2.CancelJobRequest(ref=ref)),
         gate.jobs.RemoveJob(job_pb2.RemoveJobRequest(ref=ref)),
     ]

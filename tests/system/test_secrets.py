@@ -24,7 +24,8 @@ SECRET = "correct-horse-battery-staple"
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     sites = {"lab": static(node("n1")), "batch": queue()}
-    with running(tmp_path_factory.mktemp("secrets"), sites) as core:
+    log = {"level": "debug", "format": "text"}
+    with running(tmp_path_factory.mktemp("secrets"), sites, log=log) as core:
         yield core
 
 

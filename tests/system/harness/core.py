@@ -62,7 +62,7 @@ class Core:
 
     def configure(self, **settings: Any) -> None:
         """Write swm.toml, with these tables beside or in place of those of before."""
-        self._settings = {"log": {"level": "debug", "format": "text"}, **self._settings, **settings}
+        self._settings = {"log": {"format": "text"}, **self._settings, **settings}
         tables = {name: site.settings for name, site in self.sites.items()}
         text = tomlkit.dumps({"listen": str(self.endpoint), **self._settings, "sites": tables})
         self.home.config.write_text(text)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import subprocess
@@ -77,7 +78,7 @@ class Site:
 
     def attempts(self) -> list[str]:
         """The attempts that have a folder, as `JOB.ATTEMPT`."""
-        return sorted(path.name for path in self.root.glob("jobs/*/*/*.*"))
+        return [name for name in self._names("jobs/*/*/*") if name[0] != "."]
 
     def attempt_folder(self, job_id: str, attempt: int = 1) -> Path:
         """Where an attempt lies."""
@@ -86,11 +87,17 @@ class Site:
 
     def partitions(self) -> list[str]:
         """The dynamic partitions that exist, in whatever state."""
-        return sorted(path.name for path in self.root.glob("partitions/*"))
+        return [name for name in self._names("partitions/*") if name[0] != "."]
 
     def holds(self) -> list[str]:
-        """All attempts and dynamic partitions that are there."""
-        return [*self.attempts(), *self.partitions()]
+        """All attempts and dynamic partitions that are there, also what is made or removed now."""
+        return [*self._names("jobs/*/*/*"), *self._names("partitions/*")]
+
+    def _names(self, pattern: str) -> list[str]:
+        while True:
+            # A folder may go while it is looked into.
+            with contextlib.suppress(FileNotFoundError):
+                return sorted(path.name for path in self.root.glob(pattern))
 
     def holds_no_more_than(self, before: set[str]) -> None:
         """Wait until the site holds nothing but some of what it held before."""
