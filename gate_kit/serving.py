@@ -66,7 +66,8 @@ async def start(
         if not listen.core_installation:
             raise ServeError(f"{listen.endpoint} needs --core-identity: the only one to serve")
         authenticate = CoreOnly(listen.core_installation)
-    server = RpcServer(DOMAIN, authenticate=authenticate)
+    # By the contract a gate lacks a call only where it lacks the capability that covers it.
+    server = RpcServer(DOMAIN, authenticate=authenticate, unserved="CAPABILITY_MISSING")
     server.add(
         identity_pb2_grpc.add_IdentityServiceServicer_to_server,
         identity or IdentityService(info, health),

@@ -39,6 +39,9 @@ Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 HEALTH = "/grpc.health.v1.Health/"
 
+_LAST_WRITE_S = 2.0
+"""How long a call that is ended from outside waits for a caller to read what is being sent."""
+
 caller: ContextVar[object] = ContextVar("caller")
 """Inside a handler: what `authenticate` returned for this call."""
 
@@ -226,9 +229,23 @@ def _drain(generate: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Beh
     async def send_all(request: Any, context: Context) -> None:
         async with contextlib.aclosing(generate(request, context)) as answers:
             async for answer in answers:
-                await context.write(answer)
+                await _finished(asyncio.ensure_future(context.write(answer)))
 
     return send_all
+
+
+async def _finished(writing: asyncio.Future[None]) -> None:
+    """Await a write; when this is cancelled in the middle of it, the write is finished first.
+
+    grpc takes no status while a write is under way: the caller would not be told how it ended.
+    """
+    try:
+        await asyncio.shield(writing)
+    except asyncio.CancelledError:
+        # Nothing helps against a caller that does not read: the server cuts it in the end.
+        await asyncio.wait({writing}, timeout=_LAST_WRITE_S)
+        writing.add_done_callback(lambda done: done.cancelled() or done.exception())
+        raise
 
 
 def _what_counts(error: Exception) -> Exception:

@@ -219,7 +219,6 @@ class AttemptDriver:
         while self._is(JobState.STARTING):
             incarnation = self._gate.incarnation
             await self._ask_to_start(job, slot)
-            self._begin_mirror(job)
             # Until it has begun: a gate that forgets, or that was restarted, is asked again.
             while self._is(JobState.STARTING) and self._gate.incarnation == incarnation:
                 version = slot.version

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from swm_core.domain.job import Job
@@ -43,16 +43,28 @@ class LiveJobs:
         self._store = store
         self._clock = clock
         self._jobs: dict[str, Job] = {}
+        self._queued: dict[str, Job] = {}
+        self._placed: dict[str, Job] = {}
         self._locks: dict[str, asyncio.Lock] = {}
         self._listeners: list[Callable[[Change], None]] = []
 
     def load(self) -> None:
         """Read what the store has; once, before anything else."""
         for job in self._store.active():
-            self._jobs[job.job_id] = job
+            self._keep(job)
 
     def __iter__(self) -> Iterator[Job]:
         return iter(list(self._jobs.values()))
+
+    @property
+    def queued(self) -> Collection[Job]:
+        """Those that wait for a place; to be gone through at once."""
+        return self._queued.values()
+
+    @property
+    def placed(self) -> Collection[Job]:
+        """Those that have a place, or hold one still; to be gone through at once."""
+        return self._placed.values()
 
     def get(self, job_id: str) -> Job | None:
         """The job as it is now; None when it has ended or never was."""
@@ -64,7 +76,7 @@ class LiveJobs:
 
     def add(self, job: Job) -> None:
         """A job was submitted, and is stored."""
-        self._jobs[job.job_id] = job
+        self._keep(job)
         self._tell(Change(None, job))
 
     async def move(
@@ -138,13 +150,22 @@ class LiveJobs:
                 after = await self._store.update(before, last.job, last.reason, last.message)
             else:
                 after = await self._store.transitions(before, steps)
+            self._drop(job_id)
             if after.state.terminal:
-                del self._jobs[job_id]
                 self._locks.pop(job_id, None)
             else:
-                self._jobs[job_id] = after
+                self._keep(after)
         self._tell(Change(before, after))
         return after
+
+    def _keep(self, job: Job) -> None:
+        self._jobs[job.job_id] = job
+        group = self._queued if job.state is JobState.QUEUED else self._placed
+        group[job.job_id] = job
+
+    def _drop(self, job_id: str) -> None:
+        for group in (self._jobs, self._queued, self._placed):
+            group.pop(job_id, None)
 
     def _tell(self, change: Change) -> None:
         for listener in self._listeners:

@@ -8,7 +8,7 @@ from decimal import Decimal
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 from swm_core.domain.job import Allocation, Job
 from swm_core.domain.partition import Partition
-from swm_core.domain.states import JobState, PartitionState
+from swm_core.domain.states import PartitionState
 from swm_core.gateways.gate import Gate
 from swm_core.lifecycle.context import Context
 from swm_core.scheduler import (
@@ -49,19 +49,18 @@ class Views:
             excluded: By job: what is left out for it.
         """
         found: dict[str, tuple[Job, QueuedJob]] = {}
-        for job in self._context.jobs:
-            if job.state is JobState.QUEUED:
-                left_out = excluded.get(job.job_id, ())
-                known = self._queued.get(job.job_id)
-                if known is None or known[0] is not job or known[1].excluded != left_out:
-                    known = (job, QueuedJob.of(job, left_out))
-                found[job.job_id] = known
+        for job in self._context.jobs.queued:
+            left_out = excluded.get(job.job_id, ())
+            known = self._queued.get(job.job_id)
+            if known is None or known[0] is not job or known[1].excluded != left_out:
+                known = (job, QueuedJob.of(job, left_out))
+            found[job.job_id] = known
         self._queued = found
         return [queued for _, queued in found.values()]
 
     def sites(self) -> list[SiteView]:
         """All configured sites, with what is taken of them."""
-        used = _used(self._context.jobs)
+        used = _used(self._context.jobs.placed)
         return [self._site(gate, used) for gate in self._context.gates.values()]
 
     def empty_sites(self) -> list[SiteView]:
@@ -173,8 +172,7 @@ def _used(jobs: Iterable[Job]) -> Used:
     """What attempts have that are not known to have let go, by site, partition and node."""
     used: dict[tuple[str, str, str], list[Allocation]] = {}
     for job in jobs:
-        if job.state is not JobState.QUEUED:
-            for allocation in job.allocations:
-                key = (job.site, job.partition_id, allocation.node)
-                used.setdefault(key, []).append(allocation)
+        for allocation in job.allocations:
+            key = (job.site, job.partition_id, allocation.node)
+            used.setdefault(key, []).append(allocation)
     return {key: tuple(allocations) for key, allocations in used.items()}

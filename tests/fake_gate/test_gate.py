@@ -160,13 +160,14 @@ async def test_a_known_option_and_storage_and_container_are_taken(make_gate: Mak
 
 
 async def test_sigterm_ends_watches_and_the_process_with_status_0(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
+    ref, _ = await gate.start_job("echo up; sleep 60")
     await gate.running(ref)
     watch = gate.jobs.WatchJobs(job_pb2.WatchJobsRequest(installation=INSTALLATION))
     assert (await watch.read()).events
     request = job_pb2.ReadOutputRequest(ref=ref, follow=True)
     request.cursors.add(kind=job_pb2.OUTPUT_KIND_STDOUT)
     follow = gate.jobs.ReadOutput(request)
+    assert (await follow.read()).pieces
     ending = asyncio.create_task(gate.stop())
     await refused(drained(watch), "SHUTTING_DOWN", grpc.StatusCode.UNAVAILABLE)
     await refused(drained(follow), "SHUTTING_DOWN", grpc.StatusCode.UNAVAILABLE)

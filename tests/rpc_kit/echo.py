@@ -64,11 +64,11 @@ class Echo:
         return await self._do(request, context)
 
     async def unary_stream(self, request: bytes, context: Context) -> AsyncIterator[bytes]:
-        if request == b"forever":
+        if request.startswith(b"forever"):
             try:
                 while True:
-                    yield request
                     self.waiting.set()
+                    yield request
             finally:
                 self.cleaned_up.set()
         yield await self._do(request, context)

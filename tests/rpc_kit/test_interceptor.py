@@ -193,6 +193,26 @@ async def test_streams_can_be_ended_with_a_reason_and_others_go_on(
     )
 
 
+async def drained(stream: Any) -> None:
+    """Read to the end."""
+    while await stream.read() is not grpc.aio.EOF:
+        pass
+
+
+async def test_a_stream_that_is_ended_while_it_sends_tells_its_reason(
+    serve: Serve, connect: Connect
+) -> None:
+    served = await serve()
+    channel: Any = connect(served.endpoint)
+    stream = channel.unary_stream(f"/{NAME}/UnaryStream")(b"forever", timeout=DEADLINE_S)
+    await served.echo.waiting.wait()
+    # No turn of the loop later: grpc has not told yet that the first write is done.
+    assert served.server.interceptor.end_streams(errors.unavailable("GOING", "at once")) == 1
+    with pytest.raises(grpc.aio.AioRpcError) as raised:
+        await drained(stream)
+    assert Problem.from_error(raised.value).reason == "GOING"
+
+
 async def test_at_debug_calls_are_logged_with_their_end_and_time(
     served: Served, channel: grpc.aio.Channel, caplog: pytest.LogCaptureFixture
 ) -> None:
