@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import click
 
+from rpc_kit.allocator import keep_buffers
 from rpc_kit.config_file import ConfigError
 from rpc_kit.logs import configure
 from rpc_kit.server import ServeError
@@ -56,6 +57,7 @@ def serve() -> None:
         from swm_core import app
 
         sys.setswitchinterval(_SWITCH_S)
+        keep_buffers()
         with lock(home):
             asyncio.run(app.serve(first, settings))
     except (HomeError, ConfigError, ServeError, StoreError) as error:

@@ -12,8 +12,10 @@ import threading
 
 from swm_core.spool.errors import DigestMismatch, OffsetRefused
 from swm_core.spool.room import Room, full_disk_refuses
+from swm_core.spool.syncing import start_writing
 
 _READ_BYTES = 1 << 20
+_WRITTEN_EARLY_BYTES = 256 * 1024
 
 
 class Partial:
@@ -129,6 +131,8 @@ def append_at(path: str, offset: int, data: memoryview | bytes) -> None:
         except BaseException:
             os.ftruncate(descriptor, offset)
             raise
+        if len(data) >= _WRITTEN_EARLY_BYTES:
+            start_writing(descriptor, offset, len(data))
     finally:
         os.close(descriptor)
 
