@@ -6,7 +6,7 @@ import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from rpc_kit.errors import invalid, not_found, out_of_range, precondition, unavailable
+from rpc_kit.errors import invalid, not_found, out_of_range, unavailable
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.paging import Page, page_of
 from skyport.common.v1 import manifest_pb2
@@ -18,6 +18,7 @@ from swm_core.security.identity import current_caller
 from swm_core.spool import CHUNK_BYTES, OwnerContents, Piece, SpoolRefusal
 from swm_core.terminal.access import Access
 from swm_core.terminal.submit import spool_refused
+from swm_core.terminal.work_folders import WorkFolders
 
 MOST_CONTENTS = 10_000
 _SHA256_BYTES = 32
@@ -30,6 +31,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     def __init__(self, context: Context, access: Access) -> None:
         self._context = context
         self._access = access
+        self._work_folders = WorkFolders(context)
 
     async def FindMissing(
         self, request: file_pb2.FindMissingRequest, context: CallContext
@@ -80,8 +82,9 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     async def ListOutputs(
         self, request: file_pb2.ListOutputsRequest, context: CallContext
     ) -> file_pb2.ListOutputsResponse:
-        job = self._ended(request.job_id)
-        page = page_of(request, default_size=1_000, max_size=10_000)
+        job = self._access.job(request.job_id)
+        # A list that was begun while the job ran does not go on with what was collected.
+        page = page_of(request, job.state.terminal, default_size=1_000, max_size=10_000)
         for index, pattern in enumerate(request.patterns):
             if pattern.startswith("/") or ".." in pattern.split("/"):
                 raise invalid(
@@ -89,6 +92,8 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                     field=f"patterns[{index}]",
                     reason="PATH_INVALID",
                 )
+        if not job.state.terminal:
+            return await self._work_folders.list(job, request.patterns, page)
         return await asyncio.to_thread(self._list, job, request.patterns, page)
 
     def _list(self, job: Job, patterns: Sequence[str], page: Page) -> file_pb2.ListOutputsResponse:
@@ -123,7 +128,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     async def Download(
         self, request: file_pb2.DownloadRequest, context: CallContext
     ) -> AsyncIterator[file_pb2.DownloadResponse]:
-        job = self._ended(request.job_id)
+        job = self._access.job(request.job_id)
         if len(request.files) > MOST_CONTENTS:
             raise invalid(
                 f"{len(request.files)} files in one call; ask for at most {MOST_CONTENTS}",
@@ -137,6 +142,10 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 raise invalid(
                     str(refused), field=f"files[{index}].path", reason=refused.reason
                 ) from None
+        if not job.state.terminal:
+            async for answer in self._work_folders.download(job, request.files):
+                yield answer
+            return
         entries = await asyncio.to_thread(self._find, job, [file.path for file in request.files])
         for entry, file in zip(entries, request.files, strict=True):
             if file.offset > entry.size and file.sha256 == entry.sha256:
@@ -149,8 +158,8 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         contents = self._context.spool.owner(job.owner)
         answers = _downloads(contents, entries, request.files)
         try:
-            while (answer := await asyncio.to_thread(next, answers, None)) is not None:
-                yield answer
+            while (piece := await asyncio.to_thread(next, answers, None)) is not None:
+                yield piece
         except SpoolRefusal as refusal:
             raise spool_refused(refusal) from None
 
@@ -173,17 +182,6 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     def _outputs(self, job: Job) -> Iterator[manifest_pb2.ManifestEntry]:
         if job.output_manifest_sha256:
             yield from self._context.spool.manifest(job.owner, job.output_manifest_sha256)
-
-    def _ended(self, job_id: str) -> Job:
-        job = self._access.job(job_id)
-        if not job.state.terminal:
-            raise precondition(
-                "OUTPUTS_NOT_READY",
-                f"job {job_id} is {job.state}; its outputs are here when it has ended",
-                job_id=job_id,
-                state=job.state,
-            )
-        return job
 
 
 def matches(path: str, pattern: str) -> bool:

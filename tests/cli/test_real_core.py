@@ -304,6 +304,28 @@ def test_a_job_takes_inputs_and_brings_outputs(up: Swm) -> None:
     assert (results / "stderr.log").read_text() == "oops\n"
 
 
+def test_files_of_a_job_that_runs_can_be_fetched(up: Swm) -> None:
+    go = up.cwd / "go.on"
+    name = script(
+        up,
+        "#SWM output-files out/*",
+        "mkdir out; echo 1 > out/first; echo 50 > progress; echo begun",
+        f"while [ ! -e {go} ]; do sleep 0.1; done",
+    )
+    job_id = up.ok("submit", name).strip()
+    logs = up.popen("logs", "-f", job_id)
+    assert logs.stdout
+    assert logs.stdout.readline() == b"begun\n"
+    result = up("fetch", job_id, "-d", "now")
+    assert result.code == 0
+    assert (up.cwd / "now/out/first").read_text() == "1\n"
+    assert "has not ended: these are its files as they are now" in result.err
+    up.ok("fetch", job_id, "progress", "-d", "now")
+    assert (up.cwd / "now/progress").read_text() == "50\n"
+    go.touch()
+    logs.communicate(timeout=90)
+
+
 def test_exit_codes_and_signals_come_back(up: Swm) -> None:
     assert up("submit", "--follow", script(up, "exit 42")).code == 42
     assert up("submit", "--wait", script(up, "kill -TERM $$")).code == 143

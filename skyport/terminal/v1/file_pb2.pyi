@@ -288,7 +288,7 @@ class ListOutputsResponse(_message.Message):
     """OPTIONAL. Whether the job has ended and these are its collected outputs; false: what the work folder holds now."""
     @_builtins.property
     def files(self) -> _containers.RepeatedCompositeFieldContainer[Global___OutputFile]:
-        """OPTIONAL. In byte order of their paths."""
+        """OPTIONAL. In byte order of their paths; while the job has not ended, node after node."""
 
     @_builtins.property
     def skipped(self) -> _containers.RepeatedCompositeFieldContainer[_manifest_pb2.SkippedFile]:
