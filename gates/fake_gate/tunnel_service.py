@@ -9,7 +9,7 @@ import errno
 import secrets
 import socket
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from typing import TypeVar
 
 from gate_kit import Context, Fields, LatestWins, errors
@@ -75,18 +75,19 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
             reader, writer = await asyncio.open_connection(self._loopback, opened.port)
         except OSError:
             raise errors.target_refused(node, opened.port) from None
-        yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
-        carried = carry(
-            frames,
-            reader,
-            writer,
-            data=lambda data: tunnel_pb2.ConnectResponse(data=data),
-            eof=lambda: tunnel_pb2.ConnectResponse(eof=tunnel_pb2.TunnelEof()),
-            abort=writer.transport.abort,
-        )
-        async with contextlib.aclosing(carried):
-            async for frame in carried:
-                yield frame
+        with _aborted_unless_carried(writer):
+            yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
+            carried = carry(
+                frames,
+                reader,
+                writer,
+                data=lambda data: tunnel_pb2.ConnectResponse(data=data),
+                eof=lambda: tunnel_pb2.ConnectResponse(eof=tunnel_pb2.TunnelEof()),
+                abort=writer.transport.abort,
+            )
+            async with contextlib.aclosing(carried):
+                async for frame in carried:
+                    yield frame
 
     async def Listen(
         self, request: tunnel_pb2.ListenRequest, context: Context
@@ -130,18 +131,19 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         if connection is None:
             raise errors.connection_not_found()
         reader, writer = await asyncio.open_connection(sock=connection)
-        yield tunnel_pb2.AcceptResponse(opened=tunnel_pb2.AcceptOpened())
-        carried = carry(
-            frames,
-            reader,
-            writer,
-            data=lambda data: tunnel_pb2.AcceptResponse(data=data),
-            eof=lambda: tunnel_pb2.AcceptResponse(eof=tunnel_pb2.TunnelEof()),
-            abort=writer.transport.abort,
-        )
-        async with contextlib.aclosing(carried):
-            async for frame in carried:
-                yield frame
+        with _aborted_unless_carried(writer):
+            yield tunnel_pb2.AcceptResponse(opened=tunnel_pb2.AcceptOpened())
+            carried = carry(
+                frames,
+                reader,
+                writer,
+                data=lambda data: tunnel_pb2.AcceptResponse(data=data),
+                eof=lambda: tunnel_pb2.AcceptResponse(eof=tunnel_pb2.TunnelEof()),
+                abort=writer.transport.abort,
+            )
+            async with contextlib.aclosing(carried):
+                async for frame in carried:
+                    yield frame
 
     def close(self) -> None:
         """Close what nobody accepted."""
@@ -194,6 +196,16 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
         return tunnel_pb2.ListenResponse(
             connection=tunnel_pb2.IncomingConnection(connection_id=connection_id)
         )
+
+
+@contextlib.contextmanager
+def _aborted_unless_carried(writer: asyncio.StreamWriter) -> Iterator[None]:
+    """End the connection of a call that is cancelled before its bytes are carried."""
+    try:
+        yield
+    except BaseException:
+        writer.transport.abort()
+        raise
 
 
 F = TypeVar("F", tunnel_pb2.ConnectRequest, tunnel_pb2.AcceptRequest)
