@@ -29,10 +29,13 @@ class ScriptError:
     reason: str
     message: str
 
+    @property
+    def text(self) -> str:
+        """What is wrong, for a place where the line is told already."""
+        return f"{self.directive}: {self.message}" if self.directive else self.message
+
     def __str__(self) -> str:
-        place = f"line {self.line}: " if self.line else ""
-        what = f"{self.directive}: " if self.directive else ""
-        return f"{place}{what}{self.message}"
+        return f"line {self.line}: {self.text}" if self.line else self.text
 
 
 class ScriptErrors(Exception):

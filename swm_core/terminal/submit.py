@@ -17,6 +17,7 @@ from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.states import JobState
 from swm_core.jobscript import (
     ParsedScript,
+    ScriptError,
     ScriptErrors,
     check_env_name,
     override,
@@ -193,16 +194,15 @@ def _script_refused(errors: ScriptErrors) -> Refusal:
     return invalid(
         f"{first}" + (f" (and {more} more)" if more else ""),
         reason=first.reason,
-        violations=[
-            (
-                f"script:{error.line}"
-                if error.line
-                else f"overrides.{error.directive.replace('-', '_')}",
-                str(error),
-            )
-            for error in errors.errors
-        ],
+        violations=[(_place(error), error.text) for error in errors.errors],
     )
+
+
+def _place(error: ScriptError) -> str:
+    """Where in the request a mistake is."""
+    if error.line or not error.directive:
+        return f"script:{error.line}"
+    return f"overrides.{error.directive.replace('-', '_')}"
 
 
 def _infeasible(problems: list[Problem]) -> Refusal:

@@ -70,5 +70,6 @@ def script_lines(name: str, error: RequestInvalid) -> list[str]:
         elif place == "script" or not place:
             lines.append(f"{name}: {text}")
         else:
-            lines.append(f"swm: {place.removeprefix('overrides.')}: {text}")
+            # The core begins its text with the directive that the option stands for.
+            lines.append(f"swm: {text}")
     return lines

@@ -102,8 +102,7 @@ SCRIPTS = [
 def test_what_is_no_script_is_refused(core: Core, script: bytes, reason: str, line: int) -> None:
     request = job_pb2.SubmitJobRequest(script=script, request_id=f"bad-{reason}")
     problem = refused(core.user().jobs.SubmitJob, request, INVALID, reason)
-    if line:
-        assert problem.violations[0].field == f"script:{line}"
+    assert problem.violations[0].field == f"script:{line}"
     # Nothing was stored under its id.
     request.script = b"#!/bin/sh\ntrue\n"
     core.user().jobs.SubmitJob(request, timeout=10)
