@@ -21,6 +21,7 @@ from tests.cli.conftest import environment
 from tests.cli.terminal import Swm
 from tests.cli.test_forward import ask
 from tests.cli.test_submit import script
+from tests.system.harness.sites import processes_marked
 
 _GATE = """\
 state_dir = "site"
@@ -73,9 +74,11 @@ def homes() -> Iterator[Home]:
         swm("down", "--cancel", "--timeout", "20")
         swm.close()
         pid = core_pid(home_of(swm))
-        if pid is not None:
+        # Jobs too: there is a site that never cancels.
+        marked = processes_marked(Bundle.read(home_of(swm) / "client.toml").installation)
+        for each in [*marked, *([] if pid is None else [pid])]:
             with contextlib.suppress(ProcessLookupError):
-                os.kill(pid, signal.SIGKILL)
+                os.kill(each, signal.SIGKILL)
 
 
 def home_of(swm: Swm) -> Path:
@@ -134,6 +137,11 @@ def test_up_makes_a_home_and_down_ends_the_core(tmp_path: Path) -> None:
     assert re.fullmatch(r"stopped the core \(process \d+\)\n", out)
     assert swm("status").code == 1
     assert swm.ok("down") == "the core is not running\n"
+    result = swm("down", "--cancel")
+    assert (result.code, result.out) == (1, "")
+    assert result.err == (
+        "swm: the core is not running, so no job was cancelled; run `swm up`, then this again\n"
+    )
 
 
 def test_up_says_how_the_sites_do_and_a_second_one_that_it_is_up(up: Swm) -> None:

@@ -44,19 +44,34 @@ def down(cancel: bool, timeout_s: int) -> None:
     home = core_home()
     pid = core_pid(home)
     if pid is None:
-        click.echo("the core is not running")
+        _is_down(cancel)
         return
     try:
         with Process.opened(pid) as process, Client.connect(home) as client:
             if not _is_ours(client, home, pid):
-                click.echo("the core is not running")
+                _is_down(cancel)
                 return
             if cancel:
                 _cancel_all(client, timeout_s)
             _tell_what_goes_on(client)
             _end(process)
     except ProcessLookupError:
-        click.echo("the core is not running")
+        _is_down(cancel)
+
+
+def _is_down(cancel: bool) -> None:
+    """Say that there is nothing to stop.
+
+    Raises:
+        Refused: Jobs are to be cancelled, which without a core nobody can.
+    """
+    from terminals.cli.failures import Refused
+
+    if cancel:
+        raise Refused(
+            "the core is not running, so no job was cancelled; run `swm up`, then this again"
+        )
+    click.echo("the core is not running")
 
 
 def _is_ours(client: Client, home: Path, pid: int) -> bool:
