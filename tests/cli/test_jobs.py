@@ -25,6 +25,12 @@ def test_no_jobs_are_said_beside_the_output(swm: Swm) -> None:
     assert "swm submit" in result.err
 
 
+@pytest.mark.parametrize("args", [["--state", "failed"], ["--site", "none"], ["--owner", "bob"]])
+def test_no_jobs_of_those_asked_for_are_said_as_such(swm: Swm, args: list[str]) -> None:
+    result = swm("jobs", *args)
+    assert (result.code, result.out, result.err) == (0, "", "swm: no such jobs\n")
+
+
 def test_active_jobs_and_the_latest_ended_ones_are_listed(swm: Swm, core: FakeCore) -> None:
     core.state.add("old-active", state=RUNNING)
     for number in range(230):

@@ -45,6 +45,8 @@ def usage(
     from terminals.cli.tables import Column, note, show_json, show_table
     from terminals.cli.words import NOTHING, cell, money, span
 
+    if from_day and to_day and from_day > to_day:
+        raise click.UsageError("--from is after --to, and nothing lies between them")
     group = account_pb2.UsageGroup.Value(f"USAGE_GROUP_{by.upper()}")
     request = account_pb2.GetUsageRequest(group=group, user=user)
     if from_day:

@@ -57,7 +57,7 @@ def jobs(all_jobs: bool, states: tuple[str, ...], site: str, owner: str, as_json
         if as_json:
             show_json(found)
         else:
-            _show(list(found), client.bundle.user)
+            _show(list(found), client.bundle.user, bool(states or site or owner))
 
 
 def _all(client: Client, wanted: job_pb2.JobFilter) -> Iterator[job_pb2.Job]:
@@ -89,7 +89,7 @@ def _active_and_recent(client: Client, wanted: job_pb2.JobFilter) -> list[job_pb
     return shown
 
 
-def _show(found: list[job_pb2.Job], user: str) -> None:
+def _show(found: list[job_pb2.Job], user: str, chosen: bool) -> None:
     import time
 
     from terminals.cli.states import STYLES, state_word
@@ -97,7 +97,7 @@ def _show(found: list[job_pb2.Job], user: str) -> None:
     from terminals.cli.words import NOTHING, cell, short_moment, span
 
     if not found:
-        note("no jobs; submit one with `swm submit FILE`")
+        note("no such jobs" if chosen else "no jobs; submit one with `swm submit FILE`")
         return
     others = any(job.owner != user for job in found)
     columns = [
