@@ -117,6 +117,7 @@ def main() -> None:
     """Run the command line of this process, and end it with the exit code."""
     # The lines that grpc writes by itself are for its developers; ours say what happened.
     os.environ.setdefault("GRPC_VERBOSITY", "NONE")
+    _open_what_is_closed()
     code = _run()
     try:
         sys.stdout.flush()
@@ -127,6 +128,21 @@ def main() -> None:
             code = _report(error)
         _drop_output()
     sys.exit(code)
+
+
+def _open_what_is_closed() -> None:
+    """Have something behind the standard streams, as after `swm jobs >&-`.
+
+    Otherwise the next file or socket would get the number of a stream, and what is printed.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free
+    sys.stdin = sys.stdin or os.fdopen(0)
+    sys.stdout = sys.stdout or os.fdopen(1, "w")
+    sys.stderr = sys.stderr or os.fdopen(2, "w")
 
 
 def _run() -> int:

@@ -79,6 +79,7 @@ def test_a_bundle_that_others_can_read_is_refused(swm: Swm, tmp_path: Path) -> N
         (["show"], "missing argument 'JOB'"),
         (["usage", "--by", "colour"], "'colour' is not one of"),
         (["logs", "j", "-n", "-1"], "-1"),
+        (["usage", "--from", "2026-02-01", "--to", "2026-01-31"], "--from is after --to"),
     ],
 )
 def test_usage_errors_are_one_line_and_2(swm: Swm, args: list[str], says: str) -> None:
@@ -132,6 +133,20 @@ def test_a_full_disk_is_told(swm: Swm, core: FakeCore) -> None:
         )
     assert done.returncode == 1
     assert done.stderr == b"swm: No space left on device\n"
+
+
+@pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])
+def test_a_closed_stream_is_no_defect(swm: Swm, core: FakeCore, closed: str) -> None:
+    core.state.add("j1")
+    done = subprocess.run(
+        ["bash", "-c", f'"$0" jobs {closed}', SWM],
+        env=swm.environment,
+        capture_output=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stderr) == (0, b"")
+    assert (b"j1" in done.stdout) == (">&- " not in f"{closed} " or closed == "2>&-")
 
 
 def test_what_grpc_says_by_itself_is_not_shown(swm: Swm, core: FakeCore) -> None:
