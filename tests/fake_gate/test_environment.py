@@ -96,9 +96,9 @@ async def test_a_job_has_the_usual_limit_of_open_files(gate: Gate) -> None:
 
 async def test_secrets_are_in_no_file_argument_or_other_environment(gate: Gate) -> None:
     ref, _ = await gate.start_job(
-        "sleep 60", secret_env={"TOKEN": "s3cr3t-value"}, env={"LD_X": "open"}
+        'echo "${#TOKEN}"; sleep 60', secret_env={"TOKEN": "s3cr3t-value"}, env={"LD_X": "open"}
     )
-    await gate.running(ref)
+    await gate.printed(ref, b"12\n")  # it has arrived
     found = b"s3cr3t-value"
     for path in gate.folder.rglob("*"):
         if path.is_file():

@@ -228,8 +228,9 @@ async def test_a_living_gate_keeps_its_socket(gate: Gate) -> None:
 
 
 async def test_a_site_that_is_not_there_is_told_by_probe_and_is_never_gone(gate: Gate) -> None:
-    ref, _ = await gate.start_job("sleep 60")
-    await gate.running(ref)
+    ref, _ = await gate.start_job("echo up; sleep 60")
+    # RUNNING is told at the claim, when the runner has not yet gone to the work folder.
+    await gate.printed(ref, b"up\n")
     aside = gate.folder / "aside"
     gate.site.rename(aside)
     await refused(gate.identity.Probe(identity_pb2.ProbeRequest()), "SITE_UNREACHABLE")

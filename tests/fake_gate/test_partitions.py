@@ -18,6 +18,7 @@ from tests.fake_gate.harness import (
     STATIC,
     WITHIN_S,
     Gate,
+    eventually,
     fingerprint,
     make_ref,
     problem,
@@ -158,7 +159,7 @@ async def test_the_same_create_again_makes_one_partition(gate: Gate) -> None:
 
 
 async def test_a_caller_with_a_deadline_makes_one_partition(gate: Gate) -> None:
-    gate.faults({"kind": "delay", "method": "CreatePartition", "when": "inside", "seconds": 0.7})
+    gate.faults({"kind": "delay", "method": "CreatePartition", "when": "inside", "seconds": 2.0})
     request = create_request()
     for _ in range(2):
         with pytest.raises(grpc.aio.AioRpcError):
@@ -238,7 +239,7 @@ async def test_a_boot_goes_on_when_the_core_asks_a_new_gate_again(gate: Gate) ->
 
 
 async def test_a_deletion_goes_on_after_a_restart(make_gate: MakeGate) -> None:
-    gate = await make_gate(dynamic={**_DYNAMIC["dynamic"], "delete_s": 0.5})
+    gate = await make_gate(dynamic={**_DYNAMIC["dynamic"], "delete_s": 1.5})
     await gate.partitions.CreatePartition(create_request())
     await _state(gate, _READY)
     await _delete(gate)
@@ -300,13 +301,15 @@ async def test_a_spot_partition_has_the_spot_price(gate: Gate) -> None:
 
 
 async def test_expiry_deletes_unless_renewed(gate: Gate) -> None:
-    await gate.partitions.CreatePartition(create_request(expires_s=0.5))
-    await gate.partitions.CreatePartition(create_request("p-2", expires_s=1))
+    deleted = asyncio.create_task(_until(gate, lambda event: event.deleted_partition_id == "p-1"))
+    # The one that is renewed would expire first.
+    await gate.partitions.CreatePartition(create_request("p-2", expires_s=1.5))
+    await gate.partitions.CreatePartition(create_request(expires_s=2))
     renew = partition_pb2.RenewPartitionRequest(partition_id="p-2")
     renew.expire_time.CopyFrom(create_request().expire_time)
     renewed = await gate.partitions.RenewPartition(renew)
     assert renewed.partition.expire_time == renew.expire_time
-    await _until(gate, lambda event: event.deleted_partition_id == "p-1")
+    await deleted
     assert (await _get(gate, "p-2")).partition.state in {_CREATING, _READY}
     past = partition_pb2.RenewPartitionRequest(partition_id="p-2")
     past.expire_time.FromSeconds(1)
@@ -317,8 +320,11 @@ async def test_expiry_deletes_unless_renewed(gate: Gate) -> None:
 
 
 async def test_an_expiry_fires_although_no_gate_was_there_at_its_time(gate: Gate) -> None:
-    await gate.partitions.CreatePartition(create_request(expires_s=0.3))
+    request = create_request(expires_s=1)
+    await gate.partitions.CreatePartition(request)
     gate.kill()
+    expires = request.expire_time.ToNanoseconds()
+    await eventually(lambda: time.time_ns() > expires, "its time has come")
     await gate.start()
     await _gone(gate)
 
@@ -327,7 +333,7 @@ async def test_expiry_that_deallocates_stops_jobs_and_a_create_starts_the_nodes_
     make_gate: MakeGate,
 ) -> None:
     gate = await make_gate(dynamic={**_DYNAMIC["dynamic"], "expiry": "deallocate"})
-    await gate.partitions.CreatePartition(create_request(expires_s=2))
+    await gate.partitions.CreatePartition(create_request(expires_s=5))
     await _state(gate, _READY)
     ref = await _job(gate)
     await _state(gate, _STOPPED)

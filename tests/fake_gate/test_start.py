@@ -167,7 +167,7 @@ async def test_the_interpreter_of_the_first_line_runs_the_script(gate: Gate) -> 
 
 async def test_two_callers_with_a_deadline_start_once(gate: Gate) -> None:
     request = await _staged(gate)
-    gate.faults({"kind": "delay", "method": "StartJob", "when": "inside", "seconds": 1.0})
+    gate.faults({"kind": "delay", "method": "StartJob", "when": "inside", "seconds": 2.0})
     for _ in range(2):
         late = await problem(gate.jobs.StartJob(request, timeout=0.2))
         assert late.code is grpc.StatusCode.DEADLINE_EXCEEDED
