@@ -26,6 +26,8 @@ from tests.system.harness.sites import GateProcess, Site, dynamic, node, queue, 
 from tests.system.harness.waiting import eventually
 
 LIMIT_S = 2
+# Longer than a gate takes to be there again, also on a machine that is busy with other things.
+LOST_S = 6
 
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -47,7 +49,7 @@ def core(near: GateProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterato
     configs = {"lab": static(node("n1")), "cloud": dynamic(), "batch": queue()}
     sites = [Site.make(name, folder / name, config) for name, config in configs.items()]
     names = ("provisioning", "staging", "starting", "staging_out", "site_lost")
-    deadlines = dict.fromkeys(names, f"{LIMIT_S}")
+    deadlines = dict.fromkeys(names, f"{LIMIT_S}") | {"site_lost": f"{LOST_S}"}
     core = Core(folder / "home", [*sites, near.site], deadlines=deadlines)
     with contextlib.closing(core):
         core.start()

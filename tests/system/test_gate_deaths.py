@@ -85,14 +85,19 @@ def faults(core: Core) -> Iterator[None]:
 
 @pytest.mark.usefixtures("faults")
 def test_at_every_step_of_a_job_s_way_it_runs_once_and_all_of_it_comes_home(
-    core: Core, gates: dict[str, GateProcess], tmp_path: Path
+    core: Core, gates: dict[str, GateProcess], tmp_path: Path, latch: Callable[[], Latch]
 ) -> None:
+    hold = latch()
     # One death of a gate at a time, several gates at once: a death that comes while another fault
     # is about to strike would take its place.
     for count, steps in enumerate(zip(*(STEPS[name] for name in WAYS), strict=True), 1):
         jobs = {
-            step: core.user().submit(script(step, tmp_path), inputs=inputs(step)) for step in steps
+            step: core.user().submit(script(step, tmp_path, hold), inputs=inputs(step))
+            for step in steps
         }
+        if "read" in jobs:
+            jobs["read"].written(b"begun\n")
+            hold.release()
         for step, job in jobs.items():
             ended = job.until(SUCCEEDED)
             assert ended.attempt == 1, step
@@ -103,11 +108,12 @@ def test_at_every_step_of_a_job_s_way_it_runs_once_and_all_of_it_comes_home(
             died(gates[name], count)
 
 
-def script(step: str, folder: Path) -> str:
-    # It writes twice, so that whoever reads is still there after the first answer.
+def script(step: str, folder: Path, hold: Latch) -> str:
+    # What it writes second is written when whoever reads has had the first.
+    wait = hold.wait if step == "read" else "true"
     return (
         f"#SWM partition {step}\n#SWM output r.txt\n"
-        f"echo $SWM_ATTEMPT >> {folder}/{step}\necho begun; sleep 0.3\n"
+        f"echo $SWM_ATTEMPT >> {folder}/{step}\necho begun; {wait}\n"
         "cat *.bin | wc -c | tee r.txt"
     )
 

@@ -14,6 +14,7 @@ from tests.system.harness.jobs import RUNNING, SUCCEEDED, JobHandle
 from tests.system.harness.latch import Latch
 from tests.system.harness.refusals import refused
 from tests.system.harness.sites import node, static
+from tests.system.harness.waiting import eventually
 
 
 @pytest.fixture(scope="module")
@@ -123,8 +124,10 @@ def test_nodes_after_the_first_have_a_folder_and_pages_tell_each_file_once(
     first, second = (each.name for each in job.get().nodes)
     wanted = ["1.txt", "2.txt", "3.txt"]
     wanted += [f"{second}/{name}" for name in wanted]
-    while len(list_outputs(job.user, job.job_id, "all.there").files) < 2:
-        pass  # bounded by the time limit of a test
+    eventually(
+        lambda: len(list_outputs(job.user, job.job_id, "all.there").files) == 2,
+        "both nodes have written all",
+    )
     request = file_pb2.ListOutputsRequest(job_id=job.job_id, page_size=2)
     found = []
     while True:
