@@ -11,11 +11,11 @@ from tests.cli.conftest import environment, swm_for
 from tests.cli.terminal import SWM, Swm
 from tests.client.certificates import Installation
 from tests.client.fake_core import FakeCore
+from tests.system.harness.core import free_port
 
 
 def test_a_core_that_is_not_running(installation: Installation, tmp_path: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     result = swm_for(tmp_path, installation, endpoint)("jobs")
     assert (result.code, result.out) == (1, "")
     assert result.err == (

@@ -12,6 +12,7 @@ from skyport.terminal.v1 import job_pb2
 from tests.cli.terminal import Swm
 from tests.client.fake_core import FakeCore
 from tests.client.test_tunnel import Upper
+from tests.system.harness.core import free_port
 
 RUNNING = job_pb2.JOB_STATE_RUNNING
 
@@ -58,8 +59,8 @@ def test_a_port_is_reached_by_number_and_by_name(swm: Swm, core: FakeCore, targe
 
 def test_the_local_port_can_be_chosen(swm: Swm, core: FakeCore, target: Upper) -> None:
     core.state.move("j1", RUNNING, attempt=1)
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        free = listener.getsockname()[1]
+    free = free_port()
+    with socket.create_server(("127.0.0.1", free)):
         result = swm("forward", "j1", str(target.port), "--local", str(free))
         assert result.code == 1
         assert "choose another port" in result.err

@@ -21,6 +21,7 @@ from tests.cli.conftest import environment
 from tests.cli.terminal import Swm
 from tests.cli.test_forward import ask
 from tests.cli.test_submit import script
+from tests.system.harness.core import free_port
 from tests.system.harness.sites import processes_marked
 
 _GATE = """\
@@ -87,8 +88,7 @@ def home_of(swm: Swm) -> Path:
 
 def _give_port(home: Path) -> None:
     """A port of its own: homes that are made at the same moment would get the same."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        endpoint = f"127.0.0.1:{free.getsockname()[1]}"
+    endpoint = f"127.0.0.1:{free_port()}"
     for name, key in (("swm.toml", "listen"), ("client.toml", "endpoint")):
         text = (home / name).read_text()
         (home / name).write_text(re.sub(rf"(?m)^{key} = .*$", f'{key} = "{endpoint}"', text))

@@ -14,13 +14,7 @@ import pytest
 from skyport.gate.v1 import tunnel_pb2, types_pb2
 from tests.fake_gate.conftest import MakeGate
 from tests.fake_gate.harness import STATIC, WITHIN_S, Gate, drained, make_ref, refused
-
-
-def free_port() -> int:
-    with socket.socket() as made:
-        made.bind(("127.0.0.1", 0))
-        port: int = made.getsockname()[1]
-        return port
+from tests.system.harness.core import free_port
 
 
 @contextlib.asynccontextmanager
