@@ -59,6 +59,21 @@ def test_the_readme_shows_the_session_of_the_demo() -> None:
         assert any(each.startswith(verb) for each in commands), command
 
 
+def test_the_readme_says_where_the_command_is() -> None:
+    line = re.search(r"`(export PATH=[^`]*)`", (ROOT / "README.md").read_text())
+    assert line
+    find = f'cd "$0" && {line[1]} && command -v swm'
+    found = subprocess.run(
+        ["sh", "-c", find, ROOT],
+        env={"PATH": os.defpath},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert found.stdout == f"{ROOT}/.venv/bin/swm\n"
+
+
 def test_an_interrupted_demo_leaves_nothing_behind(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
