@@ -40,6 +40,8 @@ _BUSY_TIMEOUT_S = 5.0
 """How long to wait for another process (somebody's sqlite3 shell) that holds the write lock."""
 _CHECKPOINT_PAGES = 4000
 _WAL_KEPT_BYTES = 64 * 1024 * 1024
+_QUIET_S = 1.0
+"""After so long without a write the log is emptied of what was erased."""
 
 # The disk or the file is at fault, not the function that met it.
 _UNAVAILABLE = frozenset(
@@ -62,10 +64,15 @@ class Transaction(sqlite3.Connection):
     """The writer's connection inside a transaction, as a write function gets it."""
 
     _emitted: list[Event]
+    _log_has_erased = True  # a core that was killed may have left it so
 
     def emit(self, event: Event) -> None:
         """Have `event` told to the listeners once the transaction is committed."""
         self._emitted.append(event)
+
+    def erased(self) -> None:
+        """Have the log emptied soon: it still holds a page with what was erased just now."""
+        self._log_has_erased = True
 
 
 _Write = tuple[Callable[[Transaction], Any], "asyncio.Future[Any]"]
@@ -212,8 +219,29 @@ class Database:
         self._room.set()
 
     def _run(self) -> None:
-        while (batch := self._queue.get()) is not None:
+        while True:
+            try:
+                quiet_s = _QUIET_S if self._writer._log_has_erased else None
+                batch = self._queue.get(timeout=quiet_s)
+            except queue.Empty:
+                self._empty_log()
+                continue
+            if batch is None:
+                return
             self._commit(batch)
+
+    def _empty_log(self) -> None:
+        """Move the log into the file, and cut it to nothing."""
+        writer = self._writer
+        try:
+            # Whoever reads just then is not waited for: there is a next time.
+            writer.execute("PRAGMA busy_timeout = 0").fetchone()
+            (busy, *_) = writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+            writer.execute(f"PRAGMA busy_timeout = {round(_BUSY_TIMEOUT_S * 1000)}").fetchone()
+            writer._log_has_erased = bool(busy)
+        except sqlite3.Error as error:
+            _log.warning("the store's log cannot be emptied: %s", error)
+            writer._log_has_erased = False
 
     def _commit(self, batch: Sequence[_Write]) -> None:
         events: list[Event] = []

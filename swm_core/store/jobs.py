@@ -178,7 +178,12 @@ class Jobs:
                 previous = job
             _update_row(transaction, number, last, record, sequence)
             if erase:
-                transaction.execute("UPDATE secrets SET value = NULL WHERE number = ?", (number,))
+                forgotten = transaction.execute(
+                    "UPDATE secrets SET value = NULL WHERE number = ? AND value IS NOT NULL",
+                    (number,),
+                )
+                if forgotten.rowcount:
+                    transaction.erased()
             if secrets is not None:
                 _keep_secrets(transaction, number, secrets)
             return codec.with_sequence(last, sequence)

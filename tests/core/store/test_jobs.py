@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -181,13 +182,14 @@ async def test_secrets_are_erased_from_the_file_when_the_job_ends(
     store = Store.open(store_path)
     job = await submitted(store, make_job(), TOKEN=secret)
     assert store.jobs.secrets(job.job_id) == {"TOKEN": secret}
+    assert secret in on_disk(store_path)
     ended = await run_to_end(store, job)
     assert store.jobs.secrets(job.job_id) == {}
     assert store.jobs.secret_names(job.job_id) == {"TOKEN"}
+    # Also of a store that stays open, and of its log.
+    await erased(store_path, secret)
     await store.close()
-    assert secret.encode() not in b"".join(
-        path.read_bytes() for path in store_path.parent.glob("swm.db*")
-    )
+    assert secret not in on_disk(store_path)
 
     # A requeue brings them again.
     store = Store.open(store_path)
@@ -195,6 +197,39 @@ async def test_secrets_are_erased_from_the_file_when_the_job_ends(
     await store.jobs.transitions(ended, [Step(again, "REQUEUED")], secrets={"TOKEN": "new"})
     assert store.jobs.secrets(job.job_id) == {"TOKEN": "new"}
     await store.close()
+
+
+async def test_what_a_reader_keeps_in_the_log_is_erased_when_it_has_gone(
+    store_path: Path, make_job: MakeJob
+) -> None:
+    secret = "correct-horse-battery-staple"
+    store = Store.open(store_path)
+    job = await submitted(store, make_job(), TOKEN=secret)
+    reader = sqlite3.connect(store_path, isolation_level=None)
+    reader.execute("BEGIN")
+    assert reader.execute("SELECT count(*) FROM secrets").fetchone() == (1,)
+    ended = await run_to_end(store, job)
+    await asyncio.sleep(1.5)  # longer than it waits for a quiet moment
+    assert secret in on_disk(store_path)
+    await store.jobs.update(ended, dataclasses.replace(ended, text="writes go on meanwhile"))
+    reader.close()
+    await erased(store_path, secret)
+    await store.close()
+
+
+async def erased(store_path: Path, secret: str) -> None:
+    """Wait until a secret is in no file of a store."""
+    for _ in range(600):
+        if secret not in on_disk(store_path):
+            return
+        await asyncio.sleep(0.05)
+    raise AssertionError("it is on disk still")
+
+
+def on_disk(store_path: Path) -> str:
+    """All that the files of a store hold."""
+    files = sorted(store_path.parent.glob("swm.db*"))
+    return b"".join(path.read_bytes() for path in files).decode("latin-1")
 
 
 async def test_only_a_job_that_has_ended_can_be_deleted(store: Store, make_job: MakeJob) -> None:
