@@ -74,6 +74,35 @@ def test_the_readme_says_where_the_command_is() -> None:
     assert found.stdout == f"{ROOT}/.venv/bin/swm\n"
 
 
+def test_a_core_that_cannot_start_at_its_port_is_made_anew(
+    environment: dict[str, str], tmp_path: Path
+) -> None:
+    own = 'PATH="$PWD/.venv/bin:$PATH"'
+    text = DEMO.read_text()
+    assert own in text
+    # An `swm` that fails at its first `up`, as it does when another core has the port by then.
+    first = tmp_path / "first"
+    first.mkdir()
+    command = first / "swm"
+    command.write_text(
+        f"""#!/bin/sh
+if [ "$1" = up ] && mkdir "{first}/failed"; then exit 1; fi
+exec "{Path(sys.executable).with_name("swm")}" "$@"
+"""
+    )
+    command.chmod(0o700)
+    script = first / "demo.sh"
+    script.write_text(
+        text.replace(own, f"PATH='{first}':$PATH").replace('"$(dirname "$0")/.."', f"'{ROOT}'")
+    )
+    done = subprocess.run(
+        ["sh", script], env=environment, capture_output=True, text=True, timeout=110, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("$ swm up\n") == 2
+    assert "place 1: 27 the" in done.stdout
+
+
 def test_an_interrupted_demo_leaves_nothing_behind(
     environment: dict[str, str], tmp_path: Path
 ) -> None:

@@ -26,22 +26,32 @@ run() {
     "$@"
 }
 
-swm init >/dev/null 2>&1
-mkdir "$SWM_HOME/demo"
-cat >"$SWM_HOME/demo/gate.toml" <<'TOML'
+prepare() {
+    rm -rf "$SWM_HOME"
+    mkdir -m 700 "$SWM_HOME"
+    swm init >/dev/null 2>&1
+    mkdir "$SWM_HOME/demo"
+    configure
+}
+
+configure() {
+    cat >"$SWM_HOME/demo/gate.toml" <<'TOML'
 state_dir = "site"
 
 [partitions.local]
 kind = "static"
 nodes = [{ name = "node1", cpus = 2, memory = "2G" }]
 TOML
-cat >>"$SWM_HOME/swm.toml" <<TOML
+    cat >>"$SWM_HOME/swm.toml" <<TOML
 
 [sites.demo]
 command = ["swm-fake-gate", "--config", "$SWM_HOME/demo/gate.toml"]
 TOML
+}
 
-run swm up
+prepare
+# Another core may have come up meanwhile at the port that was free when the home was made.
+run swm up || { prepare && run swm up; }
 cd examples/wordcount
 run swm submit wordcount.sh --follow
 job=$(swm jobs --all --json | sed -n 's/.*"job_id": *"\([^"]*\)".*/\1/p' | head -n 1)
