@@ -90,6 +90,8 @@ def test_ctrl_c_ends_it(swm: Swm, core: FakeCore, target: Upper) -> None:
 
 
 def test_a_refused_connection_is_told_once(swm: Swm, core: FakeCore, target: Upper) -> None:
+    silent = core.state.jobs["j1"].spec.ports
+    silent.add(number=9999, direction=job_pb2.PORT_DIRECTION_IN)
     core.state.move("j1", RUNNING, attempt=1)
     with forwarding(swm, "9999") as (process, local):
         for _ in range(3):
@@ -105,6 +107,11 @@ def test_what_is_no_port_of_the_job_is_refused(swm: Swm, core: FakeCore, target:
     result = swm("forward", "j1", "nope")
     assert result.code == 2
     assert "names it has: web" in result.err
+    core.state.jobs["j1"].spec.ports.add(number=7777, direction=job_pb2.PORT_DIRECTION_OUT)
+    for number in ("7777", "0", "70000"):
+        result = swm("forward", "j1", number)
+        assert (result.code, result.out) == (2, "")
+        assert f"no port {number} to reach; those it has: {target.port};" in result.err
     core.state.move("j1", job_pb2.JOB_STATE_SUCCEEDED)
     result = swm("forward", "j1", "web")
     assert result.code == 1

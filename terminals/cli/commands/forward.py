@@ -80,11 +80,18 @@ def _running(client: Client, job_id: str) -> job_pb2.Job:
 
 def _target(job: job_pb2.Job, port: str) -> tuple[int | str, int]:
     """What to ask the core for, and the number that it has at the job (0: not known)."""
-    if port.isascii() and port.isdigit() and int(port) <= 65_535:
-        return int(port), int(port)
-    known = {each.name: each.number for each in job.spec.ports if each.name}
+    from skyport.terminal.v1 import job_pb2
+
+    asked = [each for each in job.spec.ports if each.direction == job_pb2.PORT_DIRECTION_IN]
+    known = {each.name: each.number for each in asked if each.name}
     for node in job.nodes[:1]:
-        known.update((each.name, each.number) for each in node.ports if each.name)
+        known.update((each.name, each.number) for each in node.ports if each.name in known)
+    if port.isascii() and port.isdigit():
+        numbers = {each.number for each in asked if each.number} | set(known.values())
+        if int(port) not in numbers - {0}:
+            has = ", ".join(map(str, sorted(numbers - {0}))) or "none"
+            raise click.BadParameter(f"the job has no port {port} to reach; those it has: {has}")
+        return int(port), int(port)
     if port not in known:
         names = ", ".join(sorted(known)) or "none"
         raise click.BadParameter(f'"{port}" is no port of the job; names it has: {names}')
