@@ -63,7 +63,7 @@ async def put_inputs(
                         installation=context.installation, store_generation=context.generation
                     ),
                     entry_count=len(manifest.entries),
-                    total_bytes=sum(manifest.sizes.values()),
+                    total_bytes=sum(entry.size for entry in manifest.entries),
                     workdir=job.spec.workdir,
                 )
             )

@@ -61,6 +61,13 @@ def test_every_state_comes_with_words_and_each_step_is_one_event(core: Core) -> 
     assert ended.start_time.ToNanoseconds() <= ended.end_time.ToNanoseconds()
 
 
+def test_two_inputs_of_one_content_both_arrive(core: Core) -> None:
+    inputs = {"a.txt": b"same\n", "b.txt": b"same\n"}
+    job = core.user().submit("cat a.txt b.txt", inputs=inputs)
+    job.until(SUCCEEDED)
+    assert job.output() == b"same\nsame\n"
+
+
 def test_inputs_of_every_kind_arrive_as_they_were(core: Core) -> None:
     big = bytes(range(256)) * 6_000  # more than one message
     tree: Tree = {
