@@ -9,8 +9,16 @@ from collections.abc import AsyncIterator
 from typing import Protocol
 
 
+class LinkLost(ConnectionError):
+    """The way to the host broke, so nothing is known of what was at its other end."""
+
+
 class Reader(Protocol):
-    """One end of a stream of bytes, with flow control."""
+    """One end of a stream of bytes, with flow control.
+
+    Each method raises LinkLost where the way to the host broke, also after bytes that came: an end
+    that is told as such is one that the other side made.
+    """
 
     async def read(self, n: int) -> bytes:
         """Up to `n` bytes as soon as there are any; empty at the end."""
@@ -33,7 +41,11 @@ class Writer(Protocol):
         ...
 
     async def drain(self) -> None:
-        """Wait until there is room for more; ConnectionError once nobody takes it."""
+        """Wait until there is room for more.
+
+        Raises:
+            ConnectionError: Nobody takes it any more; LinkLost where the way to the host broke.
+        """
         ...
 
     def write_eof(self) -> None:
@@ -64,11 +76,19 @@ class Process(Protocol):
         ...
 
     async def wait(self) -> int | None:
-        """Its exit code when it has ended; None if that is not known: link lost, or a signal."""
+        """Its exit code when it has ended and nothing holds its output open any more.
+
+        None if that is not known: the link was lost, or a signal ended it.
+        """
         ...
 
     def close(self) -> None:
-        """Let go of it: its streams end. What it left running on the host goes on."""
+        """Let go of it: its streams end, and its process group gets TERM.
+
+        Root's does not: sshd hands no signals to its commands. What it has detached goes on. What
+        was written and not sent yet may be lost. Every process has to be closed, or waited for
+        after its output was read to the end.
+        """
         ...
 
 
@@ -99,7 +119,7 @@ class Listener(Protocol):
         ...
 
     def accepted(self) -> AsyncIterator[Stream]:
-        """The connections, as they come; ends when the listener does."""
+        """The connections, as they come; ends when the listener does, or the link is lost."""
         ...
 
     async def close(self) -> None:
@@ -120,12 +140,15 @@ class Transport(Protocol):
         """The node's name, as the gate tells it."""
         ...
 
-    async def open(self, command: str) -> Process:
+    async def open(self, command: str, *, lasting: bool = False) -> Process:
         """Start `command` by the account's login shell.
 
         Args:
             command: A line that was written by us, never made of anybody's text: what varies goes
                 over standard input.
+            lasting: Whether it stays for as long as somebody wants it. Such commands have a share
+                of the host's sessions of their own, and connections of their own: neither they nor
+                the others have to wait for each other.
         """
         ...
 

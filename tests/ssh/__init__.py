@@ -1,0 +1,1 @@
+"""Tests of gate_kit.ssh."""

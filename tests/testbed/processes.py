@@ -1,0 +1,41 @@
+"""Which processes came from which, and waiting for what nothing tells of."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+_WITHIN_S = 20.0
+
+
+def children(pid: int) -> list[int]:
+    """Those that a process has started, and that it still has."""
+    found: list[int] = []
+    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, listing.read_text().split())
+    return found
+
+
+def descendants(pid: int) -> list[int]:
+    """Its children, theirs, and so on."""
+    found = children(pid)
+    for child in list(found):
+        found += descendants(child)
+    return found
+
+
+def only_child(pid: int) -> int:
+    """The one that a process has."""
+    (child,) = children(pid)
+    return child
+
+
+def until(is_so: Callable[[], bool], otherwise: str) -> None:
+    """Wait until something is so; fail with `otherwise` if it takes too long."""
+    last = time.monotonic() + _WITHIN_S
+    while not is_so():
+        assert time.monotonic() < last, otherwise
+        time.sleep(0.02)
