@@ -8,6 +8,11 @@
     operations     work that outlives the call that asked for it
     latest         of several streams about one thing the latest counts
     watches        snapshot, boundary, latest changes, heartbeat
+    job_service    JobService, over what a gate tells of attempts; job_checks its checks
+    job_status     how an attempt is told: JobStatus and JobEnd out of claims and ends
+    launching      what a script is run with: interpreter, times, environment
+    output_streams how much of a job's output was sent
+    node_lists     ListNodes out of partitions
     manifest       a manifest is checked while it arrives
     patterns       which files an output pattern means
     tunnels        a TCP connection over frames

@@ -26,6 +26,15 @@ class Options:
     log_format: LogFormat
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class CheckOptions:
+    """The command line asked for a look at the site, and not for a server."""
+
+    config: Path
+    as_json: bool
+    """Whether what is found is told as JSON, one object a line."""
+
+
 def parse(program: str, summary: str, arguments: Sequence[str] | None = None) -> Options:
     """The options in `arguments` (default: those of this process).
 
@@ -37,11 +46,53 @@ def parse(program: str, summary: str, arguments: Sequence[str] | None = None) ->
         summary: One line for the help.
         arguments: Without the program's name.
     """
+    parser = _parser(program, summary)
+    return _options(parser, parser.parse_args(arguments))
+
+
+def parse_with_check(
+    program: str, summary: str, local: Path, arguments: Sequence[str] | None = None
+) -> Options | CheckOptions:
+    """As `parse`, for a gate that can look at its site and tell what is wrong there.
+
+    `swm site check` runs such a gate with `--check`. It prints what it finds and ends with status 0
+    if all is well, 1 if something has to be mended, 2 if it can't look at all.
+
+    Args:
+        program: The gate's name on the command line.
+        summary: One line for the help.
+        local: The file that `--local` stands for: a site that needs no configuration.
+        arguments: Without the program's name.
+    """
+    parser = _parser(program, summary, local)
+    parser.add_argument(
+        "--check", action="store_true", help="look at the site, tell what is wrong there, and end"
+    )
+    parser.add_argument(
+        "--json", action="store_true", help="with --check: print JSON, one object a line"
+    )
+    given = parser.parse_args(arguments)
+    if given.check:
+        return CheckOptions(given.config, given.json)
+    if given.json:
+        parser.error("--json goes with --check")
+    return _options(parser, given)
+
+
+def _parser(program: str, summary: str, local: Path | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog=program, description=summary, allow_abbrev=False)
-    parser.add_argument("--config", type=Path, required=True, metavar="FILE", help="a TOML file")
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
+    if local is not None:
+        source.add_argument(
+            "--local",
+            dest="config",
+            action="store_const",
+            const=local,
+            help="the site is this machine, as the account that the gate runs as",
+        )
     parser.add_argument(
         "--listen",
-        required=True,
         metavar="ENDPOINT",
         help="unix:///absolute/path, or HOST:PORT, which needs the options below",
     )
@@ -57,7 +108,12 @@ def parse(program: str, summary: str, arguments: Sequence[str] | None = None) ->
     parser.add_argument(
         "--log-format", type=LogFormat, default=LogFormat.AUTO, choices=list(LogFormat)
     )
-    given = parser.parse_args(arguments)
+    return parser
+
+
+def _options(parser: argparse.ArgumentParser, given: argparse.Namespace) -> Options:
+    if given.listen is None:
+        parser.error("the following arguments are required: --listen")
     try:
         listen = _listen(given)
     except (ValueError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import resource
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
@@ -105,3 +106,12 @@ async def serve(
         listen, info, services, health=health, on_drain=on_drain, identity=identity
     )
     await run(server, grace_s=grace_s)
+
+
+def raise_file_limit() -> None:
+    """Let this process hold as many descriptors as it may: each job, link and tunnel takes some.
+
+    The usual limit of 1,024 is soon reached. Runners set it back, so that jobs notice nothing.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

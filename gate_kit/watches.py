@@ -12,7 +12,7 @@ import time
 from collections.abc import AsyncGenerator, AsyncIterable, Callable, Hashable, Sequence
 from typing import Generic, TypeVar
 
-from gate_kit.errors import shutting_down
+from gate_kit.errors import Refusal, shutting_down
 from skyport.gate.v1 import job_pb2, partition_pb2, types_pb2
 
 HEARTBEAT_S = 15.0
@@ -22,6 +22,17 @@ _BATCH = 100
 _BATCH_BYTES = 1 << 20
 
 E = TypeVar("E", job_pb2.JobEvent, partition_pb2.PartitionEvent)
+
+
+def heartbeat(incarnation: str) -> types_pb2.Heartbeat:
+    """What a stream tells after some silence.
+
+    Args:
+        incarnation: That of this run of the gate.
+    """
+    beat = types_pb2.Heartbeat(incarnation=incarnation)
+    beat.time.FromNanoseconds(time.time_ns())
+    return beat
 
 
 class WatchHub(Generic[E]):
@@ -70,7 +81,7 @@ class WatchHub(Generic[E]):
             unreachable: Asked after the snapshot: nodes that it could not see.
 
         Raises:
-            Refusal: SHUTTING_DOWN once the hub is closed.
+            Refusal: SHUTTING_DOWN once the hub is closed; what `interrupt` was given.
         """
         if self._closed:
             raise shutting_down()
@@ -85,8 +96,8 @@ class WatchHub(Generic[E]):
                         full = batch.take()
                     if full:
                         yield full
-                    if watcher.closed:
-                        raise shutting_down()
+                    if watcher.refusal is not None:
+                        raise watcher.refusal
             boundary = types_pb2.SnapshotEnd(
                 incarnation=self._incarnation, unreachable=unreachable()
             )
@@ -101,8 +112,12 @@ class WatchHub(Generic[E]):
     async def close(self) -> None:
         """End every watch, once its watcher has read what was published before."""
         self._closed = True
+        self.interrupt(shutting_down())
+
+    def interrupt(self, refusal: Refusal) -> None:
+        """As `close`, with another reason, and without keeping anybody from watching again."""
         for watcher in self._watchers:
-            watcher.close()
+            watcher.end(refusal)
 
     async def _with_heartbeats(self, events: AsyncIterable[E]) -> AsyncGenerator[E, None]:
         """`events`, with a heartbeat in between wherever the next one is long in coming."""
@@ -122,9 +137,7 @@ class WatchHub(Generic[E]):
             yield event
 
     def _heartbeat(self) -> E:
-        beat = types_pb2.Heartbeat(incarnation=self._incarnation)
-        beat.time.FromNanoseconds(time.time_ns())
-        return self._kind(heartbeat=beat)
+        return self._kind(heartbeat=heartbeat(self._incarnation))
 
 
 class _Watcher(Generic[E]):
@@ -132,7 +145,8 @@ class _Watcher(Generic[E]):
 
     def __init__(self, wants: Callable[[str], bool]) -> None:
         self.wants = wants
-        self.closed = False
+        self.refusal: Refusal | None = None
+        """Why it is over."""
         self._pending: dict[Hashable, E] = {}
         self._changed = asyncio.Event()
 
@@ -142,19 +156,19 @@ class _Watcher(Generic[E]):
         self._pending[key] = event
         self._changed.set()
 
-    def close(self) -> None:
-        self.closed = True
+    def end(self, refusal: Refusal) -> None:
+        self.refusal = self.refusal or refusal
         self._changed.set()
 
     async def next(self, timeout_s: float) -> list[E]:
         """The next batch; empty after `timeout_s` of silence.
 
         Raises:
-            Refusal: SHUTTING_DOWN when all was read and the hub is closed.
+            Refusal: When all was read and the watch is over.
         """
         while not self._pending:
-            if self.closed:
-                raise shutting_down()
+            if self.refusal is not None:
+                raise self.refusal
             self._changed.clear()
             try:
                 async with asyncio.timeout(timeout_s):

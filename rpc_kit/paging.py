@@ -6,6 +6,7 @@ import base64
 import binascii
 import dataclasses
 import hashlib
+from collections.abc import Iterable
 from typing import TypeVar
 
 from google.protobuf.message import Message
@@ -17,7 +18,7 @@ MAX_SIZE = 1_000
 
 _DIGEST_BYTES = 8
 
-M = TypeVar("M", bound=Message)
+T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -36,6 +37,17 @@ class Page:
         """
         data = position.encode()
         return base64.urlsafe_b64encode(_digest(data, self._bound) + data).decode().rstrip("=")
+
+    def cut(self, items: Iterable[tuple[str, T]]) -> tuple[list[T], str]:
+        """This page of items that are all at hand, and the `next_page_token`.
+
+        Args:
+            items: Each with its position: by these they are sorted.
+        """
+        rest = sorted((item for item in items if item[0] > self.after), key=lambda item: item[0])
+        shown = rest[: self.size]
+        token = self.token(shown[-1][0]) if len(rest) > len(shown) else ""
+        return [item for _, item in shown], token
 
 
 def page(

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
-import resource
 import time
-from pathlib import Path
 from types import ModuleType
 
 from google.protobuf.descriptor import ServiceDescriptor
@@ -13,6 +11,10 @@ from google.protobuf.descriptor import ServiceDescriptor
 from gate_kit import Expiry, GateInfo, Health, Operations, Service, WatchHub, serve
 from gate_kit.command_line import Options
 from gate_kit.identity import IdentityService
+from gate_kit.job_service import JobService
+from gate_kit.serving import raise_file_limit
+from gate_kit.ssh.runner import runner
+from gate_kit.tunnel_service import TunnelService
 from gates.fake_gate import config as configuration
 from gates.fake_gate.admission import Admission
 from gates.fake_gate.config import Config, ExpiryChoice
@@ -24,7 +26,7 @@ from gates.fake_gate.file_service import FileService
 from gates.fake_gate.inotify import FolderEvents
 from gates.fake_gate.inventory_service import InventoryService
 from gates.fake_gate.job_faults import JobFaults
-from gates.fake_gate.job_service import JobService
+from gates.fake_gate.job_site import FakeJobs
 from gates.fake_gate.jobs import Jobs
 from gates.fake_gate.outages import Outages
 from gates.fake_gate.output import Output
@@ -32,7 +34,7 @@ from gates.fake_gate.partition_service import PartitionService
 from gates.fake_gate.partitions import Partitions
 from gates.fake_gate.site import Site
 from gates.fake_gate.site_queue import SiteQueue
-from gates.fake_gate.tunnel_service import TunnelService
+from gates.fake_gate.tunnel_service import Ports
 from gates.fake_gate.uploads import Uploads
 from skyport.gate.v1 import (
     file_pb2,
@@ -48,7 +50,6 @@ from skyport.gate.v1 import (
     tunnel_pb2_grpc,
 )
 
-_RUNNER = Path(__file__).with_name("runner.sh")
 _GRACE_S = 5.0
 
 
@@ -59,12 +60,12 @@ async def run(options: Options) -> None:
         rpc_kit.config_file.ConfigError: The configuration can't be used.
         rpc_kit.server.ServeError: Nothing can listen at the endpoint.
     """
-    _raise_file_limit()
+    raise_file_limit()
     config, state_dir, control = configuration.load(options.config)
     started_ns = time.time_ns()
 
     site = Site(state_dir)
-    site.open(_RUNNER.read_bytes())
+    site.open(runner())
     info = _info(config, site)
     faults = FaultScript(config.faults, control, site.fault_counts)
 
@@ -89,10 +90,10 @@ async def run(options: Options) -> None:
     output = Output(jobs, events, info.incarnation, config.heartbeat_s)
     uploads = Uploads(site, operations, faults, jobs.bells, config.cache_bytes)
     ending.on_cancel.append(uploads.end)
-    tunnels = TunnelService(
-        admission, jobs.evidence, info.incarnation, config.heartbeat_s, config.loopback
-    )
-    job_service = JobService(admission, jobs, ending, queue, output, outages, partitions, job_hub)
+    ports = Ports(admission, jobs.evidence, config.loopback)
+    tunnels = TunnelService(ports, info.incarnation, config.heartbeat_s)
+    job_site = FakeJobs(jobs, ending, queue, output, outages)
+    job_service = JobService(admission, job_site, job_hub)
     partition_service = PartitionService(
         config, site, admission, partitions, dynamic, outages, partition_hub
     )
@@ -139,7 +140,7 @@ async def run(options: Options) -> None:
         )
     finally:
         await operations.close(_GRACE_S)
-        tunnels.close()
+        await tunnels.close()
         dynamic.close()
         jobs.close()
         events.close()
@@ -178,12 +179,3 @@ def _health(site: Site) -> Health:
 def _service(module: ModuleType, name: str) -> ServiceDescriptor:
     found: ServiceDescriptor = module.DESCRIPTOR.services_by_name[f"{name}Service"]
     return found
-
-
-def _raise_file_limit() -> None:
-    """Each running job holds a descriptor; the usual limit of 1,024 is soon reached.
-
-    The runner sets it back: jobs have nothing to do with it.
-    """
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))

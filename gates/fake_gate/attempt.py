@@ -23,34 +23,21 @@ Claims and ends are linked into place, so each is whole, and there is one of eac
 from __future__ import annotations
 
 import dataclasses
-import enum
 import os
-import re
 from pathlib import Path
 from typing import TypeVar
 
 from google.protobuf.message import Message
 
+from gate_kit.job_status import End, Phase, parse_end
+from gate_kit.ssh.layout import AttemptKey
 from gates.fake_gate import processes
-from gates.fake_gate.site import AttemptKey, read, write_all, write_new, write_whole
+from gates.fake_gate.site import read, write_all, write_new, write_whole
 from skyport.gate.v1 import job_pb2, types_pb2
-
-END_UNKNOWN = "END_UNKNOWN"
 
 M = TypeVar("M", bound=Message)
 
 _CANCELLED = "cancelled"
-_TIMES = re.compile(r"([0-9]+)m([0-9.]+)s")
-
-
-class Phase(enum.Enum):
-    """How far an attempt is on one node."""
-
-    UNCLAIMED = enum.auto()
-    RUNNING = enum.auto()
-    LOST = enum.auto()
-    """Its runner is gone and wrote no end; whether anything of it is alive is not looked at yet."""
-    ENDED = enum.auto()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -71,17 +58,6 @@ class Claim:
         return bool(
             self.pid and self.boot_id == boot_id and processes.started_at(self.pid) == self.started
         )
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class End:
-    """How an attempt ended on a node."""
-
-    kind: str
-    """`exit`, `signal` or `failure`; `unstarted` is a failure before anything ran."""
-    value: str
-    cpu_s: float
-    time_ns: int
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -241,15 +217,8 @@ class Attempt:
         read = self._read(f"end.{node}")
         if read is None:
             return None
-        lines = read[0].decode(errors="replace").split("\n")
-        if lines[-2:] != [".", ""]:
-            return None  # cut by a failure of the power: what it says is not to be trusted
-        kind, _, value = lines[0].partition(" ")
-        # Two lines of `times`: of the runner, and of what it waited for.
-        cpu_s = sum(int(m) * 60 + float(s) for line in lines[1:3] for m, s in _TIMES.findall(line))
-        if kind not in {"exit", "signal", "failure", "unstarted"}:
-            kind, value = "failure", END_UNKNOWN
-        return End(kind, value, cpu_s, read[1])
+        *lines, _ = read[0].decode(errors="replace").split("\n")
+        return parse_end(lines, read[1])
 
     def _text(self, name: str) -> str:
         read = self._read(name)

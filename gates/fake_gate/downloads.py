@@ -15,11 +15,9 @@ from pathlib import Path
 
 from gate_kit import Page, errors
 from gate_kit.patterns import Matcher, compile_pattern
-from gate_kit.validation import path_mistake
-from gates.fake_gate.reports import timestamp
+from gate_kit.site_files import check_cursors, end, failed, resume_at, site_file
 from gates.fake_gate.walk import Found, Skipped, walk
-from skyport.common.v1 import manifest_pb2
-from skyport.gate.v1 import file_pb2, types_pb2
+from skyport.gate.v1 import file_pb2
 
 _PAGE_BYTES = 1 << 20
 _MESSAGE_BYTES = 1 << 20
@@ -112,30 +110,26 @@ def list_files(
 
 
 def _site_file(found: Found) -> file_pb2.SiteFile:
-    mode = found.told.st_mode
-    entry = manifest_pb2.ManifestEntry(path=found.path)
-    if found.link_target:
-        entry.type = manifest_pb2.FILE_TYPE_SYMLINK
-        entry.link_target = found.link_target
-    elif stat.S_ISDIR(mode):
-        entry.type = manifest_pb2.FILE_TYPE_DIRECTORY
-        entry.mode = mode & 0o777
-    else:
-        entry.type = manifest_pb2.FILE_TYPE_FILE
-        entry.mode = mode & 0o777
-        entry.size = found.told.st_size
-    return file_pb2.SiteFile(entry=entry, modify_time=timestamp(found.told.st_mtime_ns))
+    told = found.told
+    return site_file(
+        found.path,
+        told.st_mode,
+        size=told.st_size,
+        modify_ns=told.st_mtime_ns,
+        link_target=found.link_target,
+    )
 
 
 async def get_files(
-    root: Path, cursors: Sequence[file_pb2.FileCursor]
+    root: Path, request: file_pb2.GetFilesRequest
 ) -> AsyncGenerator[file_pb2.GetFilesResponse, None]:
-    """The files of `cursors` in their order, in messages of at most 1 MiB of data.
+    """The files of the request in their order, in messages of at most 1 MiB of data.
 
     Raises:
         Refusal: PATH_INVALID; OFFSET for one past the end of a file.
     """
-    pieces = _pieces(root, cursors)
+    check_cursors(request)
+    pieces = _pieces(root, request.files)
     while True:
         message = await asyncio.to_thread(_message, pieces)
         if not message.pieces:
@@ -157,19 +151,15 @@ def _message(pieces: Iterator[file_pb2.SiteFilePiece]) -> file_pb2.GetFilesRespo
 
 def _pieces(root: Path, cursors: Sequence[file_pb2.FileCursor]) -> Iterator[file_pb2.SiteFilePiece]:
     for index, cursor in enumerate(cursors):
-        if mistake := path_mistake(cursor.path):
-            raise errors.path_invalid(
-                f"files[{index}].path {mistake}", field=f"files[{index}].path"
-            )
         try:
             descriptor = _open_below(root, cursor.path)
         except OSError as error:
             reason = _REASONS.get(error.errno or 0, "FILE_UNREADABLE")
-            yield _failed(index, reason, f"{cursor.path}: {error.strerror}")
+            yield failed(index, reason, f"{cursor.path}: {error.strerror}")
             continue
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            yield _failed(index, "PATH_INVALID", f"{cursor.path} is not a file")
+            yield failed(index, "PATH_INVALID", f"{cursor.path} is not a file")
             continue
         with io.FileIO(descriptor) as file:
             yield from _file_pieces(index, cursor, file)
@@ -179,60 +169,36 @@ def _file_pieces(
     index: int, cursor: file_pb2.FileCursor, file: io.FileIO
 ) -> Iterator[file_pb2.SiteFilePiece]:
     told = os.fstat(file.fileno())
-    offset = _resume_at(index, cursor, told)
+    version = (told.st_size, told.st_mtime_ns)
+    offset = resume_at(index, cursor, *version)
     digest = None if offset else hashlib.sha256()
     file.seek(offset)
     while offset < told.st_size:
         try:
             data = file.read(min(_PIECE_BYTES, told.st_size - offset))
         except OSError as error:
-            yield _failed(index, "FILE_UNREADABLE", f"{cursor.path}: {error.strerror}")
+            yield failed(index, "FILE_UNREADABLE", f"{cursor.path}: {error.strerror}")
             return
         if not data:
             break
         if digest:
             digest.update(data)
         if offset + len(data) == told.st_size:
-            end = _end(told, digest.digest() if digest else b"", os.fstat(file.fileno()), cursor)
-            yield file_pb2.SiteFilePiece(index=index, offset=offset, data=data, end=end)
+            ended = _end(file, cursor, version, digest.digest() if digest else b"")
+            yield file_pb2.SiteFilePiece(index=index, offset=offset, data=data, end=ended)
             return
         yield file_pb2.SiteFilePiece(index=index, offset=offset, data=data)
         offset += len(data)
     # It was empty, or the caller had all of it, or it became shorter.
-    end = _end(told, digest.digest() if digest else b"", os.fstat(file.fileno()), cursor)
-    yield file_pb2.SiteFilePiece(index=index, offset=offset, end=end)
-
-
-def _resume_at(index: int, cursor: file_pb2.FileCursor, told: os.stat_result) -> int:
-    """Where to begin: at the caller's offset if the file is as it was, else anew."""
-    is_same = cursor.size == told.st_size and cursor.modify_time.ToNanoseconds() == told.st_mtime_ns
-    if not cursor.offset or not is_same:
-        return 0
-    if cursor.offset > told.st_size:
-        raise errors.offset_out_of_range(
-            f"files[{index}]: {cursor.path} has {told.st_size} bytes, not {cursor.offset}",
-            expected=told.st_size,
-        )
-    return cursor.offset
+    ended = _end(file, cursor, version, digest.digest() if digest else b"")
+    yield file_pb2.SiteFilePiece(index=index, offset=offset, end=ended)
 
 
 def _end(
-    before: os.stat_result, sha256: bytes, after: os.stat_result, cursor: file_pb2.FileCursor
+    file: io.FileIO, cursor: file_pb2.FileCursor, before: tuple[int, int], sha256: bytes
 ) -> file_pb2.SiteFileEnd:
-    end = file_pb2.SiteFileEnd(
-        size=before.st_size, sha256=sha256, modify_time=timestamp(before.st_mtime_ns)
-    )
-    # One that grows was read as it was; anything else may be of two versions.
-    is_same = before.st_mtime_ns == after.st_mtime_ns and before.st_size == after.st_size
-    if not is_same and after.st_size <= before.st_size:
-        text = f"{cursor.path} changed while it was read"
-        end.failure.CopyFrom(types_pb2.Failure(reason="FILE_CHANGED", message=text, retryable=True))
-    return end
-
-
-def _failed(index: int, reason: str, message: str) -> file_pb2.SiteFilePiece:
-    failure = types_pb2.Failure(reason=reason, message=message)
-    return file_pb2.SiteFilePiece(index=index, end=file_pb2.SiteFileEnd(failure=failure))
+    after = os.fstat(file.fileno())
+    return end(cursor.path, sha256, before, (after.st_size, after.st_mtime_ns))
 
 
 def _open_below(root: Path, path: str) -> int:

@@ -7,11 +7,11 @@ import time
 from pathlib import Path
 
 from gate_kit import Operations, WatchHub, errors
+from gate_kit.job_status import NODE_FAIL, failure
 from gates.fake_gate.config import Config, ExpiryChoice
 from gates.fake_gate.ending import Ending
 from gates.fake_gate.faults import BOOT_KINDS, FaultKind, FaultScript, Subject
 from gates.fake_gate.partitions import Partitions, expire_ns, lost
-from gates.fake_gate.reports import NODE_FAIL, failure
 from gates.fake_gate.site import Site, discard, write_whole
 from skyport.gate.v1 import partition_pb2, types_pb2
 

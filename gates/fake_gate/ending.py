@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
-from gate_kit import Operations, Refusal, errors
-from gates.fake_gate import command, placing, processes, reports
+from gate_kit import Operations, Refusal, errors, job_status, launching
+from gate_kit.ssh.layout import AttemptKey
+from gates.fake_gate import placing, processes
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.jobs import Jobs
-from gates.fake_gate.site import AttemptKey, discard
+from gates.fake_gate.site import discard
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _ROUND_S = 0.05
@@ -66,13 +67,13 @@ class Ending:
             nodes = attempt.nodes(spec)
             for node in nodes:
                 if attempt.claim_instead(node):
-                    attempt.write_end(node, reports.CANCELLED, started=False)
+                    attempt.write_end(node, job_status.CANCELLED, started=False)
                 else:
-                    attempt.judge(node, reports.CANCELLED)
+                    attempt.judge(node, job_status.CANCELLED)
             for private in attempt.folder.glob("private*"):
                 private.unlink(missing_ok=True)
             if grace_s is None:
-                grace_s = command.grace_s(spec.spec)
+                grace_s = launching.grace_s(spec.spec)
             hurry = self._hurried[attempt.key] = asyncio.Event()
             try:
                 await self._stop(attempt, nodes, grace_s, hurry)
@@ -154,7 +155,7 @@ class Ending:
             attempt.judge(name, reason)
             attempt.claim_instead(name)
             claim = attempt.claim(name)
-            if reason == reports.NODE_FAIL and claim and claim.is_alive(self._evidence.boot_id):
+            if reason == job_status.NODE_FAIL and claim and claim.is_alive(self._evidence.boot_id):
                 processes.kill([claim.pid])
         await self._stop(attempt, nodes, 0.0, asyncio.Event())
         self._jobs.publish(attempt)

@@ -6,9 +6,12 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from gate_kit import errors
+from gate_kit.job_service import position
+from gate_kit.job_status import END_UNKNOWN, Phase, why_lost
+from gate_kit.ssh.layout import AttemptKey
 from gates.fake_gate import processes, reports
-from gates.fake_gate.attempt import END_UNKNOWN, Attempt, OnNode, Phase
-from gates.fake_gate.site import AttemptKey, Site
+from gates.fake_gate.attempt import Attempt, OnNode
+from gates.fake_gate.site import Site
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _SNAPSHOT_STEP = 50
@@ -85,10 +88,21 @@ class Evidence:
         return status
 
     async def snapshot(
-        self, installation: str, partition_id: str = ""
+        self, installation: str, partition_id: str = "", *, after: str = ""
     ) -> AsyncIterator[job_pb2.JobStatus]:
-        """All attempts of an installation, in order of job and attempt."""
-        for index, key in enumerate(self.keys(installation, partition_id)):
+        """The attempts of an installation, in order of job and attempt.
+
+        Args:
+            installation: Whose.
+            partition_id: Of one partition; empty is of all.
+            after: Only those that stand behind this `position`.
+        """
+        keys = [
+            key
+            for key in self.keys(installation, partition_id)
+            if position(key.job_id, key.attempt, key.partition_id) > after
+        ]
+        for index, key in enumerate(keys):
             if index % _SNAPSHOT_STEP == _SNAPSHOT_STEP - 1:
                 await asyncio.sleep(0)  # others have their turn
             if status := self.status(self.attempt(key)):
@@ -111,12 +125,10 @@ class Evidence:
             self.unguarded.add(attempt.key)  # it runs on, though nobody guards it
             return
         for node in lost:
-            reason = attempt.verdict(node.name)
-            if not reason and node.claim is not None and not node.claim.is_readable:
-                reason = END_UNKNOWN
-            if not reason:
-                is_buried = self.site.is_buried(attempt.key)
-                reason = reports.CANCELLED if is_buried else reports.NODE_FAIL
+            reason = attempt.verdict(node.name) or why_lost(
+                is_readable=node.claim is None or node.claim.is_readable,
+                is_buried=self.site.is_buried(attempt.key),
+            )
             # A claim that was taken in place of a runner's is no start.
             ran = node.claim is None or bool(node.claim.pid) or reason == END_UNKNOWN
             attempt.write_end(node.name, reason, started=ran)
@@ -127,7 +139,7 @@ class Evidence:
         """The processes of the script on `nodes`, with what will be the script in a moment."""
         marks, sessions, forked = [], set[int](), set[int]()
         for node in nodes:
-            marks.append(f"{attempt.key.mark}{node}\0")
+            marks.append(attempt.key.mark(node))
             on_node = attempt.on_node(node, self.boot_id)
             if on_node.phase not in {Phase.RUNNING, Phase.LOST} or on_node.claim is None:
                 continue  # once it has ended, the number of its session may be another's
@@ -139,4 +151,4 @@ class Evidence:
         return (processes.find(marks, sessions) | forked) if marks else set()
 
     def _runners(self, key: AttemptKey, node: str) -> set[int]:
-        return processes.find_runners(f"{self.site.root}/runner-", key.mark + node)
+        return processes.find_runners(f"{self.site.root}/runner-", key.mark(node))

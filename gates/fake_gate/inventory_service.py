@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import TypeVar
 
-from google.protobuf.message import Message
-
-from gate_kit import Context, Page, page_of
+from gate_kit import Context, page_of
+from gate_kit.node_lists import list_nodes
 from gates.fake_gate.config import Config, ImageUse, Kind
 from gates.fake_gate.nodes import flavor_message
 from gates.fake_gate.partitions import Partitions
 from skyport.gate.v1 import inventory_pb2, inventory_pb2_grpc
-
-M = TypeVar("M", bound=Message)
 
 _IMAGE_KINDS = {
     ImageUse.NODE: inventory_pb2.IMAGE_KIND_NODE,
@@ -38,14 +34,13 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
             for flavor in self._flavors()
             if request.location in {"", flavor.location}
         ]
-        flavors, token = _cut(page, wanted)
+        flavors, token = page.cut(wanted)
         return inventory_pb2.ListFlavorsResponse(flavors=flavors, next_page_token=token)
 
     async def ListImages(
         self, request: inventory_pb2.ListImagesRequest, context: Context
     ) -> inventory_pb2.ListImagesResponse:
-        images, token = _cut(
-            page_of(request),
+        images, token = page_of(request).cut(
             [
                 (
                     image.name,
@@ -63,16 +58,7 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
     async def ListNodes(
         self, request: inventory_pb2.ListNodesRequest, context: Context
     ) -> inventory_pb2.ListNodesResponse:
-        page = page_of(request)
-        if request.partition_id:
-            partitions = [self._partitions.get(request.partition_id)]
-        else:
-            partitions = list(self._partitions.all())
-        nodes, token = _cut(
-            page,
-            [(f"{node.partition_id}\0{node.name}", node) for p in partitions for node in p.nodes],
-        )
-        return inventory_pb2.ListNodesResponse(nodes=nodes, next_page_token=token)
+        return list_nodes(request, self._partitions)
 
     def _flavors(self) -> Iterable[inventory_pb2.Flavor]:
         """Those that can be had, and those of nodes that are there."""
@@ -96,11 +82,3 @@ class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
                 if name not in told.partition_ids:
                     told.partition_ids.append(name)
         yield from standing.values()
-
-
-def _cut(page: Page, items: Iterable[tuple[str, M]]) -> tuple[list[M], str]:
-    """The items of a page, in order of their positions, and the token of the next."""
-    rest = sorted((item for item in items if item[0] > page.after), key=lambda item: item[0])
-    shown = rest[: page.size]
-    token = page.token(shown[-1][0]) if len(rest) > len(shown) else ""
-    return [item for _, item in shown], token

@@ -7,14 +7,16 @@ import contextlib
 from collections.abc import Callable
 from typing import Protocol
 
-from gate_kit import Operations, WatchHub
+from gate_kit import Operations, WatchHub, job_status, launching
+from gate_kit.bells import Bells
+from gate_kit.job_status import Phase
+from gate_kit.ssh.layout import AttemptKey
 from gates.fake_gate import command, reports
-from gates.fake_gate.attempt import Attempt, Phase
-from gates.fake_gate.bells import Bells
+from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.evidence import Evidence
 from gates.fake_gate.faults import FaultScript, Subject
 from gates.fake_gate.launch import Launcher
-from gates.fake_gate.site import AttemptKey, Site
+from gates.fake_gate.site import Site
 from gates.fake_gate.specs import Specs, refusal, sync
 from skyport.gate.v1 import job_pb2
 
@@ -85,7 +87,7 @@ class Jobs:
         )
 
     async def _start(self, attempt: Attempt, request: job_pb2.StartJobRequest) -> job_pb2.JobStatus:
-        private = command.encode_private(
+        private = launching.encode_variables(
             command.private_variables(request.spec, request.secret_env)
         )
         spec = self.specs.check(attempt, request)
@@ -114,7 +116,7 @@ class Jobs:
         Args:
             attempt: Whose.
             spec: What was asked, without secrets.
-            private: For a node, what only the job may see, from `command.encode_private`.
+            private: For a node, what only the job may see, from `launching.encode_variables`.
 
         Raises:
             Refusal: CAPACITY when the system starts no more processes.
@@ -178,7 +180,7 @@ class Jobs:
             return
         if attempt.claim(node) is None and attempt.claim_instead(node):
             # The runner has gone without a claim: no space for it, or no shell to run it.
-            attempt.write_end(node, reports.START_FAILED, started=False)
+            attempt.write_end(node, job_status.START_FAILED, started=False)
         status = self.evidence.status(attempt)
         if status is None or not status.HasField("end"):
             self._look_after(attempt)  # it may be another's runner that goes on

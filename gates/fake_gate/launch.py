@@ -14,9 +14,10 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 
+from gate_kit.ssh.layout import AttemptKey
 from gates.fake_gate import processes
 from gates.fake_gate.attempt import Attempt, Claim
-from gates.fake_gate.site import AttemptKey, write_all
+from gates.fake_gate.site import write_all
 
 log = logging.getLogger(__name__)
 

@@ -6,8 +6,8 @@ import datetime
 import decimal
 from collections.abc import Iterable, Mapping
 
+from gate_kit.job_status import failure, timestamp
 from gates.fake_gate.config import Config, FlavorConfig, Kind, PartitionConfig
-from gates.fake_gate.reports import failure, timestamp
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 

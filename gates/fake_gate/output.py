@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import io
-import time
 from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
-from typing import Any
 
 from gate_kit import errors
+from gate_kit.output_streams import SentStream
+from gate_kit.watches import heartbeat
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.inotify import FolderEvents
 from gates.fake_gate.jobs import Jobs
-from skyport.gate.v1 import job_pb2, types_pb2
+from skyport.gate.v1 import job_pb2
 
 _MESSAGE_BYTES = 1 << 20
-_SUFFIX = {job_pb2.OUTPUT_KIND_STDOUT: "stdout", job_pb2.OUTPUT_KIND_STDERR: "stderr"}
 
 
 class Output:
@@ -51,7 +49,7 @@ class Output:
             if not request.follow or self._jobs.evidence.site.is_buried(attempt.key):
                 raise errors.job_not_found(request.ref)
             if not await self._jobs.bells.heard(attempt.key, self._heartbeat_s):
-                yield job_pb2.ReadOutputResponse(heartbeat=self._heartbeat())
+                yield self._heartbeat()
         streams = [_Stream(cursor) for cursor in request.cursors]
         try:
             with self._events.watch(attempt.folder) as changed:
@@ -71,63 +69,37 @@ class Output:
                     elif not request.follow:
                         return
                     elif not is_more and not await _within(changed, self._heartbeat_s):
-                        yield job_pb2.ReadOutputResponse(heartbeat=self._heartbeat())
+                        yield self._heartbeat()
         finally:
             for stream in streams:
                 stream.close()
 
-    def _heartbeat(self) -> types_pb2.Heartbeat:
-        beat = types_pb2.Heartbeat(incarnation=self._incarnation)
-        beat.time.FromNanoseconds(time.time_ns())
-        return beat
+    def _heartbeat(self) -> job_pb2.ReadOutputResponse:
+        return job_pb2.ReadOutputResponse(heartbeat=heartbeat(self._incarnation))
 
 
-class _Stream:
+class _Stream(SentStream):
     """One stream of one node, and how much of it was sent."""
 
     def __init__(self, cursor: job_pb2.OutputCursor) -> None:
-        self.cursor = cursor
-        self.offset = cursor.offset
-        self.is_done = False
+        super().__init__(cursor)
         self._file: io.FileIO | None = None
-        self._digest: Any = None if cursor.offset else hashlib.sha256()
 
     def read(self, folder: Path, nodes: Sequence[str], limit: int) -> bytes:
         """What comes next, at most `limit` bytes; empty while nothing does."""
         if self._file is None:
-            node = self.cursor.node or (nodes[0] if nodes else "")
-            path = folder / f"{_SUFFIX[self.cursor.kind]}.{node}"
+            first = nodes[0] if nodes else ""
             try:
-                self._file = io.FileIO(path)
+                self._file = io.FileIO(folder / self.file_name(first))
             except FileNotFoundError:
                 return b""
             self._file.seek(self.offset)
-        data = self._file.read(limit) or b""
-        self.offset += len(data)
-        if self._digest is not None:
-            self._digest.update(data)
-        return data
+        return self._file.read(limit) or b""
 
-    def finish(self) -> job_pb2.OutputEnd:
-        """The end of the stream, all of which was sent.
-
-        Raises:
-            Refusal: OFFSET: it is shorter than where the caller began.
-        """
-        size = 0
-        if self._file is not None:
-            size = self._file.seek(0, io.SEEK_END)
-        if self.offset > size:
-            raise errors.offset_out_of_range(
-                f"the stream has {size} bytes, not {self.offset}", expected=size
-            )
-        self.is_done = True
-        self.close()
-        digest = self._digest.digest() if self._digest is not None else b""
-        return job_pb2.OutputEnd(at=self.at(self.offset), sha256=digest)
-
-    def at(self, offset: int) -> job_pb2.OutputCursor:
-        return job_pb2.OutputCursor(node=self.cursor.node, kind=self.cursor.kind, offset=offset)
+    @property
+    def size(self) -> int:
+        """How long it is now, in bytes."""
+        return self._file.seek(0, io.SEEK_END) if self._file is not None else 0
 
     def close(self) -> None:
         if self._file is not None:
@@ -143,14 +115,14 @@ def _read(
     share = _MESSAGE_BYTES // len(streams)
     is_more = False
     for stream in streams:
-        begin = stream.offset
         data = stream.read(attempt.folder, nodes, share)
         if data:
-            answer.pieces.add(at=stream.at(begin), data=data)
+            answer.pieces.append(stream.send(data))
         if len(data) == share:
             is_more = True
         elif has_ended:
-            answer.ends.append(stream.finish())
+            answer.ends.append(stream.finish(stream.size))
+            stream.close()
     return answer, is_more
 
 

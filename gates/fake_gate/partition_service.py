@@ -43,7 +43,7 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
     async def CreatePartition(
         self, request: partition_pb2.CreatePartitionRequest, context: Context
     ) -> partition_pb2.CreatePartitionResponse:
-        self._admission.need(_DYNAMIC, "CreatePartition")
+        self._admission.checks.need(_DYNAMIC, "CreatePartition")
         spec = request.spec
         fields = Fields()
         fields.id("partition_id", request.partition_id)
@@ -53,17 +53,17 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         if fields.present("spec", spec):
             fields.name("spec.flavor", spec.flavor)
             fields.at_least("spec.node_count", spec.node_count, 1)
-            self._admission.options(fields, spec.site_options)
+            self._admission.checks.options(fields, spec.site_options)
         if _EXPIRY in self._config.capabilities:
             self._expire_time(fields, request.expire_time.ToNanoseconds())
         fields.done()
         self._scope(request.scope_uid)
         self._admission.account(request.owner)
         if request.HasField("expire_time"):
-            self._admission.need(_EXPIRY, "expire_time")
+            self._admission.checks.need(_EXPIRY, "expire_time")
         if spec.spot:
-            self._admission.need(types_pb2.CAPABILITY_SPOT, "spec.spot")
-        self._admission.storage(spec.storage)
+            self._admission.checks.need(types_pb2.CAPABILITY_SPOT, "spec.spot")
+        self._admission.checks.storage(spec.storage)
         images = [image.name for image in self._config.images if image.kind is ImageUse.NODE]
         if spec.image and spec.image not in images:
             raise errors.image_not_found(spec.image)
@@ -95,8 +95,8 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
     async def RenewPartition(
         self, request: partition_pb2.RenewPartitionRequest, context: Context
     ) -> partition_pb2.RenewPartitionResponse:
-        self._admission.need(_DYNAMIC, "RenewPartition")
-        self._admission.need(_EXPIRY, "RenewPartition")
+        self._admission.checks.need(_DYNAMIC, "RenewPartition")
+        self._admission.checks.need(_EXPIRY, "RenewPartition")
         expire_ns = request.expire_time.ToNanoseconds()
         fields = Fields()
         fields.partition("partition_id", request.partition_id)
@@ -111,7 +111,7 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
     async def DeletePartition(
         self, request: partition_pb2.DeletePartitionRequest, context: Context
     ) -> partition_pb2.DeletePartitionResponse:
-        self._admission.need(_DYNAMIC, "DeletePartition")
+        self._admission.checks.need(_DYNAMIC, "DeletePartition")
         fields = Fields()
         fields.installation("installation", request.installation)
         fields.done()

@@ -14,16 +14,16 @@ A dynamic one is a folder of the site:
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import re
-from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 
 from gate_kit import errors
+from gate_kit.job_checks import Place
+from gate_kit.job_status import timestamp
 from gates.fake_gate.config import Config, FlavorConfig, Kind
 from gates.fake_gate.faults import FaultScript
 from gates.fake_gate.nodes import configured_nodes, created_nodes, price, queue_nodes
-from gates.fake_gate.reports import timestamp
 from gates.fake_gate.site import Site
 from skyport.gate.v1 import partition_pb2, types_pb2
 
@@ -32,22 +32,6 @@ _STATIC = {
     Kind.STATIC: types_pb2.PARTITION_KIND_STATIC,
     Kind.QUEUE: types_pb2.PARTITION_KIND_QUEUE,
 }
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Place:
-    """Where a job may run: the kind of a partition and the names of its nodes."""
-
-    kind: types_pb2.PartitionKind.ValueType
-    gpus: Mapping[str, Sequence[str]]
-    """For each of its nodes, in order, the ids of its GPUs."""
-    is_ready: bool
-    text: str
-
-    @property
-    def nodes(self) -> Collection[str]:
-        """The names of its nodes."""
-        return self.gpus.keys()
 
 
 class Partitions:
@@ -81,7 +65,7 @@ class Partitions:
                 is_ready=partition.state == partition_pb2.PARTITION_STATE_READY,
                 text=partition.text,
             )
-        gpus: dict[str, Sequence[str]] = {node.name: node.gpus for node in config.nodes}
+        gpus: dict[str, Sequence[str] | None] = {node.name: node.gpus for node in config.nodes}
         if config.kind is Kind.QUEUE:
             gpus = dict.fromkeys(queue_nodes(partition_id, config), ())
         return Place(_STATIC[config.kind], gpus, is_ready=True, text="")

@@ -34,9 +34,9 @@ def started_at(pid: int) -> int | None:
 
 
 def find(marks: Iterable[str], sessions: Collection[int] = ()) -> set[int]:
-    """The living processes whose SWM_MARK begins with one of `marks`, or that are of `sessions`.
+    """The living processes with one of `marks` as SWM_MARK, or that are of `sessions`.
 
-    A mark that ends with NUL is a whole one.
+    No mark may begin another.
     """
     wanted = tuple(MARK + mark.encode() for mark in marks)
     behind = tuple(b"\0" + mark for mark in wanted)

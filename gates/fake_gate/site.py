@@ -12,8 +12,6 @@ runner-HASH.sh                            what runs attempts
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import hashlib
 import os
 import re
 import secrets
@@ -23,36 +21,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gate_kit import errors
-from skyport.gate.v1 import types_pb2
+from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.runner import Runner
 
 TOMBSTONES_KEPT_S = 7 * 86_400
 
 _REMOVED = ".removed."
 _SAFE = re.compile(r"[^A-Za-z0-9_.-]")
-
-
-@dataclasses.dataclass(frozen=True, slots=True, order=True)
-class AttemptKey:
-    """What an attempt is known by."""
-
-    installation: str
-    job_id: str
-    attempt: int
-    partition_id: str
-
-    @classmethod
-    def of(cls, ref: types_pb2.JobRef) -> AttemptKey:
-        return cls(ref.installation, ref.job_id, ref.attempt, ref.partition_id)
-
-    @property
-    def path(self) -> str:
-        """Where it lies below `jobs` and `tombstones`."""
-        return f"{self.partition_id}/{self.installation}/{self.job_id}.{self.attempt}"
-
-    @property
-    def mark(self) -> str:
-        """Begins the value of SWM_MARK in the environment of each of its processes."""
-        return f"{self.installation}/{self.job_id}/{self.attempt}/"
 
 
 class Site:
@@ -73,21 +48,19 @@ class Site:
         self._root_uid = f"{root}/root_uid"
         self._scope_uid = root / "scope_uid"
 
-    def open(self, runner: bytes) -> None:
+    def open(self, runner: Runner) -> None:
         """Make what is missing, and clear away what a gate that died was about to.
 
         Args:
-            runner: The text of the runner. It gets a name of its own: shells read as they go, so
-                one that is in use must not change.
+            runner: What runs attempts.
         """
         self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
         for folder in (self.jobs, self.partitions, self._tombstones, self._gone):
             folder.mkdir(exist_ok=True)
         write_new(self._scope_uid, secrets.token_hex(16).encode())
-        name = f"runner-{hashlib.sha256(runner).hexdigest()[:12]}.sh"
-        self.runner = self.root / name
+        self.runner = self.root / runner.name
         if not self.runner.exists():
-            write_whole(self.runner, runner)
+            write_whole(self.runner, runner.text)
         for left in self.jobs.glob(f"*/*/{_REMOVED}*"):
             shutil.rmtree(left, ignore_errors=True)
         for left in self.partitions.glob(".*"):  # what was going, or not whole yet
@@ -141,9 +114,7 @@ class Site:
         """Those that have a folder, in no order."""
         for folder in self.jobs.glob(f"{partition_id}/{installation}/*.*"):
             if not folder.name.startswith("."):
-                job_id, _, attempt = folder.name.rpartition(".")
-                partition = folder.parent.parent.name
-                yield AttemptKey(folder.parent.name, job_id, int(attempt), partition)
+                yield AttemptKey.parse(str(folder.relative_to(self.jobs)))
 
     def bury_partition(self, partition_id: str) -> None:
         _touch(self._gone / partition_id)

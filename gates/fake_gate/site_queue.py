@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
-from gate_kit import Operations, errors
+from gate_kit import Operations, errors, launching
+from gate_kit.ssh.layout import AttemptKey
 from gates.fake_gate import command
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.config import Config, Kind
 from gates.fake_gate.jobs import Jobs
 from gates.fake_gate.nodes import queue_nodes
-from gates.fake_gate.site import AttemptKey, Site, write_whole
+from gates.fake_gate.site import Site, write_whole
 from gates.fake_gate.specs import sync
 from skyport.gate.v1 import job_pb2, types_pb2
 
@@ -90,7 +91,7 @@ class SiteQueue:
             if private:
                 if not attempt.exists:
                     attempt.make(request.ref, request.origin, request.spec.workdir)
-                write_whole(attempt.folder / "private", command.encode_private(private))
+                write_whole(attempt.folder / "private", launching.encode_variables(private))
             _, descriptor = self._jobs.specs.write(attempt, request)
             await asyncio.to_thread(sync, descriptor)
             self._waiting[name][attempt.key] = 0

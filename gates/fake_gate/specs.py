@@ -7,9 +7,9 @@ import os
 from pathlib import Path
 
 from gate_kit import Refusal, errors
+from gate_kit.bells import Bells
 from gates.fake_gate import command, placing
 from gates.fake_gate.attempt import Attempt
-from gates.fake_gate.bells import Bells
 from gates.fake_gate.site import Site, write
 from skyport.gate.v1 import job_pb2, types_pb2
 

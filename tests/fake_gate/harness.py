@@ -12,7 +12,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ import tomlkit
 from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.manifest import delimited
+from gate_kit.ssh.layout import AttemptKey
 from rpc_kit.errors import Problem
 from skyport.common.v1 import manifest_pb2
 from skyport.gate.v1 import (
@@ -63,6 +64,8 @@ class Gate:
         config: Its configuration.
     """
 
+    module = "gates.fake_gate"
+
     def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
         self.folder = folder
         self.socket = folder / "run" / "g.sock"
@@ -81,7 +84,7 @@ class Gate:
         command = [
             sys.executable,
             "-m",
-            "gates.fake_gate",
+            self.module,
             "--config",
             str(self.folder / "gate.toml"),
         ]
@@ -197,7 +200,7 @@ class Gate:
     async def ended(self, ref: types_pb2.JobRef) -> job_pb2.JobEnd:
         return (await self.until(ref, lambda status: status.HasField("end"))).end
 
-    async def watch(self) -> AsyncIterator[job_pb2.JobEvent]:
+    async def watch(self) -> AsyncGenerator[job_pb2.JobEvent, None]:
         call = self.jobs.WatchJobs(job_pb2.WatchJobsRequest(installation=INSTALLATION))
         try:
             async with asyncio.timeout(WITHIN_S):
@@ -527,24 +530,25 @@ async def read_needed(call: Any) -> list[file_pb2.NeededFile]:
 
 def processes_of(ref: types_pb2.JobRef) -> list[int]:
     """The living processes that have the mark of an attempt."""
-    return _marked(f"{ref.installation}/{ref.job_id}/{ref.attempt}/")
+    return marked(f"{AttemptKey.of(ref).path}/")
 
 
 def end_all_jobs() -> None:
     """Kill what the jobs of a test have left running."""
-    for pid in _marked(f"{INSTALLATION}/"):
+    for pid in marked(f"{INSTALLATION}/"):
         with contextlib.suppress(ProcessLookupError):
             kill_process(pid)
 
 
-def _marked(begin: str) -> list[int]:
-    mark = f"SWM_MARK={begin}".encode()
+def marked(part: str) -> list[int]:
+    """The living processes in whose mark `part` stands."""
     found = []
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
             with contextlib.suppress(OSError):
                 variables = (folder / "environ").read_bytes().split(b"\0")
-                if any(variable.startswith(mark) for variable in variables):
+                marks = [each for each in variables if each.startswith(b"SWM_MARK=")]
+                if any(part.encode() in mark for mark in marks):
                     found.append(int(folder.name))
     return found
 

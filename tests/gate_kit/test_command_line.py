@@ -21,6 +21,53 @@ def test_a_unix_socket_needs_nothing_else() -> None:
     assert (options.log_level, options.log_format) == (LogLevel.DEBUG, LogFormat.AUTO)
 
 
+LOCAL = Path("/local.toml")
+
+
+def _parse_with_check(*arguments: str) -> command_line.Options | command_line.CheckOptions:
+    return command_line.parse_with_check("some-gate", "A gate.", LOCAL, arguments)
+
+
+def test_a_check_needs_no_endpoint() -> None:
+    asked = _parse_with_check("--config", "g.toml", "--check", "--json")
+    assert asked == command_line.CheckOptions(Path("g.toml"), as_json=True)
+    asked = _parse_with_check("--check", "--local")
+    assert asked == command_line.CheckOptions(LOCAL, as_json=False)
+
+
+def test_a_gate_that_can_check_serves_as_others_do() -> None:
+    asked = _parse_with_check("--local", "--listen", "unix:///run/x/g.sock")
+    assert isinstance(asked, command_line.Options)
+    assert asked.config == LOCAL
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (["--local"], "--listen"),
+        (["--check"], "one of the arguments --config --local is required"),
+        (["--check", "--local", "--config", "g.toml"], "not allowed with argument"),
+        (["--local", "--listen", "unix:///x", "--json"], "--json goes with --check"),
+    ],
+)
+def test_what_is_no_check_and_no_server_ends_with_2(
+    arguments: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parse_with_check(*arguments)
+    assert ended.value.code == 2
+    assert told in capsys.readouterr().err
+
+
+def test_a_gate_without_a_check_refuses_to_be_asked_for_one(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parse("--listen", "unix:///x", "--check")
+    assert ended.value.code == 2
+    assert "--check" in capsys.readouterr().err
+
+
 def _files(folder: Path, mode: int = 0o600) -> list[str]:
     arguments = []
     for name in ("cert", "key", "ca"):

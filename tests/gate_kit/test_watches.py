@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 
-from gate_kit import Refusal, WatchHub
+from gate_kit import Refusal, WatchHub, errors
 from skyport.gate.v1 import job_pb2, types_pb2
 
 
@@ -138,6 +138,19 @@ async def test_close_tells_what_was_published_and_ends_every_watch() -> None:
     assert ended.value.reason == "SHUTTING_DOWN"
     with pytest.raises(Refusal):
         await anext(hub.watch(_nothing))
+
+
+async def test_an_interrupted_watch_ends_with_its_reason_and_can_be_called_again() -> None:
+    hub = _hub()
+    watch = hub.watch(_nothing)
+    await anext(watch)
+    hub.publish("a", _event("a"))
+    hub.interrupt(errors.site_unreachable("none of 2 hosts answers"))
+    assert _shown(await anext(watch)) == ["a"]
+    with pytest.raises(Refusal) as ended:
+        await anext(watch)
+    assert ended.value.reason == "SITE_UNREACHABLE"
+    assert _shown(await anext(hub.watch(_nothing))) == ["snapshot_end"]
 
 
 async def test_a_watcher_that_has_gone_is_forgotten() -> None:

@@ -1,16 +1,19 @@
-# Runs an attempt on one node. The gate starts it in the attempt's folder, in a session of its own:
+# Runs an attempt on one node. It is started in the attempt's folder, in a session of its own:
 #
-#   sh runner.sh NODE TOMBSTONE WORK INPUT LIMIT GRACE MARK SETSID PATH PROGRAM [ARGUMENT]...
+#   sh runner.sh NODE EVENTS TOMBSTONE WORK INPUT LIMIT GRACE MARK SETSID PATH PROGRAM [ARGUMENT]...
 #
-# LIMIT is in seconds ("" is none), GRACE in tenths of a second; SETSID is that program's path, and
-# PATH the one of the job. Standard input has the variables that only the job may see, each as its
-# name, the number of its lines, and those lines. Standard output is a pipe to the gate: a line with
-# our process id says that the claim was made. All else that the job gets is in our own environment,
-# so our own variables have names that no one else gives.
+# EVENTS begins the names of the pipes that claim and end are told on ("" is none), LIMIT is in seconds
+# ("" is none), GRACE in tenths of a second; MARK is KEY/NODE; and tells the processes of the attempt;
+# SETSID is that program's path, and PATH the one of the job. Standard input has variables that only
+# the job may see, each as its name, the number of its lines, and those lines. Standard output gets a
+# line with our process id when the claim was made. All else that the job gets is in our own
+# environment, so our own variables have names that no one else gives.
 
-_swm_node=$1 _swm_tombstone=$2 _swm_work=$3 _swm_input=$4 _swm_limit=$5 _swm_grace=$6 _swm_mark=$7
-_swm_setsid=$8 _swm_path=$9
+_swm_node=$1 _swm_events=$2 _swm_tombstone=$3 _swm_work=$4 _swm_input=$5 _swm_limit=$6 _swm_grace=$7
+_swm_mark=$8 _swm_setsid=$9
 shift 9
+_swm_path=$1
+shift
 _swm_home=$PWD
 umask 022
 ulimit -S -n 1024 2>/dev/null
@@ -22,6 +25,9 @@ IFS= read -r _swm_stat </proc/$$/stat
 _swm_started() { shift 19; _swm_start=$1; }
 _swm_started ${_swm_stat##*) }
 printf '%s %s %s\n' "$_swm_boot" $$ "$_swm_start" >".claim.$_swm_node.$$" || exit 4
+# Room for the end, however full the job makes the disk. What is left of the blanks has no newline, and
+# so counts for nothing.
+printf '%512s' '' >".end.$_swm_node.$$" || exit 4
 ln ".claim.$_swm_node.$$" "claim.$_swm_node" 2>/dev/null || exit 3
 
 # The gate may be gone, and nobody may read any more.
@@ -30,11 +36,21 @@ echo $$ 2>/dev/null
 trap - PIPE
 exec >/dev/null 2>"notice.$_swm_node"
 
+# A line with KEY on each pipe says that something has changed here. Nobody waits for it: a reader that
+# has stopped reading must not hold up the job.
+_swm_tell() {
+    for _swm_pipe in "$_swm_events"*; do
+        [ ! -p "$_swm_pipe" ] || printf '%s\n' "${_swm_mark%/*}" 1<>"$_swm_pipe"
+    done
+} 2>/dev/null
+[ -z "$_swm_events" ] || _swm_tell &
+
 # The end is linked into place when it is whole: of two, the first counts. It reaches the disk right
 # after; should the power fail in between, what is there has no last line and counts as none.
 _swm_end() {
-    { printf '%s\n' "$1" && times && echo .; } >".end.$_swm_node.$$" &&
+    { printf '%s\n' "$1" && times && echo .; } 1<>".end.$_swm_node.$$" &&
         ln ".end.$_swm_node.$$" "end.$_swm_node"
+    [ -z "$_swm_events" ] || _swm_tell &
     sync "end.$_swm_node" </dev/null >/dev/null 2>&1 &
     exit 0
 }
@@ -56,7 +72,7 @@ _swm_look() {
     [ "$_swm_session" -gt 1 ] 2>/dev/null || _swm_session=none
     _swm_mode=$1
     shift
-    grep "$_swm_mode" -saE -z -e "^SWM_MARK=$_swm_mark\$" \
+    grep "$_swm_mode" -szE -e "SWM_MARK=$_swm_mark" \
         -e "\) [^Z] [0-9]+ [0-9]+ $_swm_session " "$@"
 }
 
@@ -145,6 +161,7 @@ fi
     }
     exec <"$_swm_input" >"$_swm_home/stdout.$_swm_node" 2>"$_swm_home/stderr.$_swm_node"
     export SWM_MARK="$_swm_mark"
+    unset OLDPWD
     exec "$_swm_setsid" "$@"
 )
 _swm_code=$?
