@@ -1,0 +1,233 @@
+"""What hosts say of an attempt, and what follows from it. Pure.
+
+An attempt's folder on a host:
+
+    labels          base64 of a JobStatus with ref and origin
+    workdir         the folder of the user's own that the job works in, if it named one
+    spec            base64 of the StartJobRequest, without script and secrets: asked to start
+    script hosts    what runs, and the names of its nodes
+    manifest        digest of the manifest that was sent: there is only one
+    inputs          the same, once it is whole in the work folder
+    placed          what was put into a folder of the user's own, to be taken away again
+    work stdout.N stderr.N
+    claim.N         "BOOT PID START": the runner that has node N; or "cancelled"
+    session.N timer.N verdict.N end.N notice.N     see runner.sh
+
+Claims and ends are linked into place, so each is whole, and there is one of each. Of the others
+labels, spec and digests are whole when a line of one dot follows.
+"""
+
+from __future__ import annotations
+
+import base64
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+
+from gate_kit import job_status
+from gate_kit.job_status import End, Phase
+from gate_kit.ssh.host import Reply
+from skyport.gate.v1 import job_pb2, types_pb2
+
+_NO_RUNNER = "cancelled"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Lasting:
+    """What never changes once it is there."""
+
+    labels: job_pb2.JobStatus | None = None
+    spec: job_pb2.StartJobRequest | None = None
+    workdir: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class OnHost:
+    """What one host has of an attempt, as it is now."""
+
+    node: str
+    root_uid: str
+    exists: bool
+    is_buried: bool
+    phase: Phase
+    lasting: Lasting
+    has_runner_claim: bool = False
+    """Whether a runner had claimed, so that something of the script may have run."""
+    is_readable: bool = True
+    """Whether the claim makes sense."""
+    claim_ns: int = 0
+    end: End | None = None
+    verdict: str = ""
+
+    @property
+    def spec(self) -> job_pb2.StartJobRequest | None:
+        """What it was asked to start with; None before."""
+        return self.lasting.spec
+
+
+def read_status(node: str, reply: Reply, known: Lasting | None = None) -> OnHost:
+    """What a host answered to `status`.
+
+    Args:
+        node: The host's.
+        reply: Its answer.
+        known: What it said before, where it was asked for what changes alone.
+    """
+    return _parse(node, reply.lines, iter(reply.blobs), "", known)
+
+
+def read_list(node: str, reply: Reply) -> dict[str, OnHost]:
+    """What a host answered to `list`, by the paths of keys."""
+    found: dict[str, OnHost] = {}
+    root_uid, key, lines = "", "", list[str]()
+    blobs = iter(reply.blobs)
+    for line in (*reply.lines, "key "):
+        name, _, value = line.partition(" ")
+        if name == "key":
+            if key:
+                found[key] = _parse(node, lines, blobs, root_uid, None)
+            key, lines = value, []
+        elif name == "root_uid" and not key:
+            root_uid = value
+        else:
+            lines.append(line)
+    return found
+
+
+def _parse(
+    node: str, lines: Sequence[str], blobs: Iterator[bytes], root_uid: str, known: Lasting | None
+) -> OnHost:
+    told: dict[str, str] = {"root_uid": root_uid}
+    ends, times = list[str](), dict[str, int]()
+    for line in lines:
+        name, _, value = line.partition(" ")
+        if name == "end":
+            ends.append(value)
+        elif name == "at":
+            file, _, stamp = value.rpartition(" ")
+            times[file] = _nanoseconds(stamp)
+        else:
+            told[name] = value
+    lasting = (known or _lasting(told, blobs)) if "folder" in told else Lasting()
+    end = job_status.parse_end(ends, times.get(f"end.{node}", 0)) if ends else None
+    state, _, claim = told.get("claim", "none").partition(" ")
+    words = claim.split()
+    is_runner = len(words) == 3 and words[1].isdigit() and words[2].isdigit()
+    return OnHost(
+        node=node,
+        root_uid=told["root_uid"],
+        exists="folder" in told,
+        is_buried="buried" in told,
+        phase=_phase(state, end),
+        lasting=lasting,
+        has_runner_claim=is_runner,
+        is_readable=is_runner or claim == _NO_RUNNER,
+        claim_ns=times.get(f"claim.{node}", 0),
+        end=end,
+        verdict=told.get("verdict", ""),
+    )
+
+
+def _phase(state: str, end: End | None) -> Phase:
+    if end is not None:
+        return Phase.ENDED
+    return {"none": Phase.UNCLAIMED, "alive": Phase.RUNNING}.get(state, Phase.LOST)
+
+
+def _lasting(told: Mapping[str, str], blobs: Iterator[bytes]) -> Lasting:
+    labels = spec = None
+    if "labels" in told:
+        labels = job_pb2.JobStatus.FromString(base64.b64decode(told["labels"]))
+    if "spec" in told:
+        spec = decode_spec(told["spec"])
+    workdir = next(blobs).decode(errors="surrogateescape") if "workdir" in told else ""
+    return Lasting(labels, spec, workdir)
+
+
+def encode_spec(request: job_pb2.StartJobRequest) -> str:
+    """What is kept of a start: no script, which has a file, and no secrets."""
+    spec = job_pb2.StartJobRequest()
+    spec.CopyFrom(request)
+    spec.ClearField("secret_env")
+    spec.ClearField("registry_logins")
+    spec.ref.ClearField("roots")
+    spec.spec.ClearField("script")
+    return base64.b64encode(spec.SerializeToString()).decode()
+
+
+def decode_spec(text: str) -> job_pb2.StartJobRequest:
+    """The other way."""
+    return job_pb2.StartJobRequest.FromString(base64.b64decode(text))
+
+
+def encode_labels(ref: types_pb2.JobRef, origin: types_pb2.Origin) -> str:
+    """What is told of an attempt that has not been asked to start."""
+    labels = job_pb2.JobStatus(ref=ref, origin=origin)
+    labels.ref.ClearField("roots")
+    return base64.b64encode(labels.SerializeToString()).decode()
+
+
+def _nanoseconds(stamp: str) -> int:
+    whole, _, part = stamp.partition(".")
+    return int(whole or 0) * 1_000_000_000 + int(part.ljust(9, "0")[:9] or 0)
+
+
+# What follows.
+
+
+def nodes_of(spec: job_pb2.StartJobRequest) -> list[str]:
+    """The nodes on which the script runs."""
+    nodes = list(spec.ref.nodes)
+    return nodes if spec.spec.launch == job_pb2.LAUNCH_EVERY else nodes[:1]
+
+
+def judge(
+    on_hosts: Sequence[OnHost], *, is_starting: bool, is_shared: bool, now_ns: int
+) -> job_pb2.JobStatus | None:
+    """The attempt as it is now; None if nothing of it is there.
+
+    Args:
+        on_hosts: What its hosts say, rank 0 first: all those on which its script runs.
+        is_starting: Whether a runner is on its way to a node that has no claim.
+        is_shared: Whether all nodes have one root.
+        now_ns: For an end that has no time of its own.
+    """
+    spec = next((host.spec for host in on_hosts if host.spec), None)
+    roots = _roots(on_hosts, is_shared=is_shared)
+    is_buried = any(host.is_buried for host in on_hosts)
+    if spec is None:
+        labels = next((host.lasting.labels for host in on_hosts if host.lasting.labels), None)
+        if labels is None:
+            return None
+        status = job_pb2.JobStatus()
+        status.CopyFrom(labels)
+        status.state = job_pb2.JOB_STATE_STAGED
+        status.roots.extend(roots)
+        if is_buried:
+            job_status.end_unstarted(status, now_ns)
+        return status
+    status = job_status.beginning(spec, roots)
+    wanted = set(nodes_of(spec))
+    running = [host for host in on_hosts if host.node in wanted]
+    ends = [(host.node, host.end) for host in running if host.end]
+    if len(ends) == len(wanted):
+        job_status.end(status, ends)
+    elif any(host.phase is not Phase.UNCLAIMED for host in running):
+        status.state = job_pb2.JOB_STATE_RUNNING
+    elif is_starting:
+        status.state = job_pb2.JOB_STATE_STARTING
+    elif is_buried:
+        job_status.end_unstarted(status, now_ns)
+    else:
+        # The start was lost on its way; the core asks again.
+        status.state = job_pb2.JOB_STATE_STAGED
+    for host in running:
+        if host.has_runner_claim and not (host.end and host.end.kind == "unstarted"):
+            job_status.add_start(status, host.claim_ns)
+            break
+    return status
+
+
+def _roots(on_hosts: Sequence[OnHost], *, is_shared: bool) -> list[types_pb2.SiteRoot]:
+    if is_shared:
+        return [types_pb2.SiteRoot(root_uid=on_hosts[0].root_uid)] if on_hosts else []
+    return [types_pb2.SiteRoot(node=host.node, root_uid=host.root_uid) for host in on_hosts]

@@ -1,0 +1,61 @@
+"""What is kept in memory of attempts on hosts: only what saves a question. Truth is on disk."""
+
+from __future__ import annotations
+
+import collections
+import time
+from collections.abc import Sequence
+
+from gate_kit.ssh import evidence
+from gate_kit.ssh.evidence import Lasting
+from gate_kit.ssh.layout import AttemptKey
+from skyport.gate.v1 import types_pb2
+
+_MOST = 10_000
+"""Attempts of which it is kept what never changes."""
+
+
+class Known:
+    """What is known of attempts without asking."""
+
+    def __init__(self) -> None:
+        self.live: dict[AttemptKey, types_pb2.JobRef] = {}
+        """Attempts that were asked to start and are not known to have ended."""
+        self._lasting: collections.OrderedDict[AttemptKey, Lasting] = collections.OrderedDict()
+        self._sent: dict[tuple[AttemptKey, str], float] = {}
+
+    def lasting(self, key: AttemptKey) -> Lasting | None:
+        """What never changes of an attempt that was asked to start; None if it is not known."""
+        return self._lasting.get(key)
+
+    def keep(self, key: AttemptKey, lasting: Lasting) -> None:
+        """Remember what `lasting` tells."""
+        self._lasting[key] = lasting
+        self._lasting.move_to_end(key)
+        if len(self._lasting) > _MOST:
+            self._lasting.popitem(last=False)
+
+    def nodes(self, ref: types_pb2.JobRef) -> Sequence[str]:
+        """The nodes on which the script runs; all of the job's while that is not known."""
+        known = self._lasting.get(AttemptKey.of(ref))
+        return evidence.nodes_of(known.spec) if known and known.spec else list(ref.nodes)
+
+    def sent(self, key: AttemptKey, node: str) -> None:
+        """Note that a runner is on its way to a node."""
+        self._sent[key, node] = time.monotonic()
+
+    def sent_for_s(self, key: AttemptKey, node: str) -> float | None:
+        """For how many seconds a runner has been on its way; None if none is."""
+        at = self._sent.get((key, node))
+        return None if at is None else time.monotonic() - at
+
+    def arrived(self, key: AttemptKey, node: str) -> None:
+        """Note that no runner is on its way to a node any more."""
+        self._sent.pop((key, node), None)
+
+    def forget(self, key: AttemptKey) -> None:
+        """The attempt was removed."""
+        self.live.pop(key, None)
+        self._lasting.pop(key, None)
+        for pair in [pair for pair in self._sent if pair[0] == key]:
+            del self._sent[pair]

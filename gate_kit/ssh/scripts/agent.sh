@@ -1,0 +1,450 @@
+# What the gate does on a host, for one account: answers requests on its standard input, one after the
+# other, for as long as the connection lasts. It lives in memory only, and nothing depends on it.
+#
+# A request is a line "VERB WORDS BYTES", then its words, a line each, then that many bytes. An answer
+# is lines that begin with =, or with # and a number of bytes that follow, and then a line "." or
+# "!REASON text". prelude.sh comes before this.
+
+skip() {
+    [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
+}
+
+# ROOT PARTITION NODE RUNNER TOOLS: who and what is here.
+do_hello() {
+    case $1 in
+    '~') root=$HOME ;;
+    '~/'*) root=$HOME/${1#??} ;;
+    *) root=$1 ;;
+    esac
+    partition=$2 node=$3 runner=$root/$4
+    find_root
+    boot=
+    { IFS= read -r boot </proc/sys/kernel/random/boot_id; } 2>/dev/null
+    stat_format='=at %n %.9Y'
+    case $(stat -c %.9Y / 2>/dev/null) in
+    '' | *[!0-9.]*) stat_format='=at %n %Y' ;;
+    esac
+    printf '=root %s\n=root_uid %s\n=boot_id %s\n=user %s\n=home %s\n=path %s\n=shell %s\n' \
+        "$root" "$found" "$boot" "$(id -un)" "$HOME" "$PATH" "$SHELL"
+    printf '=time %s\n=lang %s\n=lc_all %s\n=tz %s\n' "$(date +%s)" "$LANG" "$SITE_LC_ALL" "$TZ"
+    for tool in $5; do
+        command -v "$tool" >/dev/null 2>&1 || printf '=lacks %s\n' "$tool"
+    done
+    [ ! -f "$runner" ] || echo =runner
+    if [ -n "$found" ]; then
+        {
+            find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
+            # What a shell before this one was removing when its link was lost.
+            find "$root/trash" -mindepth 1 -maxdepth 1 -mmin +10 -exec rm -rf {} +
+        } </dev/null >/dev/null 2>&1 &
+    fi
+}
+
+# ROOT_UID: the identity of the place, made at the first contact that writes.
+do_make_root() {
+    mkdir -p "$root" "$root/events" "$root/trash" 2>/dev/null
+    find_root
+    if [ -z "$found" ]; then
+        link_whole "$root/root_uid" "$1"
+        find_root
+    fi
+    if [ -z "$found" ]; then
+        refuse_write "$root"
+        return
+    fi
+    printf '=root_uid %s\n' "$found"
+}
+
+# A script, as bytes. Shells read as they go: a runner that is in use must not change, so each version
+# has a name of its own.
+do_install() {
+    dd bs="$bytes" count=1 iflag=fullblock of="$runner.$$" 2>/dev/null &&
+        mv "$runner.$$" "$runner" 2>/dev/null || refuse_write "$root"
+}
+
+# KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
+do_begin() {
+    check_root "$2" || return
+    folder=$root/jobs/$1
+    if [ -e "$root/tombstones/$1" ]; then
+        refuse JOB_CANCELLED
+        return
+    fi
+    if read_whole "$folder/spec"; then
+        refuse JOB_STARTED
+        return
+    fi
+    if [ ! -d "$folder" ] && ! make_folder "$folder"; then
+        refuse_write "$root"
+        return
+    fi
+    if ! read_whole "$folder/labels"; then
+        { [ -z "$4" ] || printf '%s' "$4" >"$folder/workdir"; } 2>/dev/null &&
+            write_whole "$folder/labels" "$3" || {
+            refuse_write "$folder"
+            return
+        }
+    fi
+    ! read_whole "$folder/manifest" || printf '=manifest %s\n' "$line"
+    ! read_whole "$folder/inputs" || printf '=inputs %s\n' "$line"
+}
+
+# KEY ROOT_UID NAME DIGEST: notes the manifest that was sent, or that is whole.
+do_note() {
+    check_root "$2" || return
+    if [ -e "$root/tombstones/$1" ]; then
+        refuse JOB_CANCELLED
+        return
+    fi
+    write_whole "$root/jobs/$1/$3" "$4" || refuse_write "$root/jobs/$1"
+}
+
+# KEY ROOT_UID MANIFEST WORKDIR STDIN LABELS SPEC HOSTS, and the script: what is to be started. Tells
+# the spec that is there already, if one is.
+do_spec() {
+    if ! check_root "$2"; then
+        skip
+        return
+    fi
+    folder=$root/jobs/$1
+    work=${4:-$folder/work}
+    if [ -e "$root/tombstones/$1" ]; then
+        skip
+        refuse JOB_CANCELLED
+        return
+    fi
+    if read_whole "$folder/spec"; then
+        skip
+        printf '=spec %s\n' "$line"
+        return
+    fi
+    if [ -n "$3" ] && { ! read_whole "$folder/inputs" || [ "$line" != "$3" ]; }; then
+        skip
+        refuse INPUTS_MISSING
+        return
+    fi
+    if [ -n "$5" ] && [ ! -f "$work/$5" ]; then
+        skip
+        refuse FILE_NOT_FOUND
+        return
+    fi
+    # One of our own comes with the folder that it lies in.
+    if [ -n "$4" ] && [ ! -d "$folder" ] && ! make_folder "$folder"; then
+        skip
+        refuse_write "$root"
+        return
+    fi
+    if [ ! -d "$work" ]; then
+        # In a folder of the user's own it is noted first what has to be taken away again.
+        if [ -n "$4" ]; then
+            { printf '%s' "$4" >"$folder/workdir" && note_missing "$work"; } 2>/dev/null
+        fi
+        if ! mkdir -p "$work" 2>/dev/null; then
+            skip
+            [ -d "${work%/*}" ] || work=$root/
+            refuse_write "${work%/*}"
+            return
+        fi
+    fi
+    if dd bs="$bytes" count=1 iflag=fullblock of="$folder/script" 2>/dev/null &&
+        { printf '%s' "$8" >"$folder/hosts"; } 2>/dev/null &&
+        { [ -f "$folder/labels" ] || write_whole "$folder/labels" "$6"; } &&
+        write_whole "$folder/spec" "$7"; then
+        # Meanwhile a runner can be sent.
+        settling=$1
+        { sync "$folder/spec" "$folder/script" || sync; } </dev/null >/dev/null 2>&1 &
+        syncing=$!
+        return
+    fi
+    rm -f "$folder/spec" 2>/dev/null
+    refuse_write "$folder"
+}
+
+# Notes the folders on the way to $1 that are not there, the topmost first.
+note_missing() {
+    [ ! -e "$1" ] || return 0
+    note_missing "${1%/*}"
+    printf '%s\0' "$1" >>"$folder/placed"
+}
+
+# KEY LIMIT GRACE MARK WORKDIR STDIN PATH PROGRAM [ARGUMENT]..., and the variables: sends a runner,
+# unless there is a claim, or nothing to start. $node is where.
+do_launch() {
+    folder=$root/jobs/$1
+    if [ -e "$folder/claim.$node" ] || ! read_whole "$folder/spec"; then
+        skip
+        return
+    fi
+    key=$1 limit=$2 grace=$3 mark=$4 work=${5:-$folder/work} input=/dev/null path=$7
+    [ -z "$6" ] || input=$work/$6
+    shift 7
+    # The script's own file is named here, where the folder is known.
+    dd bs="$bytes" count=1 iflag=fullblock 2>/dev/null | {
+        cd "$folder" || exit
+        unset LANG LC_ALL SITE_LC_ALL TZ
+        # What a shell starts in the background ignores interrupts for ever. So it stays in front: the
+        # first setsid makes a session, whose leader can't make another; the second one forks for that.
+        setsid setsid $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
+            "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" "$mark" \
+            setsid "$path" "$@" "$folder/script" >/dev/null 2>&1
+    }
+}
+
+# KEY: waits until what it is started with is on the disk.
+do_settle() {
+    if [ "$settling" = "$1" ]; then
+        wait "$syncing"
+    else
+        { sync "$root/jobs/$1/spec" "$root/jobs/$1/script" || sync; } </dev/null >/dev/null 2>&1
+    fi
+}
+
+# Whether the process $1 is the one that began at tick $2.
+is_alive() {
+    { IFS= read -r line <"/proc/$1/stat"; } 2>/dev/null || return
+    set -- "$2" ${line##*) }
+    [ "$2" != Z ] && [ "${21}" = "$1" ]
+}
+
+# The claim on this node: sets `claim`, and `state` to "alive", "gone", or "none" if there is none.
+read_claim() {
+    claim='' state=none
+    [ -f "$1/claim.$node" ] || return 0
+    { IFS= read -r claim <"$1/claim.$node"; } 2>/dev/null
+    state=gone
+    set -- $claim
+    [ "$1" != "$boot" ] || [ $# -ne 3 ] || ! is_alive "$2" "$3" || state=alive
+}
+
+# What lies in the folder $1 of an attempt; "all" of it, or without what never changes and the times.
+show() {
+    [ -d "$1" ] || return 0
+    echo =folder
+    if [ "$2" = all ]; then
+        for name in labels spec manifest inputs; do
+            ! read_whole "$1/$name" || printf '=%s %s\n' "$name" "$line"
+        done
+        if [ -f "$1/workdir" ]; then
+            text=$(cat "$1/workdir" && echo .)
+            text=${text%.}
+            printf '=workdir\n#%s\n%s' "${#text}" "$text"
+        fi
+    fi
+    # In this order: a runner writes the end before it goes.
+    read_claim "$1"
+    [ "$state" = none ] || printf '=claim %s %s\n' "$state" "$claim"
+    if [ -f "$1/verdict.$node" ]; then
+        { IFS= read -r line <"$1/verdict.$node"; } 2>/dev/null
+        printf '=verdict %s\n' "$line"
+    fi
+    if [ -f "$1/end.$node" ]; then
+        while IFS= read -r line; do
+            printf '=end %s\n' "$line"
+        done <"$1/end.$node"
+    fi
+    [ "$state" = none ] || [ "$2" != all ] || (cd "$1" && stat -c "$stat_format" "claim.$node" "end.$node" 2>/dev/null)
+}
+
+# KEY ROOT_UID MODE: one attempt.
+do_status() {
+    check_root "$2" || return
+    printf '=root_uid %s\n' "$found"
+    [ ! -e "$root/tombstones/$1" ] || printf '=buried\n'
+    show "$root/jobs/$1" "$3"
+}
+
+# [KEY ROOT_UID]...: what changes of attempts, and then the times of all, by one program.
+do_glance() {
+    files=
+    while [ $# -gt 1 ]; do
+        printf '=of %s\n' "$1"
+        if check_root "$2"; then
+            printf '=root_uid %s\n' "$found"
+            [ ! -e "$root/tombstones/$1" ] || printf '=buried\n'
+            state=none
+            show "$root/jobs/$1" phase
+            [ "$state" = none ] || files="$files $1/claim.$node $1/end.$node"
+        else
+            printf '=refused %s\n' "${failed#!}"
+            failed=.
+        fi
+        shift 2
+    done
+    # shellcheck disable=SC2086 - keys have letters that need no quotes
+    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+}
+
+# INSTALLATION: the attempts of an installation; of all with a star.
+do_list() {
+    find_root
+    printf '=root_uid %s\n' "$found"
+    for folder in "$root/jobs/$partition"/$1/*.*; do
+        [ -d "$folder" ] || continue
+        key=${folder#"$root/jobs/"}
+        printf '=key %s\n' "$key"
+        [ ! -e "$root/tombstones/$key" ] || printf '=buried\n'
+        show "$folder" all
+    done
+}
+
+# KEY...: how far each is here: "KEY alive", "KEY gone", "KEY none" (no claim), or "KEY ended".
+do_scan() {
+    for key; do
+        state=ended
+        [ -f "$root/jobs/$key/end.$node" ] || read_claim "$root/jobs/$key"
+        printf '=%s %s\n' "$key" "$state"
+    done
+}
+
+# KEY ROOT_UID REASON: the attempt never starts (again); who runs says REASON when it ends.
+do_bury() {
+    check_root "$2" || return
+    tombstone=$root/tombstones/$1 folder=$root/jobs/$1
+    if [ ! -e "$tombstone" ]; then
+        if [ ! -d "${tombstone%/*}" ] && ! make_folder "${tombstone%/*}"; then
+            refuse_write "$root"
+            return
+        fi
+        { printf '' >"$tombstone"; } 2>/dev/null || {
+            refuse_write "$root"
+            return
+        }
+    fi
+    read_whole "$folder/spec" || return 0
+    do_end "$1" "$3" unstarted none
+    do_judge "$1" "$3"
+}
+
+# KEY REASON: the reason why it is being ended; the first one counts.
+do_judge() {
+    [ -e "$root/jobs/$1/verdict.$node" ] ||
+        { printf '%s\n' "$2" >"$root/jobs/$1/verdict.$node"; } 2>/dev/null
+}
+
+# KEY REASON KIND STATE: writes the end that no runner writes, if the claim is in that state. With
+# "none" the claim is taken first, so that no runner can.
+do_end() {
+    folder=$root/jobs/$1
+    [ -d "$folder" ] && [ ! -e "$folder/end.$node" ] || return 0
+    read_claim "$folder"
+    [ "$state" = "$4" ] || return 0
+    [ "$4" != none ] || link_whole "$folder/claim.$node" cancelled || return 0
+    link_whole "$folder/end.$node" "$3 $2
+."
+    [ -e "$folder/end.$node" ] || refuse_write "$folder"
+}
+
+# KEY MARK SIGNAL [PID]...: sends a signal to all processes of the attempt here but the runner, and tells
+# their numbers. Those that are named are told only; signal 0 is sent to nobody.
+do_signal() {
+    folder=$root/jobs/$1 mark=$2 signal=$3
+    shift 3
+    told=" $* " session=none
+    read_claim "$folder"
+    # Once it has ended, or after a boot, the number of its session may be another's; 0 and 1 are the
+    # system's own.
+    if [ "${claim%% *}" = "$boot" ] && [ -s "$folder/session.$node" ] &&
+        [ ! -e "$folder/end.$node" ]; then
+        { read -r session <"$folder/session.$node"; } 2>/dev/null
+        [ "$session" -gt 1 ] 2>/dev/null || session=none
+    fi
+    files=$(grep -lszF -e "SWM_MARK=$mark" /proc/[0-9]*/environ)
+    [ "$session" = none ] || files="$files
+$(grep -lszE -e "\\) [^Z] [0-9]+ [0-9]+ $session " /proc/[0-9]*/stat)"
+    seen=' '
+    for pid in $files; do
+        pid=${pid#/proc/}
+        pid=${pid%%/*}
+        case $seen in *" $pid "*) continue ;; esac
+        seen="$seen$pid "
+        kill -s 0 "$pid" 2>/dev/null || continue
+        printf '=%s\n' "$pid"
+        case $signal$told in 0* | *" $pid "*) continue ;; esac
+        kill -s "$signal" "$pid" 2>/dev/null
+        [ "$signal" != TERM ] || kill -s CONT "$pid" 2>/dev/null
+    done
+}
+
+# KEY: kills the runner, which has nothing left to guard.
+do_kill_runner() {
+    read_claim "$root/jobs/$1"
+    [ "$state" = alive ] || return 0
+    set -- $claim
+    kill -s KILL "$2" 2>/dev/null
+}
+
+# KEY ROOT_UID INPUTS: begins to remove what was made for an attempt, and what lies in the cache's `in`
+# under names that begin with INPUTS; `removed` tells when it is gone. What lies in a folder of the
+# user's own has been taken back before.
+do_remove() {
+    check_root "$2" || return
+    trashed=$((trashed + 1))
+    trash=$root/trash/$$.$trashed
+    for each in "$root/jobs/$1" "$root/cache/in/$3" "$root/cache/in/$3".*; do
+        [ -d "$each" ] || continue
+        [ -d "$trash" ] || mkdir -p "$trash" 2>/dev/null
+        if ! mv "$each" "$trash/${each##*/}" 2>/dev/null; then
+            refuse BUSY "$each can't be moved"
+            return
+        fi
+    done
+    [ -d "$trash" ] || return 0
+    folder=$root/jobs/$1
+    set -- "${folder%/*}"/*
+    [ -e "$1" ] || rmdir "${folder%/*}" 2>/dev/null
+    {
+        rm -rf "$trash" || {
+            # A job may have taken its own rights away.
+            find "$trash" -type d ! -perm -700 -exec chmod u+rwx {} \;
+            rm -rf "$trash"
+        } &
+    } </dev/null >/dev/null 2>&1
+    printf '=%s\n' "$trash"
+}
+
+# TRASH: whether what was being removed is gone.
+do_removed() {
+    [ -e "$1" ] || echo =gone
+}
+
+# LIMIT [FILE OFFSET]...: what output files hold from an offset on: for each its size, and up to LIMIT
+# bytes. FILE is KEY/NAME.
+do_read() {
+    limit=$1
+    shift
+    while [ $# -gt 1 ]; do
+        file=$root/jobs/$1 size=0
+        [ ! -s "$file" ] || size=$(stat -c %s "$file" 2>/dev/null)
+        printf '=%s\n' "${size:-0}"
+        more=$((${size:-0} - $2))
+        [ "$more" -le "$limit" ] || more=$limit
+        if [ "$more" -gt 0 ]; then
+            printf '#%s\n' "$more"
+            # A file that was cut meanwhile is made up for: so many bytes were promised.
+            { tail -c +$(($2 + 1)) "$file" && head -c "$more" /dev/zero; } | head -c "$more"
+        fi
+        shift 2
+    done
+}
+
+# [FILE]...: the sizes of output files.
+do_sizes() {
+    cd "$root/jobs" || return 0
+    stat -c '=%s %n' "$@" 2>/dev/null
+    cd /
+}
+
+cd /
+trashed=0 settling=
+printf '\n%s\n' "$nonce"
+while read -r verb count bytes; do
+    failed=.
+    set --
+    while [ "$count" -gt 0 ]; do
+        read_word || exit
+        set -- "$@" "$word"
+        count=$((count - 1))
+    done
+    "do_$verb" "$@"
+    printf '%s\n' "$failed"
+done

@@ -1,0 +1,17 @@
+# Passes on what runners tell of claims and ends, until the gate goes. Runners write to each pipe that
+# lies in `events`; each of ours has the number of this process in its name.
+
+for old in "$root/events/$partition.$node."*; do
+    [ ! -p "$old" ] || [ -d "/proc/${old##*.}" ] || rm -f "$old"
+done
+pipe=$root/events/$partition.$node.$$
+mkdir -p "$root/events" 2>/dev/null
+mkfifo "$pipe" 2>/dev/null || exit 3
+trap 'rm -f "$pipe"' EXIT
+trap 'exit 0' HUP INT TERM PIPE
+# Opened for writing too: it does not end when the last runner closes it.
+cat <>"$pipe" &
+echo ready
+# The gate never writes to us: this ends with the connection.
+cat >/dev/null
+kill "$!"
