@@ -13,12 +13,16 @@ LOCK_FLAGS ?=
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
 	--no-emit-index-url --no-header $(LOCK_FLAGS) pyproject.toml
 
+# The tests of one kind of site alone: make test-site SITE=ssh.
+SITE ?=
+TESTS_OF_ssh := tests/ssh tests/ssh_gate
+
 # Any further arguments of pytest: make test TEST_FLAGS='-k cancel -x'.
 TEST_FLAGS ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages proto proto-check lint format types boundaries test check \
+.PHONY: help setup system-packages proto proto-check lint format types boundaries test test-site check \
 	bench demo lock clean
 
 help: ## Show this list
@@ -68,12 +72,18 @@ boundaries: $(STAMP) ## Check which package may import which
 test: system-packages $(STAMP) ## Run the tests
 	@$(BIN)/pytest $(TEST_FLAGS)
 
+test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make test-site SITE=ssh
+	@test -n "$(TESTS_OF_$(SITE))" || { \
+		echo 'say which one: $(foreach name,$(filter TESTS_OF_%,$(.VARIABLES)),make test-site SITE=$(name:TESTS_OF_%=%))' >&2; \
+		exit 2; }
+	@$(BIN)/pytest $(TESTS_OF_$(SITE)) $(TEST_FLAGS)
+
 check: system-packages lint types proto-check boundaries test ## Everything that CI runs
 
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m bench
 
-demo: $(STAMP) ## Run a job from submit to result, on this machine, with a gate that only pretends
+demo: $(STAMP) ## Run a job from submit to result, on this machine, with the SSH gate's local site
 	@sh tools/demo.sh
 
 lock: $(STAMP) ## Write requirements.lock and requirements-runtime.lock anew from pyproject.toml

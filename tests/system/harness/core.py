@@ -224,7 +224,14 @@ def running(
         settings: More tables of swm.toml.
     """
     made = [Site.make(name, folder / name, config) for name, config in sites.items()]
-    core = Core(folder / "home", made, **settings)
+    with running_sites(folder, made, **settings) as core:
+        yield core
+
+
+@contextlib.contextmanager
+def running_sites(folder: Path, sites: Iterable[Site], **settings: Any) -> Iterator[Core]:
+    """As `running`, for sites of whatever kind."""
+    core = Core(folder / "home", sites, **settings)
     try:
         core.start()
         core.wait_ready()

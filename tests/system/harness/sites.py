@@ -8,7 +8,7 @@ import itertools
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -119,16 +119,17 @@ class Site:
 
 def processes_of(job_id: str) -> list[int]:
     """The processes of a job's attempts, wherever they run."""
-    return _with_variable(f"SWM_JOB_ID={job_id}", whole=True)
+    wanted = f"SWM_JOB_ID={job_id}".encode()
+    return _with_variable(lambda variable: variable == wanted)
 
 
 def processes_marked(installation: str) -> list[int]:
     """The processes of all attempts of an installation."""
-    return _with_variable(f"SWM_MARK={installation}/", whole=False)
+    part = f"{installation}/".encode()
+    return _with_variable(lambda variable: variable.startswith(b"SWM_MARK=") and part in variable)
 
 
-def _with_variable(text: str, *, whole: bool) -> list[int]:
-    wanted = text.encode()
+def _with_variable(fits: Callable[[bytes], bool]) -> list[int]:
     found = []
     for folder in Path("/proc").iterdir():
         if not folder.name.isdigit():
@@ -137,7 +138,7 @@ def _with_variable(text: str, *, whole: bool) -> list[int]:
             variables = (folder / "environ").read_bytes().split(b"\0")
         except OSError:
             continue
-        if any(each == wanted if whole else each.startswith(wanted) for each in variables):
+        if any(fits(variable) for variable in variables):
             found.append(int(folder.name))
     return found
 

@@ -1,0 +1,126 @@
+"""How the SSH gate is put together: read `run` from top to bottom."""
+
+from __future__ import annotations
+
+import importlib.metadata
+
+from gate_kit import GateInfo, Operations, Service, WatchHub, serve
+from gate_kit.command_line import Options
+from gate_kit.file_service import FileService
+from gate_kit.job_service import JobService
+from gate_kit.serving import raise_file_limit
+from gate_kit.ssh.downloads import Downloads
+from gate_kit.ssh.ending import Ending
+from gate_kit.ssh.file_site import SshFiles
+from gate_kit.ssh.job_site import SshJobs
+from gate_kit.ssh.jobs import Jobs
+from gate_kit.ssh.named_inputs import take_back
+from gate_kit.ssh.output import Output
+from gate_kit.ssh.overview import Overview
+from gate_kit.ssh.starting import Starts
+from gate_kit.ssh.tunnels import SshTunnels
+from gate_kit.ssh.uploads import Uploads
+from gate_kit.ssh.watching import Watching
+from gate_kit.tunnel_service import TunnelService
+from gate_kit.watches import HEARTBEAT_S
+from gates.ssh_cluster_gate import config as configuration
+from gates.ssh_cluster_gate import plan as planning
+from gates.ssh_cluster_gate.admission import Admission
+from gates.ssh_cluster_gate.discovery import Discovery
+from gates.ssh_cluster_gate.hosts import Hosts
+from gates.ssh_cluster_gate.inventory_service import InventoryService
+from gates.ssh_cluster_gate.partition_service import PartitionService
+from gates.ssh_cluster_gate.partitions import Partitions
+from gates.ssh_cluster_gate.plan import SitePlan
+from skyport.gate.v1 import (
+    file_pb2_grpc,
+    inventory_pb2_grpc,
+    job_pb2,
+    job_pb2_grpc,
+    partition_pb2,
+    partition_pb2_grpc,
+    tunnel_pb2_grpc,
+)
+
+_GRACE_S = 5.0
+
+
+async def run(options: Options) -> None:
+    """Serve until told to end.
+
+    Raises:
+        rpc_kit.config_file.ConfigError: The configuration can't be used.
+        rpc_kit.server.ServeError: Nothing can listen at the endpoint.
+    """
+    raise_file_limit()
+    plan = planning.make(configuration.load(options.config))
+    info = _info(plan)
+
+    operations = Operations()
+    job_hub = WatchHub(job_pb2.JobEvent, info.incarnation)
+    partition_hub = WatchHub(partition_pb2.PartitionEvent, info.incarnation)
+
+    hosts = Hosts(plan)
+    discovery = Discovery(plan, hosts)
+    partitions = Partitions(plan, hosts, discovery, partition_hub)
+    admission = Admission(plan, partitions, hosts)
+
+    jobs = Jobs(hosts, job_hub)
+    starts = Starts(jobs, operations)
+    overview = Overview(jobs, operations, job_hub)
+    watching = Watching(jobs, operations)
+    discovery.observers.append(overview)
+    discovery.on_dark += [job_hub.interrupt, partition_hub.interrupt]
+
+    ending = Ending(jobs, operations, take_back)
+    output = Output(jobs, info.incarnation)
+    uploads = Uploads(hosts, operations, jobs.bells, plan.config.cache_bytes)
+    downloads = Downloads(hosts)
+    ending.on_cancel.append(uploads.end)
+
+    tunnels = TunnelService(SshTunnels(admission, jobs, hosts.way), info.incarnation, HEARTBEAT_S)
+    job_site = SshJobs(jobs, starts, overview, ending, output, admission.workdir)
+    job_service = JobService(admission, job_site, job_hub)
+    file_site = SshFiles(hosts, uploads, downloads, admission.workdir)
+    file_service = FileService(admission, file_site)
+    inventory_service = InventoryService(partitions)
+    partition_service = PartitionService(plan, partitions, discovery, partition_hub)
+
+    watching.open()
+    discovery.open()
+    try:
+        await serve(
+            options.listen,
+            info,
+            [
+                Service(
+                    inventory_pb2_grpc.add_InventoryServiceServicer_to_server, inventory_service
+                ),
+                Service(
+                    partition_pb2_grpc.add_PartitionServiceServicer_to_server, partition_service
+                ),
+                Service(job_pb2_grpc.add_JobServiceServicer_to_server, job_service),
+                Service(file_pb2_grpc.add_FileServiceServicer_to_server, file_service),
+                Service(tunnel_pb2_grpc.add_TunnelServiceServicer_to_server, tunnels),
+            ],
+            health=discovery.health,
+            on_drain=[job_hub.close, partition_hub.close],
+            grace_s=_GRACE_S,
+        )
+    finally:
+        await discovery.close()
+        await operations.close(_GRACE_S)
+        await tunnels.close()
+        downloads.close()
+        await output.close()
+        await hosts.close()
+
+
+def _info(plan: SitePlan) -> GateInfo:
+    count = len(plan.nodes)
+    return GateInfo(
+        name="ssh",
+        version=importlib.metadata.version("skyport"),
+        summary=plan.config.description or f"{count} host{'' if count == 1 else 's'}",
+        capabilities=plan.capabilities,
+    )

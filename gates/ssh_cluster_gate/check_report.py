@@ -1,0 +1,148 @@
+"""What a check found, for people: a matrix of hosts and things; for programs: JSON lines."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+from collections.abc import Iterable, Sequence
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from gates.ssh_cluster_gate.check_rules import State, Verdict
+
+_COLUMNS = (
+    ("SSH", ("reach", "host_key", "login")),
+    ("TOOLS", ("tools",)),
+    ("ROOT", ("work_root",)),
+    ("DISK", ("disk", "inodes")),
+    ("CPUS", ("cpus",)),
+    ("MEMORY", ("memory",)),
+    ("GPUS", ("gpus",)),
+    ("CLOCK", ("clock",)),
+    ("PORTS", ("ports",)),
+    ("LOGOUT", ("logout",)),
+    ("LIMITS", ("limits",)),
+    ("CONTAINERS", ("containers",)),
+)
+_PLAIN = frozenset({"reach", "host_key", "login"})
+"""Their values say nothing that the column of the account does not."""
+_STYLES = {
+    State.OK: "",
+    State.WARNING: "yellow",
+    State.FAILED: "bold red",
+    State.UNKNOWN: "dim",
+}
+_WIDE = 10_000
+"""Nothing is cut where no terminal is."""
+_WORST = (State.FAILED, State.WARNING, State.UNKNOWN, State.OK)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Seen:
+    """An account on a host, and all that was found of it."""
+
+    host: str
+    partition: str
+    account: str
+    verdicts: Sequence[Verdict]
+    root_uid: str | None = None
+    """The identity of its work root: empty if it has none yet, None if that is not known."""
+
+    @property
+    def failed(self) -> bool:
+        return any(verdict.state is State.FAILED for verdict in self.verdicts)
+
+
+def json_lines(seen: Seen) -> Iterable[str]:
+    """One object for each thing that was looked at."""
+    for verdict in seen.verdicts:
+        yield json.dumps(
+            {
+                "host": seen.host,
+                "partition": seen.partition,
+                "account": seen.account,
+                "check": verdict.check,
+                "state": verdict.state.value,
+                "value": verdict.value,
+                "text": verdict.text,
+                "mend": verdict.mend,
+            }
+        )
+
+
+def show(all_seen: Sequence[Seen]) -> None:
+    """Print the matrix, a line for each thing that is not well, and the sum."""
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():
+        console.width = _WIDE
+    console.print(_matrix(all_seen))
+    noted = [
+        (seen, verdict)
+        for seen in all_seen
+        for verdict in seen.verdicts
+        if verdict.state in {State.FAILED, State.WARNING}
+    ]
+    if noted:
+        console.print()
+    for seen, verdict in sorted(noted, key=lambda each: each[1].state is not State.FAILED):
+        line = Text()
+        line.append(verdict.state.value.upper(), _STYLES[verdict.state])
+        who = f"{seen.host} ({seen.account})" if seen.account else seen.host
+        line.append(f"  {who} {verdict.check}: {_one_line(verdict.text)}")
+        if verdict.mend:
+            line.append(f"; mend: {_one_line(verdict.mend)}")
+        # Not wrapped by us: a command is to be copied whole.
+        console.print(line, soft_wrap=True)
+    console.print()
+    console.print(Text(_sum(all_seen, noted)), soft_wrap=True)
+
+
+def _matrix(all_seen: Sequence[Seen]) -> Table:
+    table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
+    for title in ("HOST", "ACCOUNT", *(title for title, _ in _COLUMNS)):
+        table.add_column(title, no_wrap=title != "CONTAINERS", overflow="fold")
+    for seen in all_seen:
+        by_check = {verdict.check: verdict for verdict in seen.verdicts}
+        cells = [Text(seen.host), Text(seen.account or "-")]
+        for _, checks in _COLUMNS:
+            found = [by_check[check] for check in checks if check in by_check]
+            cells.append(_cell(found))
+        table.add_row(*cells)
+    return table
+
+
+def _cell(verdicts: Sequence[Verdict]) -> Text:
+    """The worst of a few; in words when it is bad, in numbers when it is well."""
+    worst = min(verdicts, key=lambda verdict: _WORST.index(verdict.state))
+    if worst.state is State.UNKNOWN and verdicts[0].state is State.OK:
+        worst = verdicts[0]
+    if worst.state is State.UNKNOWN:
+        return Text("-", _STYLES[worst.state])
+    value = "" if worst.check in _PLAIN else worst.value
+    if worst.state is State.FAILED:
+        return Text(f"FAILED {value}".strip(), _STYLES[worst.state])
+    if worst.state is State.WARNING:
+        return Text(f"{value or 'ok'}!", _STYLES[worst.state])
+    return Text(value or "ok")
+
+
+def _sum(all_seen: Sequence[Seen], noted: Sequence[tuple[Seen, Verdict]]) -> str:
+    hosts = len({seen.host for seen in all_seen})
+    failed = sum(verdict.state is State.FAILED for _, verdict in noted)
+    warned = len(noted) - failed
+    parts = [f"{hosts} {'host' if hosts == 1 else 'hosts'} looked at"]
+    if failed:
+        parts.append(f"{failed} to be mended")
+    if warned:
+        parts.append(f"{warned} {'warning' if warned == 1 else 'warnings'}")
+    if not noted:
+        parts.append("all is well")
+    return ", ".join(parts)
+
+
+def _one_line(text: str) -> str:
+    """What hosts say, without what could move a terminal's cursor."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)

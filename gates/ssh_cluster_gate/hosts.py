@@ -1,0 +1,169 @@
+"""The ways to hosts: one for each account on each host, made when it is first wanted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+from gate_kit import errors
+from gate_kit.errors import Refusal
+from gate_kit.ssh.connection import SshTransport
+from gate_kit.ssh.host import Host
+from gate_kit.ssh.local import LocalTransport
+from gate_kit.ssh.login import Logins
+from gate_kit.ssh.transport import Listener, Process, Stream, Transport
+from gates.ssh_cluster_gate.plan import NodePlan, SitePlan
+from skyport.gate.v1 import types_pb2
+
+LOOPBACK = "127.0.0.1"
+
+T = TypeVar("T")
+
+# What is said of one account on one host is no word for the site as a whole.
+_OF_SITES = frozenset({"CREDENTIALS_INVALID", "PERMISSION_MISSING"})
+
+
+class Hosts:
+    """All accounts on all hosts of the site: its `gate_kit.ssh.sites.Sites`.
+
+    Args:
+        plan: The site.
+    """
+
+    def __init__(self, plan: SitePlan) -> None:
+        self.on_made: list[Callable[[Host], None]] = []
+        """Called with each way that is made, before it is used."""
+        self._plan = plan
+        self._nodes = plan.nodes
+        self._logins = Logins()
+        self._made: dict[tuple[str, str], Host] = {}
+        self._addresses = {name: LOOPBACK for name, node in self._nodes.items() if node.is_local}
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether an account has one work root for all nodes of a partition."""
+        return self._plan.config.shared_filesystem
+
+    def hosts(self, ref: types_pb2.JobRef) -> list[Host]:
+        """The owner's account on each node of an attempt, rank 0 first.
+
+        Raises:
+            Refusal: USER_NOT_MAPPED, PARTITION_NOT_FOUND; NODE_UNREACHABLE for a node that is none
+                of the partition's.
+        """
+        login = self.login(ref.owner)
+        nodes = self._plan.partitions.get(ref.partition_id)
+        if nodes is None:
+            raise errors.partition_not_found(ref.partition_id)
+        for name in ref.nodes:
+            if name not in nodes:
+                raise errors.node_unreachable(name, f"{ref.partition_id} has no node {name}")
+        return [self._host(nodes[name], login) for name in ref.nodes]
+
+    def way(self, ref: types_pb2.JobRef, node: str) -> Transport:
+        """The way to one node of an attempt, as the account of its owner.
+
+        Raises:
+            Refusal: As for `hosts`.
+        """
+        return next(host.transport for host in self.hosts(ref) if host.node == node)
+
+    def login(self, owner: str) -> str:
+        """The account that the jobs of `owner` run as; empty where all owners share one.
+
+        Raises:
+            Refusal: USER_NOT_MAPPED.
+        """
+        login = self._plan.login(owner)
+        if login is None:
+            raise errors.user_not_mapped(owner)
+        return login
+
+    def accounts(self, node: str) -> list[Host]:
+        """All accounts on a host."""
+        return [self._host(self._nodes[node], login) for login in self._plan.logins]
+
+    def everywhere(self, partition_id: str = "") -> list[Host]:
+        """All accounts on all hosts, of one partition or of all."""
+        return [
+            self._host(node, login)
+            for node in self._nodes.values()
+            if partition_id in {"", node.partition_id}
+            for login in self._plan.logins
+        ]
+
+    def addresses(self, partition_id: str) -> dict[str, str]:
+        """An address of each node of a partition, as far as it is known."""
+        nodes = self._plan.partitions.get(partition_id, {})
+        return {name: self._addresses[name] for name in nodes if name in self._addresses}
+
+    def note_address(self, node: str, address: str) -> None:
+        """Remember where a host was reached."""
+        self._addresses[node] = address
+
+    async def close(self) -> None:
+        """Let go of all hosts. What runs there goes on."""
+        await asyncio.gather(*(host.close() for host in self._made.values()))
+        self._logins.close()
+
+    def _host(self, node: NodePlan, login: str) -> Host:
+        host = self._made.get((node.name, login))
+        if host is None:
+            transport: Transport
+            if node.is_local:
+                transport = LocalTransport(node.name, self._plan.config.loopback)
+            else:
+                transport = SshTransport(
+                    node.name, self._plan.target(node, login), logins=self._logins
+                )
+            host = Host(OneWay(transport), node.partition_id, self._plan.config.work_root)
+            self._made[node.name, login] = host
+            for told in self.on_made:
+                told(host)
+        return host
+
+
+class OneWay:
+    """A transport whose refusals are about its node.
+
+    An account that one host refuses would otherwise be told as one that the whole site refuses, and
+    nothing would be placed on hosts that are well. What was refused is the error's cause.
+
+    Args:
+        transport: The way itself.
+    """
+
+    def __init__(self, transport: Transport) -> None:
+        self._transport = transport
+
+    @property
+    def node(self) -> str:
+        """The node's name."""
+        return self._transport.node
+
+    async def open(self, command: str, *, lasting: bool = False) -> Process:
+        """As the transport does."""
+        return await self._of_node(self._transport.open(command, lasting=lasting))
+
+    async def connect(self, port: int) -> Stream:
+        """As the transport does."""
+        return await self._of_node(self._transport.connect(port))
+
+    async def listen(self, port: int) -> Listener:
+        """As the transport does."""
+        return await self._of_node(self._transport.listen(port))
+
+    async def close(self) -> None:
+        """As the transport does."""
+        await self._transport.close()
+
+    async def _of_node(self, asked: Awaitable[T]) -> T:
+        try:
+            return await asked
+        except Refusal as refusal:
+            if refusal.reason not in _OF_SITES:
+                raise
+            raise errors.node_unreachable(
+                self.node, refusal.message, retry_after_s=refusal.retry_after_s
+            ) from refusal
