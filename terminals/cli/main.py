@@ -29,6 +29,7 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "images": "catalog",
         "partitions": "catalog",
         "nodes": "catalog",
+        "site": "site",
     },
     "You": {"usage": "account", "whoami": "account", "completion": "completion"},
 }

@@ -334,6 +334,36 @@ def test_files_of_a_job_that_runs_can_be_fetched(up: Swm) -> None:
     logs.communicate(timeout=90)
 
 
+def test_a_pattern_that_a_running_job_has_no_file_for_is_an_error(up: Swm) -> None:
+    go = up.cwd / "go.miss"
+    job_id = up.ok(
+        "submit", script(up, "echo 1 > one", f"while [ ! -e {go} ]; do sleep 0.1; done")
+    ).strip()
+    logs = up.popen("logs", "-f", job_id)
+    until = time.monotonic() + 30
+    while (result := up("fetch", job_id, "one", "two", "-d", "miss")).err.count("nothing") != 1:
+        assert time.monotonic() < until, result
+    assert result.code == 1
+    assert "swm: nothing matches two\n" in result.err
+    assert (up.cwd / "miss/one").read_text() == "1\n"
+    go.touch()
+    logs.communicate(timeout=90)
+
+
+def test_files_of_a_job_that_waits_are_told_to_come_once_it_runs(up: Swm) -> None:
+    go = up.cwd / "go.wait"
+    whole = "#SWM cpus 4"
+    first = up.ok(
+        "submit", script(up, whole, f"while [ ! -e {go} ]; do sleep 0.1; done", name="a.sh")
+    ).strip()
+    second = up.ok("submit", script(up, whole, "true", name="b.sh")).strip()
+    result = up("fetch", second, "-d", "early")
+    assert result.code == 1
+    assert "it has files once it runs" in result.err
+    go.touch()
+    assert up("wait", first, second).code == 0
+
+
 def test_exit_codes_and_signals_come_back(up: Swm) -> None:
     assert up("submit", "--follow", script(up, "exit 42")).code == 42
     assert up("submit", "--wait", script(up, "kill -TERM $$")).code == 143

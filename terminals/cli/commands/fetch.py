@@ -23,7 +23,12 @@ if TYPE_CHECKING:
 
 
 @click.command(
-    cls=Command, examples=["swm fetch k3x9", "swm fetch k3x9 'results/*.csv' -d /tmp/k3x9"]
+    cls=Command,
+    examples=[
+        "swm fetch k3x9",
+        "swm fetch k3x9 'results/*.csv' -d /tmp/k3x9",
+        "swm fetch k3x9 progress.log  # of a job that runs, whether it is an output or not",
+    ],
 )
 @job_argument
 @click.argument("patterns", metavar="[PATTERN...]", nargs=-1)
