@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +15,33 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 DEMO = ROOT / "tools" / "demo.sh"
+EXAMPLE = ROOT / "examples" / "wordcount"
+WITHIN_S = 110
+ENDS_WITHIN_S = 5
+
+# What differs from one time to the next, and what stands for it.
+_VARYING = (
+    (r"(?<=127\.0\.0\.1:)\d+", "PORT"),
+    (r"(?<=process )\d+", "PID"),
+    (r"\b\d\d-\d\d \d\d:\d\d\b", "WHEN"),
+    (r"\b\d+s\b", "AGE"),
+    (r"\bssh \d+\.\d+\.\d+", "ssh VERSION"),
+    (r"[ \t]+", " "),
+)
 
 
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment in which all that the demo makes lies below a folder of the test."""
     own = str(Path(sys.executable).parent)
-    return {**os.environ, "TMPDIR": str(tmp_path), "PATH": f"{own}:{os.environ['PATH']}"}
+    home = tmp_path / "home"
+    home.mkdir()
+    return {
+        **os.environ,
+        "HOME": str(home),
+        "TMPDIR": str(tmp_path),
+        "PATH": f"{own}:{os.environ['PATH']}",
+    }
 
 
 def processes_with(text: str) -> Iterator[int]:
@@ -35,28 +56,39 @@ def processes_with(text: str) -> Iterator[int]:
                 yield int(folder.name)
 
 
-def test_the_demo_runs_a_job_and_shows_its_results(
+def assert_nothing_is_left(tmp_path: Path) -> None:
+    """What follows a job's output looks once a second whether its gate is still there."""
+    until = time.monotonic() + ENDS_WITHIN_S
+    while left := list(processes_with(str(tmp_path))):
+        assert time.monotonic() < until, [
+            (pid, Path(f"/proc/{pid}/cmdline").read_bytes()) for pid in left
+        ]
+        time.sleep(0.1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["home"]
+
+
+def session(text: str) -> str:
+    """A session as it is each time."""
+    found = re.search(r"^\$ swm submit .*\n([a-z0-9]+)$", text, re.MULTILINE)
+    assert found
+    text = text.replace(found[1], "JOB")
+    for pattern, name in _VARYING:
+        text = re.sub(pattern, name, text)
+    return text.strip()
+
+
+def test_the_demo_is_the_session_of_the_readme_and_leaves_nothing_behind(
     environment: dict[str, str], tmp_path: Path
 ) -> None:
     done = subprocess.run(
-        [DEMO], env=environment, capture_output=True, text=True, timeout=110, check=False
+        [DEMO], env=environment, capture_output=True, text=True, timeout=WITHIN_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "place 1: 27 the" in done.stdout
-    assert re.search(r"^wordcount|\bSUCCEEDED\b", done.stdout, re.MULTILINE)
-    assert re.search(r"^ +27 the$", done.stdout, re.MULTILINE)
-    assert list(tmp_path.iterdir()) == []
-    assert list(processes_with(str(tmp_path))) == []
-
-
-def test_the_readme_shows_the_session_of_the_demo() -> None:
+    assert_nothing_is_left(tmp_path)
     readme = (ROOT / "README.md").read_text()
-    shown = re.findall(r"^\$ (swm .*)$", readme, re.MULTILINE)
-    commands = re.findall(r"^run (swm .*)$", DEMO.read_text(), re.MULTILINE)
+    shown = re.search(r"^```\n(\$ swm up\n.*?)^```$", readme, re.MULTILINE | re.DOTALL)
     assert shown
-    for command in shown:
-        verb = " ".join(command.split()[:2])
-        assert any(each.startswith(verb) for each in commands), command
+    assert session(done.stdout).startswith(session(shown[1]))
 
 
 def test_the_readme_says_where_the_command_is() -> None:
@@ -103,8 +135,27 @@ exec "{Path(sys.executable).with_name("swm")}" "$@"
     assert "place 1: 27 the" in done.stdout
 
 
+def test_the_readme_shows_the_script_of_the_demo() -> None:
+    readme = (ROOT / "README.md").read_text()
+    shown = re.search(r"^```sh\n(#!/bin/sh\n.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert shown
+    script = (EXAMPLE / "wordcount.sh").read_text().splitlines()
+    for line in shown[1].splitlines():
+        assert line in script
+
+
+@pytest.mark.parametrize(
+    ("number", "line"),
+    [
+        (signal.SIGINT, "$ swm up"),  # the core is being started
+        (signal.SIGINT, "core up at"),
+        (signal.SIGINT, "$ swm forward"),  # the job is being started
+        (signal.SIGINT, "place 1"),  # it runs
+        (signal.SIGTERM, "place 1"),
+    ],
+)
 def test_an_interrupted_demo_leaves_nothing_behind(
-    environment: dict[str, str], tmp_path: Path
+    environment: dict[str, str], tmp_path: Path, line: str, number: signal.Signals
 ) -> None:
     demo = subprocess.Popen(
         [DEMO],
@@ -116,12 +167,11 @@ def test_an_interrupted_demo_leaves_nothing_behind(
     )
     assert demo.stdout is not None
     with demo.stdout:
-        for line in demo.stdout:
-            if line.startswith("place 1"):
+        for each in demo.stdout:
+            if each.startswith(line):
                 # As a terminal does it: to all that runs in the foreground.
-                os.killpg(demo.pid, signal.SIGINT)
+                os.killpg(demo.pid, number)
                 break
         demo.stdout.read()
-    assert demo.wait(60) == 130
-    assert list(tmp_path.iterdir()) == []
-    assert list(processes_with(str(tmp_path))) == []
+    assert demo.wait(60) == 128 + number
+    assert_nothing_is_left(tmp_path)
