@@ -25,7 +25,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from gate_kit import job_status
 from gate_kit.job_status import End, Phase
-from gate_kit.ssh.host import Reply
+from gate_kit.ssh.shell import Reply
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _NO_RUNNER = "cancelled"

@@ -10,18 +10,16 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import functools
 import logging
 import secrets
 import time
-from collections.abc import Callable, Coroutine, Sequence
-from importlib import resources
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from gate_kit import errors
 from gate_kit.errors import Refusal
-from gate_kit.ssh.answers import refused
+from gate_kit.ssh import script_texts
 from gate_kit.ssh.runner import runner
+from gate_kit.ssh.shell import Reply, Shell, ShellLost, encoded, read_line
 from gate_kit.ssh.transport import Process, Reader, Transport
 
 log = logging.getLogger(__name__)
@@ -35,16 +33,12 @@ TOOLS = (
 # fmt: on
 """What has to be on a host, beside a POSIX shell."""
 
-_ANSWER_S = 30.0
-"""A host that answers nothing for so long is as good as not there."""
 _START_S = 60.0
 """A login shell may look things up on a network before it comes to our command."""
 _NOISE_BYTES = 1 << 20
 """What a login shell may print before our script speaks."""
 _PAUSE_S = (0.2, 10.0)
 """How long to wait before the events are opened again: at first, and at most."""
-
-_BOOTSTRAP = "exec {shell} -c 'eval \"$(dd bs={size} count=1 iflag=fullblock 2>/dev/null)\"'"
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -67,23 +61,6 @@ class Facts:
     """Of `TOOLS`, those that are not there."""
     clock_offset_s: float
     """How far its clock is ahead of ours, to a second or so."""
-
-
-@dataclasses.dataclass(slots=True)
-class Reply:
-    """What a request was answered with."""
-
-    lines: list[str] = dataclasses.field(default_factory=list)
-    blobs: list[bytes] = dataclasses.field(default_factory=list)
-
-
-class ShellLost(Refusal):
-    """NODE_UNREACHABLE: a shell that was there is not any more."""
-
-    def __init__(self, node: str, why: str = "") -> None:
-        text = f"the link to {node} was lost{why and ': '}{why}"
-        told = errors.node_unreachable(node, text)
-        super().__init__(told.code, told.reason, told.message, metadata=told.metadata)
 
 
 class Host:
@@ -113,7 +90,7 @@ class Host:
         empty string when that may have been missed."""
         self._work_root = work_root
         self._posix_shell = shell
-        self._shell: _Shell | None = None
+        self._shell: Shell | None = None
         self._is_closed = False
         self._opening = asyncio.Lock()
         self._events: asyncio.Task[None] | None = None
@@ -187,8 +164,10 @@ class Host:
         """
         facts = await self.open()
         head = [facts.root, self.partition_id, self.node, *words]
-        lines = [b"%d\n" % len(head), *(_encoded(word) for word in head)]
-        return await self._begin((_script_for_channel(script),), b"".join(lines), lasting=lasting)
+        lines = [b"%d\n" % len(head), *(encoded(word) for word in head)]
+        return await self._begin(
+            (script_texts.for_channel(script),), b"".join(lines), lasting=lasting
+        )
 
     async def close(self) -> None:
         """Let go of the host, for good. What runs there goes on."""
@@ -204,7 +183,7 @@ class Host:
 
     # The shell.
 
-    async def _opened(self) -> _Shell:
+    async def _opened(self) -> Shell:
         if self._shell is not None and not self._shell.is_lost:
             return self._shell
         async with self._opening:
@@ -220,9 +199,9 @@ class Host:
             self._events = asyncio.create_task(self._listen(), name=f"events of {self.node}")
         return self._shell
 
-    async def _open_shell(self) -> _Shell:
-        process = await self._begin(_agent(self._posix_shell), b"", lasting=True)
-        shell = _Shell(self.node, process)
+    async def _open_shell(self) -> Shell:
+        process = await self._begin(script_texts.agent(self._posix_shell), b"", lasting=True)
+        shell = Shell(self.node, process)
         try:
             await self._introduce(shell)
         except BaseException:
@@ -230,7 +209,7 @@ class Host:
             raise
         return shell
 
-    async def _introduce(self, shell: _Shell) -> None:
+    async def _introduce(self, shell: Shell) -> None:
         words = (self._work_root, self.partition_id, self.node, runner().name, " ".join(TOOLS))
         told = await shell.ask("hello", words, b"")
         self.facts, has_runner = _facts(told, time.time())
@@ -261,7 +240,7 @@ class Host:
             head: What the last one reads after the nonce.
             lasting: Whether it stays for as long as the gate does.
         """
-        command = _BOOTSTRAP.format(shell=self._posix_shell, size=len(scripts[0]))
+        command = script_texts.BOOTSTRAP.format(shell=self._posix_shell, size=len(scripts[0]))
         process = await self.transport.open(command, lasting=lasting)
         nonce = secrets.token_hex(16).encode()
         try:
@@ -323,137 +302,15 @@ class Host:
                 told(key)
 
 
-class _Shell:
-    """The long-lived shell: requests go out as they come, answers come in the same order."""
-
-    def __init__(self, node: str, process: Process) -> None:
-        self.is_lost = False
-        self._node = node
-        self._process = process
-        self._waiting: collections.deque[asyncio.Future[Reply]] = collections.deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writing = asyncio.Lock()
-        self._spawn(self._read())
-
-    async def ask(self, verb: str, words: Sequence[str], data: bytes) -> Reply:
-        return await self.post(verb, words, data)
-
-    def post(self, verb: str, words: Sequence[str], data: bytes) -> asyncio.Future[Reply]:
-        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
-        # Who asked may be gone when the answer comes; it is read all the same.
-        future.add_done_callback(_retrieved)
-        if self.is_lost:
-            future.set_exception(self._gone(""))
-            return future
-        self._waiting.append(future)
-        head = b"%s %d %d\n" % (verb.encode(), len(words), len(data))
-        try:
-            self._process.stdin.write(head + b"".join(map(_encoded, words)) + data)
-        except OSError as error:
-            self._lose(str(error))
-            return future
-        if len(self._waiting) == 1:
-            self._spawn(self._watch())
-        return future
-
-    async def close(self) -> None:
-        self._lose("it was let go")
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-
-    async def _watch(self) -> None:
-        """Give the shell up when nothing is answered for too long."""
-        while self._waiting and not self.is_lost:
-            first = self._waiting[0]
-            await asyncio.wait((first,), timeout=_ANSWER_S)
-            if not first.done() and self._waiting and self._waiting[0] is first:
-                self._lose(f"it did not answer for {_ANSWER_S:g} s")
-
-    async def _read(self) -> None:
-        try:
-            while self._process is not None:
-                reply, failed = await self._answer()
-                future = self._waiting.popleft()
-                if future.done():
-                    continue
-                if failed:
-                    future.set_exception(refused(self._node, failed))
-                else:
-                    future.set_result(reply)
-        except (OSError, EOFError, ValueError, IndexError) as error:
-            told = self._process.stderr.decode(errors="replace").strip()
-            self._lose(told or str(error) or "the link was lost")
-
-    async def _answer(self) -> tuple[Reply, str]:
-        reply = Reply()
-        reader = self._process.stdout
-        while True:
-            line = await _line(reader)
-            if line == b".":
-                return reply, ""
-            if line.startswith(b"="):
-                reply.lines.append(line[1:].decode(errors="surrogateescape"))
-            elif line.startswith(b"#"):
-                reply.blobs.append(await reader.readexactly(int(line[1:])))
-            elif line.startswith(b"!"):
-                return reply, line[1:].decode(errors="replace")
-            else:
-                raise ValueError(f"the shell said {line[:200]!r}")
-
-    def _lose(self, why: str) -> None:
-        if self.is_lost:
-            return
-        self.is_lost = True
-        self._process.close()
-        while self._waiting:
-            future = self._waiting.popleft()
-            if not future.done():
-                future.set_exception(self._gone(why))
-
-    def _gone(self, why: str) -> Refusal:
-        return ShellLost(self._node, why)
-
-
-def _retrieved(future: asyncio.Future[Reply]) -> None:
-    if not future.cancelled():
-        future.exception()
-
-
-async def _line(reader: Reader) -> bytes:
-    """A line without its newline.
-
-    Raises:
-        EOFError: The end came first.
-    """
-    line = await reader.readline()
-    if not line.endswith(b"\n"):
-        raise EOFError
-    return line[:-1]
-
-
 async def _skip_noise(reader: Reader, nonce: bytes) -> None:
     seen = 0
     while True:
-        line = await _line(reader)
+        line = await read_line(reader)
         if line == nonce:
             return
         seen += len(line)
         if seen > _NOISE_BYTES:
             raise EOFError("the login shell prints without end")
-
-
-def _encoded(word: str) -> bytes:
-    """A word as `read_word` takes it."""
-    raw = word.encode(errors="surrogateescape")
-    return raw.replace(b"\\", b"\\0134").replace(b"\n", b"\\0012") + b"\n"
 
 
 def _facts(reply: Reply, now: float) -> tuple[Facts, bool]:
@@ -482,43 +339,3 @@ def _facts(reply: Reply, now: float) -> tuple[Facts, bool]:
         clock_offset_s=offset_s,
     )
     return facts, "runner" in told
-
-
-# Texts of scripts.
-
-
-def _text(name: str) -> bytes:
-    return resources.files(__package__).joinpath("scripts", f"{name}.sh").read_bytes()
-
-
-@functools.cache
-def _agent(shell: str) -> tuple[bytes, bytes]:
-    """The shell of a host: what clears the environment of all but a login's, and what serves."""
-    text = (
-        _text("prelude") + f"IFS= read -r nonce\nposix_shell='{shell}'\n".encode() + _text("agent")
-    )
-    clean = f"""exec env -i HOME="$HOME" LANG="$LANG" LOGNAME="${{LOGNAME:-$USER}}" PATH="$PATH" \\
-    SHELL="${{SHELL:-/bin/sh}}" SITE_LC_ALL="$LC_ALL" TZ="$TZ" USER="${{USER:-$LOGNAME}}" \\
-    {_BOOTSTRAP.format(shell=shell, size=len(text)).removeprefix("exec ")}
-"""
-    return clean.encode(), text
-
-
-@functools.cache
-def _script_for_channel(name: str) -> bytes:
-    """A script that reads its arguments first."""
-    head = b"""
-IFS= read -r nonce
-IFS= read -r count
-set --
-while [ "$count" -gt 0 ]; do
-    read_word || exit
-    set -- "$@" "$word"
-    count=$((count - 1))
-done
-root=$1 partition=$2 node=$3
-shift 3
-cd /
-printf '\\n%s\\n' "$nonce"
-"""
-    return _text("prelude") + head + _text(name)

@@ -13,9 +13,10 @@ from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.evidence import Lasting, OnHost
 from gate_kit.ssh.glances import Glances
-from gate_kit.ssh.host import Host, Reply
+from gate_kit.ssh.host import Host
 from gate_kit.ssh.known import Known
 from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.shell import Reply
 from gate_kit.ssh.sites import Sites
 from skyport.gate.v1 import job_pb2, types_pb2
 

@@ -8,9 +8,10 @@ from gate_kit import Operations, errors, job_status, launching
 from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.evidence import Lasting
-from gate_kit.ssh.host import Host, Reply
+from gate_kit.ssh.host import Host
 from gate_kit.ssh.jobs import Jobs, root_of
 from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.shell import Reply
 from skyport.gate.v1 import job_pb2, types_pb2
 
 

@@ -13,7 +13,8 @@ from gate_kit.ssh import growth
 from gate_kit.ssh.answers import HostRefused
 from gate_kit.ssh.glances import Glance
 from gate_kit.ssh.growth import Growth
-from gate_kit.ssh.host import Host, Reply
+from gate_kit.ssh.host import Host
+from gate_kit.ssh.shell import Reply
 from gate_kit.ssh.transport import Transport
 
 _WITHIN_S = 20.0

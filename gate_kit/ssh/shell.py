@@ -1,0 +1,161 @@
+"""A shell on a host that answers requests: they go out as they come, answers come in that order.
+
+A request is a line "VERB WORDS BYTES", its words, a line each, and that many bytes. An answer is
+lines that begin with `=`, or with `#` and a number of bytes that follow, and then a line `.` or
+`!REASON text`. What answers is scripts/agent.sh.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import dataclasses
+from collections.abc import Coroutine, Sequence
+from typing import Any
+
+from gate_kit import errors
+from gate_kit.errors import Refusal
+from gate_kit.ssh.answers import refused
+from gate_kit.ssh.transport import Process, Reader
+
+_ANSWER_S = 30.0
+"""A host that answers nothing for so long is as good as not there."""
+
+
+@dataclasses.dataclass(slots=True)
+class Reply:
+    """What a request was answered with."""
+
+    lines: list[str] = dataclasses.field(default_factory=list)
+    blobs: list[bytes] = dataclasses.field(default_factory=list)
+
+
+class ShellLost(Refusal):
+    """NODE_UNREACHABLE: a shell that was there is not any more."""
+
+    def __init__(self, node: str, why: str = "") -> None:
+        text = f"the link to {node} was lost{why and ': '}{why}"
+        told = errors.node_unreachable(node, text)
+        super().__init__(told.code, told.reason, told.message, metadata=told.metadata)
+
+
+class Shell:
+    """The long-lived shell: requests go out as they come, answers come in the same order."""
+
+    def __init__(self, node: str, process: Process) -> None:
+        self.is_lost = False
+        self._node = node
+        self._process = process
+        self._waiting: collections.deque[asyncio.Future[Reply]] = collections.deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._writing = asyncio.Lock()
+        self._spawn(self._read())
+
+    async def ask(self, verb: str, words: Sequence[str], data: bytes) -> Reply:
+        return await self.post(verb, words, data)
+
+    def post(self, verb: str, words: Sequence[str], data: bytes) -> asyncio.Future[Reply]:
+        future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
+        # Who asked may be gone when the answer comes; it is read all the same.
+        future.add_done_callback(_retrieved)
+        if self.is_lost:
+            future.set_exception(self._gone(""))
+            return future
+        self._waiting.append(future)
+        head = b"%s %d %d\n" % (verb.encode(), len(words), len(data))
+        try:
+            self._process.stdin.write(head + b"".join(map(encoded, words)) + data)
+        except OSError as error:
+            self._lose(str(error))
+            return future
+        if len(self._waiting) == 1:
+            self._spawn(self._watch())
+        return future
+
+    async def close(self) -> None:
+        self._lose("it was let go")
+        current = asyncio.current_task()
+        tasks = [task for task in self._tasks if task is not current]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _watch(self) -> None:
+        """Give the shell up when nothing is answered for too long."""
+        while self._waiting and not self.is_lost:
+            first = self._waiting[0]
+            await asyncio.wait((first,), timeout=_ANSWER_S)
+            if not first.done() and self._waiting and self._waiting[0] is first:
+                self._lose(f"it did not answer for {_ANSWER_S:g} s")
+
+    async def _read(self) -> None:
+        try:
+            while self._process is not None:
+                reply, failed = await self._answer()
+                future = self._waiting.popleft()
+                if future.done():
+                    continue
+                if failed:
+                    future.set_exception(refused(self._node, failed))
+                else:
+                    future.set_result(reply)
+        except (OSError, EOFError, ValueError, IndexError) as error:
+            told = self._process.stderr.decode(errors="replace").strip()
+            self._lose(told or str(error) or "the link was lost")
+
+    async def _answer(self) -> tuple[Reply, str]:
+        reply = Reply()
+        reader = self._process.stdout
+        while True:
+            line = await read_line(reader)
+            if line == b".":
+                return reply, ""
+            if line.startswith(b"="):
+                reply.lines.append(line[1:].decode(errors="surrogateescape"))
+            elif line.startswith(b"#"):
+                reply.blobs.append(await reader.readexactly(int(line[1:])))
+            elif line.startswith(b"!"):
+                return reply, line[1:].decode(errors="replace")
+            else:
+                raise ValueError(f"the shell said {line[:200]!r}")
+
+    def _lose(self, why: str) -> None:
+        if self.is_lost:
+            return
+        self.is_lost = True
+        self._process.close()
+        while self._waiting:
+            future = self._waiting.popleft()
+            if not future.done():
+                future.set_exception(self._gone(why))
+
+    def _gone(self, why: str) -> Refusal:
+        return ShellLost(self._node, why)
+
+
+def _retrieved(future: asyncio.Future[Reply]) -> None:
+    if not future.cancelled():
+        future.exception()
+
+
+async def read_line(reader: Reader) -> bytes:
+    """A line without its newline.
+
+    Raises:
+        EOFError: The end came first.
+    """
+    line = await reader.readline()
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return line[:-1]
+
+
+def encoded(word: str) -> bytes:
+    """A word as `read_word` takes it."""
+    raw = word.encode(errors="surrogateescape")
+    return raw.replace(b"\\", b"\\0134").replace(b"\n", b"\\0012") + b"\n"
