@@ -12,7 +12,18 @@ import tempfile
 import time
 from collections.abc import Sequence
 
-from bench import command_line, job_times, memory, submits, uploads
+from bench import (
+    command_line,
+    job_times,
+    memory,
+    ssh_files,
+    ssh_memory,
+    ssh_rate,
+    ssh_times,
+    ssh_tunnels,
+    submits,
+    uploads,
+)
 from bench.figures import Benchmark
 
 _ALL: tuple[Benchmark, ...] = (
@@ -21,6 +32,11 @@ _ALL: tuple[Benchmark, ...] = (
     *uploads.BENCHMARKS,
     *command_line.BENCHMARKS,
     *memory.BENCHMARKS,
+    *ssh_times.BENCHMARKS,
+    *ssh_rate.BENCHMARKS,
+    *ssh_files.BENCHMARKS,
+    *ssh_tunnels.BENCHMARKS,
+    *ssh_memory.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)
 
@@ -36,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if asked.list:
         for benchmark in _ALL:
             for limit in benchmark.limits:
-                print(f"{limit.name:14} {limit.good} {limit.ratio:g}: {limit.promise}")
+                print(f"{limit.name:15} {limit.good} {limit.ratio:g}: {limit.promise}")
         return 0
     if unknown := set(asked.names) - set(_NAMES):
         parser.error(f"no such figure: {', '.join(sorted(unknown))}; there are {', '.join(_NAMES)}")

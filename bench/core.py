@@ -1,4 +1,4 @@
-"""A core and its gate as real processes, in a home that goes away with them."""
+"""A core and a gate as real processes, in a home that goes away with them."""
 
 from __future__ import annotations
 
@@ -21,18 +21,39 @@ from terminals.client import Client, ClientError
 CPUS = 4
 """Of the only node of the only site; it is this machine, whatever it has."""
 
-_GATE = f"""\
+_SITE = """
+[sites.{name}]
+command = ["{python}", "-m", "{module}", "--config", "{config}"]
+"""
+_ROOT = Path(__file__).parents[1]
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Site:
+    """The only site of a core.
+
+    Args:
+        name: For the core.
+        module: Its gate, as `python -m` takes it.
+        config: The text of the gate's configuration.
+    """
+
+    name: str
+    module: str
+    config: str
+
+
+FAKE = Site(
+    "fake",
+    "gates.fake_gate",
+    f"""\
 state_dir = "site"
 
 [partitions.local]
 kind = "static"
 nodes = [{{ name = "node1", cpus = {CPUS} }}]
-"""
-_SITE = """
-[sites.fake]
-command = ["{python}", "-m", "gates.fake_gate", "--config", "{config}"]
-"""
-_ROOT = Path(__file__).parents[1]
+""",
+)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -53,8 +74,8 @@ class Core:
 
 
 @contextlib.contextmanager
-def serving() -> Iterator[Core]:
-    """A fresh core.
+def serving(site: Site = FAKE) -> Iterator[Core]:
+    """A fresh core with one site.
 
     Raises:
         TimeoutError: Its site is not ready in time; the end of its log was printed.
@@ -64,10 +85,13 @@ def serving() -> Iterator[Core]:
         home = folder / "home"
         python = [sys.executable, "-m", "swm_core"]
         run([*python, "init"], _environment(home))
-        config = folder / "fake.toml"
-        config.write_text(_GATE)
+        config = folder / "gate.toml"
+        config.write_text(site.config)
         with (home / "swm.toml").open("a") as file:
-            file.write(_SITE.format(python=sys.executable, config=config))
+            table = _SITE.format(
+                name=site.name, python=sys.executable, module=site.module, config=config
+            )
+            file.write(table)
         log = folder / "core.log"
         bundle = Bundle.read(home / "client.toml")
         with (
@@ -77,7 +101,7 @@ def serving() -> Iterator[Core]:
             try:
                 wait_until(lambda: _is_ready(process, client), "the site to be ready")
             except (TimeoutError, RuntimeError):
-                for each in (log, home / "log" / "gate-fake.log"):
+                for each in (log, home / "log" / f"gate-{site.name}.log"):
                     print(each.read_text()[-4000:] if each.exists() else "", file=sys.stderr)
                 raise
             yield Core(folder, home, process.pid, bundle, client)

@@ -38,8 +38,8 @@ _END = Limit(
     "from the end of the process until the terminal sees SUCCEEDED, p50, in echoes after a pause",
 )
 
-_DEADLINE_S = 30.0
-_QUIET_S = 0.25
+DEADLINE_S = 30.0
+QUIET_S = 0.25
 """Between jobs: the site cleans up after one, which is not to be measured with the next."""
 _WARM_UP = 3
 _ECHOES = 2
@@ -48,7 +48,7 @@ _ECHOES = 2
 _State: TypeAlias = job_pb2.JobState.ValueType
 
 
-class _Watch:
+class Watch:
     """When this terminal saw which state of which job, in seconds since the epoch."""
 
     def __init__(self) -> None:
@@ -56,22 +56,34 @@ class _Watch:
         self._changed = threading.Condition()
 
     def take(self, answer: job_pb2.WatchJobsResponse) -> None:
+        """Note what the core tells."""
         now = time.time()
         with self._changed:
             for event in answer.events:
                 self._seen.setdefault((event.job_id, event.to_state), now)
             self._changed.notify_all()
 
-    def wait_for(self, job_id: str, state: _State) -> float:
+    def seen(self, job_id: str, state: _State) -> float | None:
+        """When it was seen; None if it was not."""
         with self._changed:
-            if not self._changed.wait_for(lambda: (job_id, state) in self._seen, _DEADLINE_S):
+            return self._seen.get((job_id, state))
+
+    def wait_for(self, job_id: str, state: _State, within_s: float = DEADLINE_S) -> float:
+        """When it was seen.
+
+        Raises:
+            TimeoutError: It was not seen in time.
+        """
+        with self._changed:
+            if not self._changed.wait_for(lambda: (job_id, state) in self._seen, within_s):
                 raise TimeoutError(f"job {job_id} was never seen {job_pb2.JobState.Name(state)}")
             return self._seen[job_id, state]
 
 
 @contextlib.contextmanager
-def _watching(core: Core) -> Iterator[_Watch]:
-    watch = _Watch()
+def watching(core: Core) -> Iterator[Watch]:
+    """A terminal that watches all jobs."""
+    watch = Watch()
     caught_up = threading.Event()
     with core.client.stream(core.client.jobs.WatchJobs, job_pb2.WatchJobsRequest()) as answers:
 
@@ -84,24 +96,24 @@ def _watching(core: Core) -> Iterator[_Watch]:
 
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
-        if not caught_up.wait(_DEADLINE_S):
+        if not caught_up.wait(DEADLINE_S):
             raise TimeoutError("the watch does not catch up")
         yield watch
-    thread.join(_DEADLINE_S)
+    thread.join(DEADLINE_S)
 
 
-def _one_job(core: Core, watch: _Watch) -> tuple[float, float]:
+def one_job(core: Core, watch: Watch) -> tuple[float, float]:
     """Seconds from submit to RUNNING, and from the end of the process to SUCCEEDED."""
     name = secrets.token_hex(16)
     go, ended = core.folder / f"{name}.go", core.folder / f"{name}.ended"
     os.mkfifo(go)
     request = job_pb2.SubmitJobRequest(script=_script(go, ended), request_id=name)
     submitted = time.time()
-    job_id = core.client.jobs.SubmitJob(request, timeout=_DEADLINE_S).job.job_id
+    job_id = core.client.jobs.SubmitJob(request, timeout=DEADLINE_S).job.job_id
     running = watch.wait_for(job_id, job_pb2.JOB_STATE_RUNNING)
     # It ends only when all is quiet, otherwise its end would meet its own beginning.
-    time.sleep(_QUIET_S)
-    _release(go)
+    time.sleep(QUIET_S)
+    release(go)
     succeeded = watch.wait_for(job_id, job_pb2.JOB_STATE_SUCCEEDED)
     return running - submitted, succeeded - float(ended.read_text())
 
@@ -116,7 +128,7 @@ def _script(go: Path, ended: Path) -> bytes:
     ).encode()
 
 
-def _release(fifo: Path) -> None:
+def release(fifo: Path) -> None:
     """Let the job go on; it opens the other end as soon as it runs."""
 
     def opened() -> int | None:
@@ -139,14 +151,14 @@ def _times(short: bool) -> list[Figure]:
         serving() as core,
         peer.serving(core.home) as address,
         peer.secure_channel(core.bundle, address) as channel,
-        _watching(core) as watch,
+        watching(core) as watch,
     ):
         echo = peer.echo(channel)
         for number in range(_WARM_UP + rounds):
-            start, end = _one_job(core, watch)
+            start, end = one_job(core, watch)
             times = []
             for _ in range(_ECHOES):
-                time.sleep(_QUIET_S)
+                time.sleep(QUIET_S)
                 times.append(timed(echo, b""))
             if number >= _WARM_UP:
                 starts.append(start)

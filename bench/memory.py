@@ -41,40 +41,45 @@ _SETTLE_S = 3.0
 
 def _idle(short: bool) -> list[Figure]:
     with serving() as core:
-        peer = subprocess.Popen(
-            [sys.executable, "-c", f"{IMPORT_GRPC}; print(flush=True); input()"],
-            text=True,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-        )
-        with peer:
-            try:
-                ask(peer)
-                time.sleep(_SETTLE_S)  # what a start leaves behind has gone by then, or stays
-                figure = _IDLE.figure(
-                    resident_bytes(core.pid) / _MIB, resident_bytes(peer.pid) / _MIB, "MiB"
-                )
-            finally:
-                end(peer)
-    return [figure]
+        return [idle(_IDLE, core.pid)]
 
 
-def _peaks(limit: Limit, short: bool, go_through: Callable[[Core, int], None]) -> list[Figure]:
+def idle(limit: Limit, pid: int) -> Figure:
+    """What a process has that rests now."""
+    peer = subprocess.Popen(
+        [sys.executable, "-c", f"{IMPORT_GRPC}; print(flush=True); input()"],
+        text=True,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+    )
+    with peer:
+        try:
+            ask(peer)
+            time.sleep(_SETTLE_S)  # what a start leaves behind has gone by then, or stays
+            return limit.figure(resident_bytes(pid) / _MIB, resident_bytes(peer.pid) / _MIB, "MiB")
+        finally:
+            end(peer)
+
+
+def peaks(
+    limit: Limit, core: Core, pid: int, go_through: Callable[[Core, int], None], *, short: bool
+) -> Figure:
+    """What a process has at most while something small goes through the core, then large."""
     large = _SHORT_LARGE_BYTES if short else _LARGE_BYTES
-    peaks = []
-    with serving() as core:
-        for size in (large // _TIMES, large):
-            begin_peak(core.pid)
-            go_through(core, size)
-            peaks.append(peak_bytes(core.pid) / _MIB)
-    return [limit.figure(peaks[1], peaks[0], "MiB")]
+    found = []
+    for size in (large // _TIMES, large):
+        begin_peak(pid)
+        go_through(core, size)
+        found.append(peak_bytes(pid) / _MIB)
+    return limit.figure(found[1], found[0], "MiB")
 
 
 def _file(short: bool) -> list[Figure]:
-    return _peaks(_FILE, short, _file_goes_through)
+    with serving() as core:
+        return [peaks(_FILE, core, core.pid, file_goes_through, short=short)]
 
 
-def _file_goes_through(core: Core, size: int) -> None:
+def file_goes_through(core: Core, size: int) -> None:
     """Up, to the site, through a job that changes it, back, and down."""
     path = core.folder / "input"
     write_random(path, size)
@@ -93,10 +98,11 @@ def _file_goes_through(core: Core, size: int) -> None:
 
 
 def _log(short: bool) -> list[Figure]:
-    return _peaks(_LOG, short, _log_goes_through)
+    with serving() as core:
+        return [peaks(_LOG, core, core.pid, log_goes_through, short=short)]
 
 
-def _log_goes_through(core: Core, size: int) -> None:
+def log_goes_through(core: Core, size: int) -> None:
     """Written by a job as fast as it can, followed meanwhile, and read again in the end."""
     script = f"#!/bin/sh\nyes 'a line of the log' | head -c {size}\n".encode()
     job_id = core.client.submit(script).job.job_id

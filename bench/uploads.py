@@ -22,10 +22,10 @@ from terminals.client.inputs import select
 from terminals.client.manifest import Manifest, read_manifest
 from terminals.client.upload import MESSAGE_BYTES, upload
 
-_FILES = 10_000
-_SHORT_FILES = 2_000
+FILES = 10_000
+SHORT_FILES = 2_000
 _WARM_UP_FILES = 500
-_FILE_BYTES = 4 << 10
+FILE_BYTES = 4 << 10
 _LARGE_BYTES = 1 << 30
 _SHORT_LARGE_BYTES = 256 << 20
 
@@ -33,7 +33,7 @@ _SMALL = Limit(
     "upload-small",
     Good.AT_MOST,
     4,
-    f"an upload of {_FILES:,} files of 4 KiB, read, checked and durable, in `tar x; sync -f`",
+    f"an upload of {FILES:,} files of 4 KiB, read, checked and durable, in `tar x; sync -f`",
 )
 _LARGE = Limit(
     "upload-large",
@@ -44,48 +44,50 @@ _LARGE = Limit(
 
 
 def _small(short: bool) -> list[Figure]:
-    count, rounds = (_SHORT_FILES, 3) if short else (_FILES, 5)
+    count, rounds = (SHORT_FILES, 3) if short else (FILES, 5)
     uploads: list[float] = []
     extractions: list[float] = []
     with serving() as core:
-        _make_small(core.folder / "first", core.folder / "first.tar", _WARM_UP_FILES)
+        make_small(core.folder / "first", _WARM_UP_FILES)
         _upload_all(core, core.folder / "first")
         for number in range(rounds):
             folder = core.folder / f"small-{number}"
             archive = core.folder / f"small-{number}.tar"
-            _make_small(folder, archive, count)
+            make_small(folder, count)
+            subprocess.run(["tar", "-c", "-f", archive, "-C", folder, "."], check=True)
+            sync(folder)  # what is still to be written weighs on whoever syncs next
             # Nothing is removed in between: file systems avoid what was freed a moment ago.
             extractions.append(timed(_extract, archive, core.folder / f"extracted-{number}"))
             uploads.append(timed(_upload_all, core, folder))
     return [_SMALL.figure(statistics.median(uploads), statistics.median(extractions), "s")]
 
 
-def _make_small(folder: Path, archive: Path, count: int) -> None:
-    """Files of random bytes in ten folders, and the same in an archive; all of it on disk."""
+def make_small(folder: Path, count: int) -> None:
+    """Files of 4 KiB of random bytes in ten folders."""
     for number in range(10):
         (folder / str(number)).mkdir(parents=True)
     for number in range(count):
-        (folder / str(number % 10) / f"{number:05d}").write_bytes(os.urandom(_FILE_BYTES))
-    subprocess.run(["tar", "-c", "-f", archive, "-C", folder, "."], check=True)
-    _sync(folder)  # what is still to be written weighs on whoever syncs next
+        (folder / str(number % 10) / f"{number:05d}").write_bytes(os.urandom(FILE_BYTES))
 
 
 def _extract(archive: Path, target: Path) -> None:
     target.mkdir()
     subprocess.run(["tar", "-x", "-f", archive, "-C", target], check=True)
-    _sync(target)
+    sync(target)
 
 
 def _upload_all(core: Core, folder: Path) -> None:
     """All that a terminal does: find the files, read them for their digests, send, have it safe."""
-    upload(core.client, _manifest(folder))
+    upload(core.client, manifest_of(folder))
 
 
-def _manifest(folder: Path) -> Manifest:
+def manifest_of(folder: Path) -> Manifest:
+    """What a terminal reads of a folder or file before it sends anything."""
     return read_manifest(select([folder.name], folder.parent))
 
 
-def _sync(folder: Path) -> None:
+def sync(folder: Path) -> None:
+    """Have all that is still to be written to its file system be written."""
     subprocess.run(["sync", "-f", folder], check=True)
 
 
@@ -101,9 +103,9 @@ def _large(short: bool) -> list[Figure]:
         for _ in range(rounds):
             path = core.folder / "large"
             write_random(path, size)
-            _sync(path)
+            sync(path)
             # Its digest is taken while nobody looks: the stream beside it has none either.
-            manifest = _manifest(path)
+            manifest = manifest_of(path)
             streams.append(timed(_stream, channel, path))
             uploads.append(timed(upload, core.client, manifest))
     unit = size / 1e6
