@@ -126,7 +126,8 @@ _swm_stop() {
 _swm_timer=
 if [ -n "$_swm_limit" ]; then
     (
-        trap 'kill $!; exit' TERM
+        # A child that was just forked may still catch TERM as we do, and lose it. Nobody catches KILL.
+        trap 'kill -s KILL $!; exit' TERM
         sleep "$_swm_limit" &
         wait $!
         trap '' TERM
