@@ -127,9 +127,17 @@ class _Inputs:
         whole = zip(self._hosts, inputs, strict=True)
         self._open = [host for host, digest in whole if digest != self._digest]
 
+    @property
+    def _is_nothing(self) -> bool:
+        """Whether there is nothing to bring, as most jobs have it: no script has to run for that.
+
+        The start makes the work folder; one of the user's own is looked at all the same.
+        """
+        return not self._begin.entry_count and not self._begin.workdir
+
     async def lacking(self) -> Mapping[bytes, Lack]:
         await together(self._note(host, "manifest") for host in self._hosts)
-        if not self._open:
+        if not self._open or self._is_nothing:
             return {}
         # Of several attempts with the same inputs one brings them, and the others wait for it.
         for host in sorted(self._open, key=lambda host: host.node):
@@ -147,20 +155,25 @@ class _Inputs:
 
     async def place(self) -> Sequence[types_pb2.SiteRoot]:
         async with mismatches():
-            await self._cached.grow(self.manifest)
-            await self._growing.aclose()
+            if not self._is_nothing:
+                await self._cached.grow(self.manifest)
+                await self._growing.aclose()
             async with self._uploads.operations.exclusive(self._key):
-                if not self._begin.workdir:
-                    await self._cached.copy()
-                    await self._cached.appear()
-                else:
-                    await together(self._place_named(host) for host in self._open)
+                if not self._is_nothing:
+                    await self._appear()
                 await together(self._note(host, "inputs") for host in self._open)
         if self._uploads.sites.is_shared:
             return [types_pb2.SiteRoot(root_uid=self._roots[self._hosts[0]])]
         return [
             types_pb2.SiteRoot(node=host.node, root_uid=uid) for host, uid in self._roots.items()
         ]
+
+    async def _appear(self) -> None:
+        if self._begin.workdir:
+            await together(self._place_named(host) for host in self._open)
+        else:
+            await self._cached.copy()
+            await self._cached.appear()
 
     async def close(self) -> None:
         """Let go of the hosts. What has come stays."""
