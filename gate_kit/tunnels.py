@@ -57,13 +57,15 @@ async def carry(
         writer: The connection's other way; closed at a good end.
         data: Makes a frame of data.
         eof: Makes the last frame.
-        abort: Resets the connection; called at any other end.
+        abort: Resets the connection, so that a read that waits ends; called at any other end.
 
     Raises:
         Refusal: INVALID_ARGUMENT for a frame that does not belong there.
     """
     caller = _Caller(frames, writer)
     writing = asyncio.create_task(caller.write_all())
+    # Who reads is told by the connection's end: to wait for both costs more than all the rest.
+    writing.add_done_callback(lambda done: abort() if _is_broken(done) else None)
     is_complete = False
     try:
         while received := await _read(reader, writing):
@@ -83,7 +85,20 @@ async def carry(
 
 
 async def _read(reader: Reader, writing: asyncio.Task[None]) -> bytes:
-    return await _first(asyncio.ensure_future(reader.read(FRAME_BYTES)), writing)
+    """What comes next; raises what the writing broke with, if that came first."""
+    try:
+        received = await reader.read(FRAME_BYTES)
+    except OSError:
+        if writing.done():
+            writing.result()
+        raise
+    if writing.done():
+        writing.result()
+    return received
+
+
+def _is_broken(writing: asyncio.Task[None]) -> bool:
+    return not writing.cancelled() and writing.exception() is not None
 
 
 T = TypeVar("T")

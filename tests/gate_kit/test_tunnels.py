@@ -45,6 +45,7 @@ class Connection:
 
     def abort(self) -> None:
         self.aborted = True
+        self.reader.feed_eof()
 
 
 async def _frames(queue: asyncio.Queue[Frame | None]) -> AsyncIterator[Frame]:
