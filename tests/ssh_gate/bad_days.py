@@ -24,7 +24,8 @@ from tests.system.harness.jobs import JobHandle
 from tests.system.harness.latch import Latch
 from tests.system.harness.sites import GateProcess
 from tests.system.harness.waiting import eventually
-from tests.testbed.hosts import Bed, BedHost, is_possible
+from tests.testbed.fixtures import need_root
+from tests.testbed.hosts import Bed, BedHost
 
 __all__ = ["AGAIN_S", "SITE", "USER", "HostLatch", "Lab", "hosts", "lab", "latch", "site_config"]
 
@@ -208,8 +209,7 @@ class Lab:
 @pytest.fixture(scope="module")
 def hosts() -> Iterator[Bed]:
     """Two hosts."""
-    if not is_possible():
-        pytest.skip("hosts in network namespaces need root")
+    need_root()
     with Bed() as bed:
         yield bed
 
