@@ -64,8 +64,14 @@ async def carry(
     """
     caller = _Caller(frames, writer)
     writing = asyncio.create_task(caller.write_all())
+
     # Who reads is told by the connection's end: to wait for both costs more than all the rest.
-    writing.add_done_callback(lambda done: abort() if _is_broken(done) else None)
+    def end(done: asyncio.Task[None]) -> None:
+        # A call that was cut ends the frames by a cancel of their own.
+        if done.cancelled() or done.exception():
+            abort()
+
+    writing.add_done_callback(end)
     is_complete = False
     try:
         while received := await _read(reader, writing):
@@ -76,6 +82,7 @@ async def carry(
     except (OSError, EOFError):
         return
     finally:
+        writing.remove_done_callback(end)
         writing.cancel()
         await asyncio.gather(writing, return_exceptions=True)
         if is_complete:
@@ -95,10 +102,6 @@ async def _read(reader: Reader, writing: asyncio.Task[None]) -> bytes:
     if writing.done():
         writing.result()
     return received
-
-
-def _is_broken(writing: asyncio.Task[None]) -> bool:
-    return not writing.cancelled() and writing.exception() is not None
 
 
 T = TypeVar("T")

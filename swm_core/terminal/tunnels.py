@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from typing import Any
 
 from rpc_kit.errors import Refusal, aborted, invalid, not_found, precondition, unavailable
@@ -49,9 +50,13 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
             stream = await self._forwards.connect(job.job_id, gate, first.open.node, port)
         except (GateError, NoSuchPort, ConnectionError, TimeoutError) as error:
             raise _refused(error) from error
-        yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
-        async for frame in _carry(request_iterator, stream, tunnel_pb2.ConnectResponse):
-            yield frame
+        carried = _carry(request_iterator, stream, tunnel_pb2.ConnectResponse)
+        # A call may be cut at any yield, the first one too.
+        with contextlib.closing(stream):
+            yield tunnel_pb2.ConnectResponse(opened=tunnel_pb2.ConnectOpened())
+            async with contextlib.aclosing(carried):
+                async for frame in carried:
+                    yield frame
 
     async def Listen(
         self, request: tunnel_pb2.ListenRequest, context: CallContext
@@ -100,9 +105,13 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
             stream = await tunnels.accept(gate, gate_connection)
         except (GateError, ConnectionError, TimeoutError) as error:
             raise _refused(error) from error
-        yield tunnel_pb2.AcceptResponse(opened=tunnel_pb2.AcceptOpened())
-        async for frame in _carry(request_iterator, stream, tunnel_pb2.AcceptResponse):
-            yield frame
+        carried = _carry(request_iterator, stream, tunnel_pb2.AcceptResponse)
+        # A call may be cut at any yield, the first one too.
+        with contextlib.closing(stream):
+            yield tunnel_pb2.AcceptResponse(opened=tunnel_pb2.AcceptOpened())
+            async with contextlib.aclosing(carried):
+                async for frame in carried:
+                    yield frame
 
     def _running(self, job_id: str) -> tuple[Job, Gate]:
         job = self._access.job(job_id)
@@ -178,7 +187,7 @@ def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
 
 async def _carry(
     requests: AsyncIterator[Any], stream: tunnels.TunnelStream, frame: Any
-) -> AsyncIterator[Any]:
+) -> AsyncGenerator[Any, None]:
     """Frames for the terminal, while its own go to the gate; ends when both halves have."""
 
     async def up() -> None:
@@ -205,7 +214,6 @@ async def _carry(
     finally:
         sending.cancel()
         await asyncio.gather(sending, return_exceptions=True)
-        stream.close()
 
 
 def _refused(error: Exception) -> Refusal:

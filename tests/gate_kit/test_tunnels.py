@@ -119,6 +119,26 @@ async def test_what_breaks_ends_without_eof_and_resets(broken: str) -> None:
     assert (call.connection.closed, call.connection.aborted) == (False, True)
 
 
+async def test_a_call_whose_frames_are_cancelled_resets() -> None:
+    async def cut() -> AsyncIterator[Frame]:
+        yield Frame(data=b"half")
+        raise asyncio.CancelledError
+
+    connection = Connection()
+    told = carry(
+        cut(),
+        connection.reader,
+        connection,
+        data=lambda data: Told(data=data),
+        eof=lambda: Told(eof=tunnel_pb2.TunnelEof()),
+        abort=connection.abort,
+    )
+    reading = asyncio.create_task(anext(told))
+    await asyncio.wait((reading,), timeout=5)
+    assert reading.cancelled()
+    assert (connection.closed, connection.aborted) == (False, True)
+
+
 @pytest.mark.parametrize(
     ("frames", "reason"),
     [
