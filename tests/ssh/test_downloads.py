@@ -101,6 +101,7 @@ async def files(
     rig = Rig([Host(transport, "local", str(root), shell=shell)], [root])
     made = Files(rig)
     await rig.put(made.ref, Tree())
+    made.work.mkdir()  # as the start does
     yield made
     made.downloads.close()
     await rig.close()

@@ -111,7 +111,7 @@ class Core:
         return self._process.pid
 
     def start(self) -> None:
-        """Start it, and return when it answers calls."""
+        """Start it, and return when it answers calls, those of users of before too."""
         assert self._process is None or self._process.poll() is not None
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWM_")}
         environment |= {"SWM_HOME": str(self.home.path), "PYTHONUNBUFFERED": "1"}
@@ -129,10 +129,13 @@ class Core:
         while True:
             with contextlib.suppress(grpc.FutureTimeoutError):
                 ready.result(timeout=0.25)
-                return
+                break
             if self._process.poll() is not None or time.monotonic() > until:
                 ready.cancel()
                 raise AssertionError(f"the core did not start:\n{self.log()[-3000:]}")
+        for user in self._users.values():
+            # A channel that found nobody there refuses calls until it looks again.
+            grpc.channel_ready_future(user.channel).result(timeout=_START_S)
 
     def stop(self) -> int:
         """End it as `swm down` does; returns its exit code."""
