@@ -13,11 +13,11 @@ from gate_kit.ssh.evidence import OnHost
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.jobs import Jobs, count_alive, root_of
 from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.removals import Removals
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _LOOK_S = (0.02, 0.5)
 """How long to wait before looking again whether something has gone: at first, and at most."""
-_REMOVED_WITHIN_S = 600.0
 
 
 class Ending:
@@ -40,6 +40,7 @@ class Ending:
         self._jobs = jobs
         self._operations = operations
         self._take_back = take_back
+        self._removals = Removals()
         self._deadlines: dict[AttemptKey, float] = {}
 
     async def cancel(
@@ -149,34 +150,44 @@ class Ending:
 
     async def _remove(self, ref: types_pb2.JobRef, hosts: Sequence[Host]) -> None:
         key = AttemptKey.of(ref)
+        lasting = self._jobs.known.lasting(key)
+        is_plain = self._jobs.known.has_ended(key) and lasting is not None and not lasting.workdir
+        with as_refusals(ref):
+            if is_plain and len(hosts) == 1:
+                await self._removals.of(hosts[0]).remove(
+                    key, root_of(ref, hosts[0].node), bury=True
+                )
+            else:
+                await self._prepare(ref, hosts)
+                folders = hosts[:1] if self._jobs.sites.is_shared else hosts
+                await asyncio.gather(*(self._discard(ref, host) for host in folders))
+        self._jobs.known.forget(key)
+        self._jobs.bells.ring(key, "removed")
+
+    async def _prepare(self, ref: types_pb2.JobRef, hosts: Sequence[Host]) -> None:
+        """Have the attempt buried, and nothing of it run.
+
+        Raises:
+            Refusal: JOB_RUNNING.
+        """
+        key = AttemptKey.of(ref)
         status = await self._jobs.status(ref)
         if status and not status.HasField("end") and status.state != job_pb2.JOB_STATE_STAGED:
             raise errors.job_running(ref)
-        with as_refusals(ref):
-            await self._bury(ref, hosts)
+        await self._bury(ref, hosts)
         for end in self.on_cancel:
             await end(key, errors.job_cancelled(ref))
-        folders = hosts[:1] if self._jobs.sites.is_shared else hosts
-        with as_refusals(ref):
-            # A runner that nobody knew of may have claimed at the last moment.
-            for host in hosts:
-                on_host = await self._look(ref, host)
-                if on_host.phase is Phase.RUNNING:
-                    raise errors.job_running(ref)
-                if on_host.phase is Phase.LOST:
-                    await count_alive(host, key, "KILL")
-            await asyncio.gather(*(self._discard(ref, host) for host in folders))
-        self._jobs.known.forget(key)
-        self._jobs.bells.ring(key, "removed")
+        # A runner that nobody knew of may have claimed at the last moment.
+        for host in hosts:
+            on_host = await self._look(ref, host)
+            if on_host.phase is Phase.RUNNING:
+                raise errors.job_running(ref)
+            if on_host.phase is Phase.LOST:
+                await count_alive(host, key, "KILL")
 
     async def _discard(self, ref: types_pb2.JobRef, host: Host) -> None:
         key = AttemptKey.of(ref)
         lasting = self._jobs.known.lasting(key) or (await self._jobs.look_at(ref, host)).lasting
         if lasting.workdir:
             await self._take_back(host, key)
-        reply = await host.ask("remove", key.path, root_of(ref, host.node), key.name)
-        pause_s = _LOOK_S[0] / 4
-        async with asyncio.timeout(_REMOVED_WITHIN_S):
-            while reply.lines and not (await host.ask("removed", reply.lines[0])).lines:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, _LOOK_S[1])
+        await self._removals.of(host).remove(key, root_of(ref, host.node), bury=False)

@@ -138,16 +138,6 @@ class Host:
                 pass  # the link may have gone long ago, and is only noticed now; all verbs are safe
         return await (await self._opened()).ask(verb, words, data)
 
-    def post(self, verb: str, *words: str, data: bytes = b"") -> asyncio.Future[Reply]:
-        """As `ask`, without waiting: several requests go out at once, and are done in their order.
-
-        Raises:
-            Refusal: NODE_UNREACHABLE where there is no shell now; call `open` before.
-        """
-        if self._shell is None or self._shell.is_lost:
-            raise ShellLost(self.node)
-        return self._shell.post(verb, words, data)
-
     async def run(self, script: str, *words: str, lasting: bool = False) -> Process:
         """Start a script of `scripts/` in a channel of its own.
 

@@ -113,7 +113,9 @@ class Jobs:
         )
         if status is None:
             pass  # `publish` says what has become of it
-        elif status.state in {job_pb2.JOB_STATE_ENDED, job_pb2.JOB_STATE_STAGED}:
+        elif status.HasField("end"):
+            self.known.ended(key)
+        elif status.state == job_pb2.JOB_STATE_STAGED:
             self.known.live.pop(key, None)
         else:
             self.known.live[key] = _with_roots(status)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from gate_kit.ssh import evidence
 from gate_kit.ssh.evidence import Lasting
@@ -22,6 +23,7 @@ class Known:
         self.live: dict[AttemptKey, types_pb2.JobRef] = {}
         """Attempts that were asked to start and are not known to have ended."""
         self._lasting: collections.OrderedDict[AttemptKey, Lasting] = collections.OrderedDict()
+        self._ended: collections.OrderedDict[AttemptKey, None] = collections.OrderedDict()
         self._sent: dict[tuple[AttemptKey, str], float] = {}
 
     def lasting(self, key: AttemptKey) -> Lasting | None:
@@ -34,6 +36,33 @@ class Known:
         self._lasting.move_to_end(key)
         if len(self._lasting) > _MOST:
             self._lasting.popitem(last=False)
+
+    @contextlib.contextmanager
+    def beginning(self, key: AttemptKey, ref: types_pb2.JobRef, lasting: Lasting) -> Iterator[None]:
+        """Note an attempt that is being started; as before where that fails."""
+        live, before = self.live.get(key), self._lasting.get(key)
+        self.live[key] = ref
+        self.keep(key, lasting)
+        try:
+            yield
+        except BaseException:
+            self.forget(key)
+            if live is not None:
+                self.live[key] = live
+            if before is not None:
+                self.keep(key, before)
+            raise
+
+    def ended(self, key: AttemptKey) -> None:
+        """Note that the attempt has ended, which never changes."""
+        self.live.pop(key, None)
+        self._ended[key] = None
+        if len(self._ended) > _MOST:
+            self._ended.popitem(last=False)
+
+    def has_ended(self, key: AttemptKey) -> bool:
+        """Whether the attempt is known to have ended."""
+        return key in self._ended
 
     def nodes(self, ref: types_pb2.JobRef) -> Sequence[str]:
         """The nodes on which the script runs; all of the job's while that is not known."""
@@ -54,8 +83,9 @@ class Known:
         self._sent.pop((key, node), None)
 
     def forget(self, key: AttemptKey) -> None:
-        """The attempt was removed."""
+        """Nothing is known of the attempt any more: it was removed."""
         self.live.pop(key, None)
         self._lasting.pop(key, None)
+        self._ended.pop(key, None)
         for pair in [pair for pair in self._sent if pair[0] == key]:
             del self._sent[pair]

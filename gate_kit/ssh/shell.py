@@ -10,8 +10,7 @@ from __future__ import annotations
 import asyncio
 import collections
 import dataclasses
-from collections.abc import Coroutine, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 from gate_kit import errors
 from gate_kit.errors import Refusal
@@ -47,56 +46,51 @@ class Shell:
         self._node = node
         self._process = process
         self._waiting: collections.deque[asyncio.Future[Reply]] = collections.deque()
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._writing = asyncio.Lock()
-        self._spawn(self._read())
+        self._reading = asyncio.create_task(self._read())
+        self._answered = 0
+        """How many requests have been answered."""
+        self._looking: asyncio.TimerHandle | None = None
 
     async def ask(self, verb: str, words: Sequence[str], data: bytes) -> Reply:
-        return await self.post(verb, words, data)
-
-    def post(self, verb: str, words: Sequence[str], data: bytes) -> asyncio.Future[Reply]:
+        if self.is_lost:
+            raise self._gone("")
         future: asyncio.Future[Reply] = asyncio.get_running_loop().create_future()
         # Who asked may be gone when the answer comes; it is read all the same.
         future.add_done_callback(_retrieved)
-        if self.is_lost:
-            future.set_exception(self._gone(""))
-            return future
         self._waiting.append(future)
         head = b"%s %d %d\n" % (verb.encode(), len(words), len(data))
         try:
             self._process.stdin.write(head + b"".join(map(encoded, words)) + data)
         except OSError as error:
             self._lose(str(error))
-            return future
-        if len(self._waiting) == 1:
-            self._spawn(self._watch())
-        return future
+        if self._looking is None and not self.is_lost:
+            self._look_later()
+        return await future
 
     async def close(self) -> None:
         self._lose("it was let go")
-        current = asyncio.current_task()
-        tasks = [task for task in self._tasks if task is not current]
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        self._reading.cancel()
+        await asyncio.gather(self._reading, return_exceptions=True)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+    def _look_later(self) -> None:
+        """Give the shell up if nothing is answered until then, though somebody waits."""
+        loop = asyncio.get_running_loop()
+        self._looking = loop.call_later(_ANSWER_S, self._look, self._answered)
 
-    async def _watch(self) -> None:
-        """Give the shell up when nothing is answered for too long."""
-        while self._waiting and not self.is_lost:
-            first = self._waiting[0]
-            await asyncio.wait((first,), timeout=_ANSWER_S)
-            if not first.done() and self._waiting and self._waiting[0] is first:
-                self._lose(f"it did not answer for {_ANSWER_S:g} s")
+    def _look(self, answered: int) -> None:
+        self._looking = None
+        if not self._waiting:
+            return
+        if self._answered == answered:
+            self._lose(f"it did not answer for {_ANSWER_S:g} s")
+        else:
+            self._look_later()
 
     async def _read(self) -> None:
         try:
-            while self._process is not None:
+            while True:
                 reply, failed = await self._answer()
+                self._answered += 1
                 future = self._waiting.popleft()
                 if future.done():
                     continue
@@ -128,6 +122,8 @@ class Shell:
         if self.is_lost:
             return
         self.is_lost = True
+        if self._looking is not None:
+            self._looking.cancel()
         self._process.close()
         while self._waiting:
             future = self._waiting.popleft()

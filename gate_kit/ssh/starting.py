@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Mapping, Sequence
 
 from gate_kit import Operations, errors, job_status, launching
+from gate_kit.bells import Bell
 from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.evidence import Lasting
-from gate_kit.ssh.host import Host
+from gate_kit.ssh.host import Facts, Host
 from gate_kit.ssh.jobs import Jobs, root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.shell import Reply
 from skyport.gate.v1 import job_pb2, types_pb2
+
+_CLAIM_S = 1.0
+"""A runner mostly claims within a few milliseconds; a disk that is busy may hold it up."""
 
 
 class Starts:
@@ -43,48 +49,75 @@ class Starts:
 
     async def _start(self, request: job_pb2.StartJobRequest) -> job_pb2.JobStatus:
         ref = request.ref
+        key = AttemptKey.of(ref)
         hosts = self._sites.hosts(ref)
         text = evidence.encode_spec(request)
-        running = request.spec.launch == job_pb2.LAUNCH_EVERY
         with as_refusals(ref, path=request.spec.stdin_path):
-            facts = await asyncio.gather(*(host.open() for host in hosts))
+            await asyncio.gather(*(host.open() for host in hosts))
             missing = next((host for host in hosts if not root_of(ref, host.node)), None)
             if missing is not None:
                 return await self._unrooted(request, missing)
-            if len(hosts) == 1:
-                # All at once: what comes after a refusal finds nothing to do.
-                written = self._write(hosts[0], request, text)
-                launched = self._launch(hosts[0], request, facts[0].path)
-                settled = hosts[0].post("settle", AttemptKey.of(ref).path)
-                replies = [await written]
-                await launched
-                await settled
-            else:
-                replies = await asyncio.gather(
-                    *(self._write(host, request, text) for host in hosts)
-                )
-                await asyncio.gather(
-                    *(host.ask("settle", AttemptKey.of(ref).path) for host in hosts)
-                )
-                await asyncio.gather(
-                    *(
-                        self._launch(host, request, told.path)
-                        for host, told in zip(hosts, facts, strict=True)
-                        if running or host is hosts[0]
-                    )
-                )
-        before = [reply.lines[0].partition(" ")[2] for reply in replies if reply.lines]
-        if before:
-            spec = evidence.decode_spec(before[0])
-            if spec.spec_fingerprint != request.spec_fingerprint:
-                raise errors.job_differs(ref)
+            spec = evidence.decode_spec(text)
+            bell = Bell()
+            # Both before it is sent: what the runner tells may come first.
+            with (
+                self._known.beginning(key, ref, Lasting(spec=spec, workdir=spec.spec.workdir)),
+                self._jobs.bells.listening(key, bell),
+            ):
+                if len(hosts) == 1:
+                    told = await self._start_on(hosts[0], request, text, bell)
+                else:
+                    told = await self._start_on_all(hosts, request, text)
+                if told and evidence.decode_spec(told).spec_fingerprint != spec.spec_fingerprint:
+                    raise errors.job_differs(ref)
+        if told:
             return await self._told(ref)
-        spec = evidence.decode_spec(text)
-        self._known.keep(AttemptKey.of(ref), Lasting(spec=spec, workdir=request.spec.workdir))
+        if isinstance(bell.news, job_pb2.JobStatus):
+            return bell.news
         status = job_status.beginning(spec, ref.roots)
         status.state = job_pb2.JOB_STATE_STARTING
-        self._known.live[AttemptKey.of(ref)] = ref
         return status
+
+    async def _start_on(
+        self, host: Host, request: job_pb2.StartJobRequest, text: str, bell: Bell
+    ) -> str:
+        """Start on the only node; returns the spec that was there before, if one was."""
+        variables = self._variables(host, request)
+        reply = await host.ask(
+            "start",
+            *self._spec(host, request, text),
+            str(len(request.spec.script)),
+            *self._limits(host, request),
+            self._path(host, variables),
+            *launching.interpreter(request.spec.script),
+            data=request.spec.script + launching.encode_variables(variables),
+        )
+        if reply.lines:
+            return _before(reply)
+        # Who has claimed has seen to it that all is on the disk; who is late has not.
+        if host.is_listening:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_CLAIM_S):
+                    await bell.wait()
+        if not bell.is_set():
+            await host.ask("settle", AttemptKey.of(request.ref).path)
+        return ""
+
+    async def _start_on_all(
+        self, hosts: Sequence[Host], request: job_pb2.StartJobRequest, text: str
+    ) -> str:
+        """Start on several nodes, on none before all have what they need."""
+        path = AttemptKey.of(request.ref).path
+        script = request.spec.script
+        replies = await asyncio.gather(
+            *(host.ask("spec", *self._spec(host, request, text), data=script) for host in hosts)
+        )
+        await asyncio.gather(*(host.ask("settle", path) for host in hosts))
+        is_every = request.spec.launch == job_pb2.LAUNCH_EVERY
+        await asyncio.gather(
+            *(self._launch(host, request) for host in (hosts if is_every else hosts[:1]))
+        )
+        return next((_before(reply) for reply in replies if reply.lines), "")
 
     async def _unrooted(self, request: job_pb2.StartJobRequest, host: Host) -> job_pb2.JobStatus:
         """A start that names no root: answered only if it was done before."""
@@ -108,31 +141,45 @@ class Starts:
             raise errors.busy("the attempt is being removed")
         return status
 
-    def _write(
-        self, host: Host, request: job_pb2.StartJobRequest, text: str
-    ) -> asyncio.Future[Reply]:
+    async def _launch(self, host: Host, request: job_pb2.StartJobRequest) -> None:
+        spec = request.spec
+        variables = self._variables(host, request)
+        await host.ask(
+            "launch",
+            AttemptKey.of(request.ref).path,
+            *self._limits(host, request),
+            spec.workdir,
+            spec.stdin_path,
+            self._path(host, variables),
+            *launching.interpreter(spec.script),
+            data=launching.encode_variables(variables),
+        )
+
+    def _spec(self, host: Host, request: job_pb2.StartJobRequest, text: str) -> Sequence[str]:
+        """The words that say what is to be started."""
         ref, spec = request.ref, request.spec
-        return host.post(
-            "spec",
+        return (
             AttemptKey.of(ref).path,
             root_of(ref, host.node),
             spec.manifest_sha256.hex(),
             spec.workdir,
             spec.stdin_path,
-            evidence.encode_labels(ref, request.origin),
             text,
             "".join(f"{node}\n" for node in ref.nodes),
-            data=spec.script,
         )
 
-    def _launch(
-        self, host: Host, request: job_pb2.StartJobRequest, path: str
-    ) -> asyncio.Future[Reply]:
-        ref, spec = request.ref, request.spec
-        key = AttemptKey.of(ref)
-        facts = host.facts
-        assert facts is not None  # noqa: S101 - for the type only: it is open
-        folder = f"{facts.root}/jobs/{key.path}"
+    def _limits(self, host: Host, request: job_pb2.StartJobRequest) -> Sequence[str]:
+        """The words for the runner; it is on its way from now on."""
+        spec, key = request.spec, AttemptKey.of(request.ref)
+        self._known.sent(key, host.node)
+        return launching.limit(spec), launching.tenths(launching.grace_s(spec)), key.mark(host.node)
+
+    def _path(self, host: Host, variables: Mapping[str, str]) -> str:
+        return variables.get("PATH") or _facts(host).path
+
+    def _variables(self, host: Host, request: job_pb2.StartJobRequest) -> dict[str, str]:
+        ref, spec, facts = request.ref, request.spec, _facts(host)
+        folder = f"{facts.root}/jobs/{AttemptKey.of(ref).path}"
         around = launching.Surroundings(
             node=host.node,
             nodes=list(ref.nodes),
@@ -145,17 +192,14 @@ class Starts:
             site=facts.lang,
         )
         variables = launching.environment(request, around, request.allocations)
-        variables |= launching.without_ours(request.secret_env)
-        self._known.sent(key, host.node)
-        return host.post(
-            "launch",
-            key.path,
-            launching.limit(spec),
-            launching.tenths(launching.grace_s(spec)),
-            key.mark(host.node),
-            spec.workdir,
-            spec.stdin_path,
-            variables.get("PATH") or path,
-            *launching.interpreter(spec.script),
-            data=launching.encode_variables(variables),
-        )
+        return variables | launching.without_ours(request.secret_env)
+
+
+def _before(reply: Reply) -> str:
+    """The spec that was there already."""
+    return reply.lines[0].partition(" ")[2]
+
+
+def _facts(host: Host) -> Facts:
+    assert host.facts is not None  # noqa: S101 - for the type only: it is open
+    return host.facts

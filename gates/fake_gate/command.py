@@ -79,6 +79,7 @@ def make(
         str(site.runner),
         node,
         "",
+        "",
         str(site.tombstone(attempt.key)),
         str(work),
         str(work / spec.stdin_path) if spec.stdin_path else os.devnull,

@@ -367,6 +367,43 @@ async def test_a_job_that_takes_its_rights_away_is_removed_all_the_same(site: Si
     assert list((site.roots["n1"] / "trash").iterdir()) == []
 
 
+async def test_many_are_removed_together_and_each_has_its_own_answer(site: Site) -> None:
+    refs = [await site.start("true\n") for _ in range(12)]
+    for ref in refs:
+        await site.ended(ref)
+    elsewhere, other = refs[0], refs[1]
+    elsewhere.roots[0].root_uid = "another place"
+    other.installation = "other"  # of another core, at the same place: there is nothing of it
+    answers = await asyncio.gather(
+        *(site.ending.remove(ref) for ref in refs), return_exceptions=True
+    )
+    assert isinstance(answers[0], Refusal)
+    assert answers[0].reason == "SITE_CHANGED"
+    assert answers[1:] == [None] * 11
+    assert [site.folder(ref).exists() for ref in refs[2:]] == [False] * 10
+    assert site.folder(elsewhere).exists()
+    assert list((site.roots["n1"] / "trash").iterdir()) == []
+    for ref in refs[2:]:
+        with refused("JOB_CANCELLED"):
+            await site.starts.start(site.request(ref, "true\n"))
+
+
+async def test_a_start_that_is_answered_is_on_the_disk_and_is_told_once(site: Site) -> None:
+    ref = await site.stage()
+    request = site.request(ref, "echo ran >>$SWM_WORKDIR/ran; sleep 60\n")
+    answers = await asyncio.gather(*(site.starts.start(request) for _ in range(3)))
+    assert {status.spec_fingerprint for status in answers} == {request.spec_fingerprint}
+    await site.running(ref)
+    assert (await site.starts.start(request)).state == job_pb2.JOB_STATE_RUNNING
+    assert (site.folder(ref) / "work/ran").read_text() == "ran\n"
+    request.spec_fingerprint = "1" * 64
+    with refused("JOB_DIFFERS"):
+        await site.starts.start(request)
+    # What was known of it before still is.
+    assert site.jobs.known.live[AttemptKey.of(ref)] is not None
+    await site.ending.cancel(ref, 0.0)
+
+
 async def test_a_job_that_runs_is_not_removed(site: Site) -> None:
     ref = await site.start("sleep 60\n")
     await site.running(ref)

@@ -99,8 +99,8 @@ do_note() {
     write_whole "$root/jobs/$1/$3" "$4" || refuse_write "$root/jobs/$1"
 }
 
-# KEY ROOT_UID MANIFEST WORKDIR STDIN LABELS SPEC HOSTS, and the script: what is to be started. Tells
-# the spec that is there already, if one is.
+# KEY ROOT_UID MANIFEST WORKDIR STDIN SPEC HOSTS, and the script: what is to be started. Tells the spec
+# that is there already, if one is.
 do_spec() {
     if ! check_root "$2"; then
         skip
@@ -147,17 +147,18 @@ do_spec() {
         fi
     fi
     if dd bs="$bytes" count=1 iflag=fullblock of="$folder/script" 2>/dev/null &&
-        { printf '%s' "$8" >"$folder/hosts"; } 2>/dev/null &&
-        { [ -f "$folder/labels" ] || write_whole "$folder/labels" "$6"; } &&
-        write_whole "$folder/spec" "$7"; then
-        # Meanwhile a runner can be sent.
-        settling=$1
-        { sync "$folder/spec" "$folder/script" || sync; } </dev/null >/dev/null 2>&1 &
-        syncing=$!
+        { printf '%s' "$7" >"$folder/hosts"; } 2>/dev/null &&
+        write_whole "$folder/spec" "$6"; then
         return
     fi
     rm -f "$folder/spec" 2>/dev/null
     refuse_write "$folder"
+}
+
+# KEY: waits until what it is started with is on the disk.
+do_settle() {
+    folder=$root/jobs/$1
+    { sync "$folder/spec" "$folder/script" || sync; } </dev/null >/dev/null 2>&1
 }
 
 # Notes the folders on the way to $1 that are not there, the topmost first.
@@ -184,19 +185,30 @@ do_launch() {
         unset LANG LC_ALL SITE_LC_ALL TZ
         # What a shell starts in the background ignores interrupts for ever. So it stays in front: the
         # first setsid makes a session, whose leader can't make another; the second one forks for that.
-        setsid setsid $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
-            "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" "$mark" \
+        exec setsid setsid $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
+            "$unsynced" "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" "$mark" \
             setsid "$path" "$@" "$folder/script" >/dev/null 2>&1
     }
 }
 
-# KEY: waits until what it is started with is on the disk.
-do_settle() {
-    if [ "$settling" = "$1" ]; then
-        wait "$syncing"
-    else
-        { sync "$root/jobs/$1/spec" "$root/jobs/$1/script" || sync; } </dev/null >/dev/null 2>&1
+# KEY ROOT_UID MANIFEST WORKDIR STDIN SPEC HOSTS BYTES LIMIT GRACE MARK PATH PROGRAM [ARGUMENT]..., the
+# script, which has so many bytes, and the variables: both in one, where there is one node. The runner
+# sees to it that what it is started with is on the disk before it claims.
+do_start() {
+    rest=$((bytes - $8)) bytes=$8
+    do_spec "$1" "$2" "$3" "$4" "$5" "$6" "$7"
+    bytes=$rest
+    if [ "$failed" != . ]; then
+        skip
+        return
     fi
+    key=$1 workdir=$4 stdin=$5 limit=$9
+    shift 9
+    grace=$1 mark=$2 path=$3
+    shift 3
+    unsynced='spec script'
+    do_launch "$key" "$limit" "$grace" "$mark" "$workdir" "$stdin" "$path" "$@"
+    unsynced=
 }
 
 # Whether the process $1 is the one that began at tick $2.
@@ -373,38 +385,59 @@ do_kill_runner() {
     kill -s KILL "$2" 2>/dev/null
 }
 
-# KEY ROOT_UID INPUTS: begins to remove what was made for an attempt, and what lies in the cache's `in`
-# under names that begin with INPUTS; `removed` tells when it is gone. What lies in a folder of the
-# user's own has been taken back before.
-do_remove() {
+# KEY ROOT_UID INPUTS MODE: adds to `thrown` what lies of an attempt below $root, and what lies in the
+# cache's `in` under names that begin with INPUTS. In mode "bury" it gets its tombstone first. What
+# lies in a folder of the user's own has been taken back before.
+throw_away() {
+    if [ "$4" = bury ]; then
+        do_bury "$1" "$2" CANCELLED
+        [ "$failed" = . ] || return
+    fi
     check_root "$2" || return
-    trashed=$((trashed + 1))
-    trash=$root/trash/$$.$trashed
-    for each in "$root/jobs/$1" "$root/cache/in/$3" "$root/cache/in/$3".*; do
-        [ -d "$each" ] || continue
-        [ -d "$trash" ] || mkdir -p "$trash" 2>/dev/null
-        if ! mv "$each" "$trash/${each##*/}" 2>/dev/null; then
-            refuse BUSY "$each can't be moved"
-            return
-        fi
+    for each in "jobs/$1" "cache/in/$3" "cache/in/$3".*; do
+        [ ! -d "$each" ] || thrown="$thrown $each"
     done
-    [ -d "$trash" ] || return 0
-    folder=$root/jobs/$1
-    set -- "${folder%/*}"/*
-    [ -e "$1" ] || rmdir "${folder%/*}" 2>/dev/null
-    {
-        rm -rf "$trash" || {
-            # A job may have taken its own rights away.
-            find "$trash" -type d ! -perm -700 -exec chmod u+rwx {} \;
-            rm -rf "$trash"
-        } &
-    } </dev/null >/dev/null 2>&1
-    printf '=%s\n' "$trash"
+}
+
+# [KEY ROOT_UID INPUTS MODE]...: begins to remove what was made for attempts of one installation, and
+# tells where that goes on; `removed` tells when it is over.
+do_remove() {
+    trashed=$((trashed + 1))
+    trash=trash/$$.$trashed thrown='' keys='' installation=${1%/*}
+    cd "$root" 2>/dev/null || cd /
+    while [ $# -gt 3 ]; do
+        throw_away "$@"
+        if [ "$failed" = . ]; then
+            keys="$keys $1"
+        else
+            printf '=refused %s %s\n' "$1" "${failed#!}"
+            failed=.
+        fi
+        shift 4
+    done
+    # shellcheck disable=SC2086 - keys have letters that need no quotes
+    [ -z "$thrown" ] || { mkdir -p "$trash" && mv $thrown "$trash"; } 2>/dev/null
+    for key in $keys; do
+        [ ! -d "jobs/$key" ] || printf '=left %s %s\n' "$key" "$root/jobs/$key"
+    done
+    if [ -d "$trash" ]; then
+        set -- "jobs/$installation"/*
+        [ -e "$1" ] || rmdir "jobs/$installation" 2>/dev/null
+        # A job may have taken its own rights away.
+        {
+            rm -rf "$trash" || {
+                find "$trash" -type d ! -perm -700 -exec chmod u+rwx {} \;
+                rm -rf "$trash"
+            } &
+        } </dev/null >/dev/null 2>&1
+        printf '=trash %s\n' "$trash"
+    fi
+    cd /
 }
 
 # TRASH: whether what was being removed is gone.
 do_removed() {
-    [ -e "$1" ] || echo =gone
+    [ -e "$root/$1" ] || echo =gone
 }
 
 # LIMIT [FILE OFFSET]...: what output files hold from an offset on: for each its size, and up to LIMIT
@@ -435,7 +468,7 @@ do_sizes() {
 }
 
 cd /
-trashed=0 settling=
+trashed=0 unsynced=
 printf '\n%s\n' "$nonce"
 while read -r verb count bytes; do
     failed=.

@@ -1,19 +1,21 @@
 # Runs an attempt on one node. It is started in the attempt's folder, in a session of its own:
 #
-#   sh runner.sh NODE EVENTS TOMBSTONE WORK INPUT LIMIT GRACE MARK SETSID PATH PROGRAM [ARGUMENT]...
+#   sh runner.sh NODE EVENTS UNSYNCED TOMBSTONE WORK INPUT LIMIT GRACE MARK SETSID PATH PROGRAM
+#       [ARGUMENT]...
 #
-# EVENTS begins the names of the pipes that claim and end are told on ("" is none), LIMIT is in seconds
-# ("" is none), GRACE in tenths of a second; MARK is KEY/NODE; and tells the processes of the attempt;
+# EVENTS begins the names of the pipes that claim and end are told on ("" is none), UNSYNCED names the
+# files here that have to be on the disk before anything runs ("" is none), LIMIT is in seconds ("" is
+# none), GRACE in tenths of a second; MARK is KEY/NODE; and tells the processes of the attempt;
 # SETSID is that program's path, and PATH the one of the job. Standard input has variables that only
 # the job may see, each as its name, the number of its lines, and those lines. Standard output gets a
 # line with our process id when the claim was made. All else that the job gets is in our own
 # environment, so our own variables have names that no one else gives.
 
-_swm_node=$1 _swm_events=$2 _swm_tombstone=$3 _swm_work=$4 _swm_input=$5 _swm_limit=$6 _swm_grace=$7
-_swm_mark=$8 _swm_setsid=$9
+_swm_node=$1 _swm_events=$2 _swm_unsynced=$3 _swm_tombstone=$4 _swm_work=$5 _swm_input=$6
+_swm_limit=$7 _swm_grace=$8 _swm_mark=$9
 shift 9
-_swm_path=$1
-shift
+_swm_setsid=$1 _swm_path=$2
+shift 2
 _swm_home=$PWD
 umask 022
 ulimit -S -n 1024 2>/dev/null
@@ -28,6 +30,7 @@ printf '%s %s %s\n' "$_swm_boot" $$ "$_swm_start" >".claim.$_swm_node.$$" || exi
 # Room for the end, however full the job makes the disk. What is left of the blanks has no newline, and
 # so counts for nothing.
 printf '%512s' '' >".end.$_swm_node.$$" || exit 4
+[ -z "$_swm_unsynced" ] || { sync $_swm_unsynced || sync; } </dev/null >/dev/null 2>&1
 ln ".claim.$_swm_node.$$" "claim.$_swm_node" 2>/dev/null || exit 3
 
 # The gate may be gone, and nobody may read any more.
