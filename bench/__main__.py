@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from bench import (
     command_line,
     job_times,
+    load,
     memory,
     ssh_files,
     ssh_memory,
@@ -32,6 +33,7 @@ _ALL: tuple[Benchmark, ...] = (
     *uploads.BENCHMARKS,
     *command_line.BENCHMARKS,
     *memory.BENCHMARKS,
+    *load.BENCHMARKS,
     *ssh_times.BENCHMARKS,
     *ssh_rate.BENCHMARKS,
     *ssh_files.BENCHMARKS,

@@ -10,21 +10,21 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+import tomlkit
 
 from bench.processes import run, running, wait_until
 from rpc_kit.bundle import Bundle
 from skyport.terminal.v1 import catalog_pb2
+from swm_core.home import Home
 from terminals.client import Client, ClientError
 
 CPUS = 4
 """Of the only node of the only site; it is this machine, whatever it has."""
 
-_SITE = """
-[sites.{name}]
-command = ["{python}", "-m", "{module}", "--config", "{config}"]
-"""
 _ROOT = Path(__file__).parents[1]
 
 
@@ -74,8 +74,17 @@ class Core:
 
 
 @contextlib.contextmanager
-def serving(site: Site = FAKE) -> Iterator[Core]:
+def serving(
+    site: Site = FAKE,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+    prepare: Callable[[Home], None] = lambda home: None,
+) -> Iterator[Core]:
     """A fresh core with one site.
+
+    Args:
+        site: The site.
+        settings: Tables of swm.toml, in place of what its first version says.
+        prepare: Done with its home before it starts.
 
     Raises:
         TimeoutError: Its site is not ready in time; the end of its log was printed.
@@ -87,11 +96,9 @@ def serving(site: Site = FAKE) -> Iterator[Core]:
         run([*python, "init"], _environment(home))
         config = folder / "gate.toml"
         config.write_text(site.config)
-        with (home / "swm.toml").open("a") as file:
-            table = _SITE.format(
-                name=site.name, python=sys.executable, module=site.module, config=config
-            )
-            file.write(table)
+        command = [sys.executable, "-m", site.module, "--config", str(config)]
+        _configure(home, {**(settings or {}), "sites": {site.name: {"command": command}}})
+        prepare(Home(home))
         log = folder / "core.log"
         bundle = Bundle.read(home / "client.toml")
         with (
@@ -107,6 +114,14 @@ def serving(site: Site = FAKE) -> Iterator[Core]:
             yield Core(folder, home, process.pid, bundle, client)
     finally:
         _remove(folder)
+
+
+def _configure(home: Path, settings: Mapping[str, Mapping[str, Any]]) -> None:
+    path = Home(home).config
+    document = tomlkit.parse(path.read_text())
+    for name, table in settings.items():
+        document.setdefault(name, tomlkit.table()).update(table)
+    path.write_text(tomlkit.dumps(document))
 
 
 def _remove(folder: Path) -> None:

@@ -9,6 +9,7 @@ none may change its meaning.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 from typing import Any, TypeVar
 
@@ -16,6 +17,7 @@ from pydantic import TypeAdapter
 
 from swm_core.domain.failures import Failure
 from swm_core.domain.job import Allocation, End, Job, JobSpec
+from swm_core.domain.orphans import Orphan
 from swm_core.domain.partition import Partition
 from swm_core.store.errors import StoreUnusable
 
@@ -25,6 +27,7 @@ _JOB = TypeAdapter(Job)
 _SPEC = TypeAdapter(JobSpec)
 _PARTITION = TypeAdapter(Partition)
 _FAILURE = TypeAdapter(Failure)
+_ORPHAN = TypeAdapter(Orphan)
 _END = TypeAdapter(End)
 _ALLOCATIONS = TypeAdapter(tuple[Allocation, ...])
 
@@ -53,8 +56,12 @@ def encode_job(job: Job) -> str:
     return _JOB.dump_json(job, exclude=_NOT_IN_RECORD, exclude_defaults=True).decode()
 
 
+@functools.lru_cache(maxsize=2_000)
 def decode_job(spec: str, record: str, last_sequence: int) -> Job:
-    """A job from what `encode_spec` and `encode_job` made."""
+    """A job from what `encode_spec` and `encode_job` made; the same object for the same texts.
+
+    Lists are asked for again and again, and what they tell has mostly not changed.
+    """
     whole = f'{{"spec":{spec},"last_sequence":{last_sequence},{record[1:]}'
     return _decode(_JOB, whole)
 
@@ -67,6 +74,16 @@ def encode_partition(partition: Partition) -> str:
 def decode_partition(record: str) -> Partition:
     """A partition from what `encode_partition` made."""
     return _decode(_PARTITION, record)
+
+
+def encode_orphan(orphan: Orphan) -> str:
+    """An orphan as JSON."""
+    return _ORPHAN.dump_json(orphan).decode()
+
+
+def decode_orphan(record: str) -> Orphan:
+    """An orphan from what `encode_orphan` made."""
+    return _decode(_ORPHAN, record)
 
 
 def encode_failure(failure: Failure | None) -> str:
