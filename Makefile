@@ -17,13 +17,26 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
 
+# How often `make soak` kills, and what its chance begins with: make soak KILLS=2000 SEED=7.
+KILLS ?= 100
+SEED ?= 1
+
+# Of fuzzing: seconds for each reader, and the names of readers (all of them if it is empty).
+SECONDS ?= 60
+TARGET ?=
+
 # Any further arguments of pytest: make test TEST_FLAGS='-k cancel -x'.
 TEST_FLAGS ?=
 
+# Of make kill-matrix: worlds side by side, which part of all cases, or one case by its name.
+WORLDS ?= 2
+SHARE ?= 1/1
+CASE ?=
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages proto proto-check lint format types boundaries test test-site check \
-	bench demo lock clean
+.PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check \
+	bench demo soak kill-matrix lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +72,11 @@ lint: $(STAMP) ## Look for mistakes and for code that is not formatted
 	@$(BIN)/ruff check --quiet
 	@$(BIN)/ruff format --quiet --check || { echo 'run `make format`' >&2; exit 1; }
 
+security: $(STAMP) ## Look for what an attacker could use (bandit)
+	@# Shown only when it found something: it also warns of each # nosec that one of two rules needs.
+	@told=$$($(BIN)/bandit --quiet --recursive --configfile pyproject.toml . 2>&1) || { \
+		echo "$$told" | grep -v '^\[tester\]' >&2; exit 1; }
+
 format: $(STAMP) ## Format the code and mend what can be mended safely
 	@$(BIN)/ruff check --quiet --fix --exit-zero
 	@$(BIN)/ruff format
@@ -78,7 +96,10 @@ test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make t
 		exit 2; }
 	@$(BIN)/pytest $(TESTS_OF_$(SITE)) $(TEST_FLAGS)
 
-check: system-packages lint types proto-check boundaries test ## Everything that CI runs
+check: system-packages lint security types proto-check boundaries test ## Everything that CI runs
+
+fuzz: $(STAMP) ## Fuzz what reads others' text, SECONDS for each reader: make fuzz SECONDS=600
+	@$(BIN)/python -m tests.fuzz $(SECONDS) $(TARGET)
 
 bench: $(STAMP) ## Run the benchmarks
 	@$(BIN)/python -m bench
@@ -86,10 +107,16 @@ bench: $(STAMP) ## Run the benchmarks
 demo: $(STAMP) ## Run a job from submit to result, on this machine, with the SSH gate's local site
 	@sh tools/demo.sh
 
+soak: system-packages $(STAMP) ## Kill core and gates at random under load: make soak KILLS=2000 SEED=7
+	@$(BIN)/python -m tests.crash.soak --kills $(KILLS) --seed $(SEED)
+
+kill-matrix: system-packages $(STAMP) ## Kill core and gates at every point: make kill-matrix WORLDS=2 SHARE=1/1
+	@$(BIN)/python -m tests.crash.matrix --worlds $(WORLDS) --share $(SHARE) $(if $(CASE),--case '$(CASE)')
+
 lock: $(STAMP) ## Write requirements.lock and requirements-runtime.lock anew from pyproject.toml
 	@$(LOCK) --all-extras --group build --output-file requirements.lock
 	@$(LOCK) --extra metrics --constraints requirements.lock --output-file requirements-runtime.lock
 
 clean: ## Remove .venv, caches and what was built
-	@rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	@rm -rf $(VENV) .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
