@@ -11,7 +11,7 @@ from pathlib import Path
 from gate_kit.serving import Listen
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.logs import LogFormat, LogLevel
-from rpc_kit.tls import KeyPair
+from rpc_kit.tls import KeyFiles
 
 _CORE_URI = re.compile(r"spiffe://([a-z0-9]+)\.swm/core", re.ASCII)
 
@@ -139,9 +139,5 @@ def _listen(given: argparse.Namespace) -> Listen:
         )
     if given.tls_key.stat().st_mode & 0o077:
         raise ValueError(f"{given.tls_key} can be read by others; run `chmod 600 {given.tls_key}`")
-    keys = KeyPair(
-        ca_pem=given.tls_ca.read_bytes(),
-        cert_pem=given.tls_cert.read_bytes(),
-        key_pem=given.tls_key.read_bytes(),
-    )
+    keys = KeyFiles(given.tls_ca, given.tls_cert, given.tls_key)
     return Listen(endpoint, keys, identity[1])

@@ -35,7 +35,12 @@ _TEXTS = {
     START_FAILED: "its runner could not start the script",
     END_UNKNOWN: "no evidence is left of how it ended",
 }
-_TIMES = re.compile(r"([0-9]+)m([0-9.]+)s")
+_TIMES = re.compile(r"([0-9]{1,9})m([0-9]{1,3}(?:\.[0-9]{1,9})?)s")
+_REASON = re.compile(r"[A-Z_]{1,40}")
+_CODE_DIGITS = 5
+_MOST_CPU_S = 1e9
+_LATEST_NS = 253_402_300_799 * 1_000_000_000
+"""The end of the year 9999, where Timestamp ends: files can be given any time."""
 
 
 class Phase(enum.Enum):
@@ -69,10 +74,17 @@ def parse_end(lines: Sequence[str], time_ns: int) -> End | None:
     if not lines or lines[-1] != ".":
         return None
     kind, _, value = lines[0].partition(" ")
+    # The account's own processes may have written to it.
     cpu_s = sum(int(m) * 60 + float(s) for line in lines[1:3] for m, s in _TIMES.findall(line))
-    if kind not in _KINDS:
+    if not _makes_sense(kind, value):
         kind, value = "failure", END_UNKNOWN
-    return End(kind, value, cpu_s, time_ns)
+    return End(kind, value, min(cpu_s, _MOST_CPU_S), time_ns)
+
+
+def _makes_sense(kind: str, value: str) -> bool:
+    if kind in {"exit", "signal"}:
+        return value.isascii() and value.isdigit() and len(value) <= _CODE_DIGITS
+    return kind in _KINDS and bool(_REASON.fullmatch(value))
 
 
 def beginning(
@@ -143,7 +155,7 @@ def failure(reason: str) -> types_pb2.Failure:
 def timestamp(time_ns: int) -> Timestamp:
     """Nanoseconds since the epoch as the contracts have them."""
     stamp = Timestamp()
-    stamp.FromNanoseconds(time_ns)
+    stamp.FromNanoseconds(min(max(time_ns, 0), _LATEST_NS))
     return stamp
 
 

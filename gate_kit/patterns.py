@@ -110,13 +110,16 @@ class Matcher:
 def _component(part: str) -> str:
     """A regular expression for one component."""
     out = [] if part.startswith(".") else [r"(?!\.)"] if part[0] in _WILD else []
+    # What stands between stars: each part of it matches one letter.
+    between = [out]
     position = 0
     while position < len(part):
         letter = part[position]
         position += 1
         if letter == "*":
-            if not out or out[-1] != "[^/]*":  # several in a row say no more than one
-                out.append("[^/]*")
+            if out or len(between) == 1:  # several in a row say no more than one
+                out = []
+                between.append(out)
         elif letter == "?":
             out.append("[^/]")
         elif letter == "[" and (end := _class_end(part, position)):
@@ -127,7 +130,12 @@ def _component(part: str) -> str:
             out.append(f"[{'^/' if negated else ''}{inner}]")
         else:
             out.append(re.escape(letter))
-    return "".join(out)
+    if len(between) == 1:
+        return "".join(out)
+    first, *middle, last = map("".join, between)
+    # What is found first after a star will do, whatever follows: without looking for others, a name
+    # made for it can't hold up everybody for hours.
+    return first + "".join(f"(?>[^/]*?{each})" for each in middle) + f"[^/]*{last}"
 
 
 def _class_end(part: str, start: int) -> int:

@@ -215,10 +215,12 @@ class _Call:
         try:
             while not working.done():
                 waking = asyncio.create_task(self._arrived.is_more.wait())
-                await asyncio.wait(
-                    (working, waking), timeout=_PROGRESS_S, return_when=asyncio.FIRST_COMPLETED
-                )
-                waking.cancel()
+                try:
+                    await asyncio.wait(
+                        (working, waking), timeout=_PROGRESS_S, return_when=asyncio.FIRST_COMPLETED
+                    )
+                finally:
+                    waking.cancel()
                 if not working.done():
                     self._arrived.told()
                     yield self._progress()

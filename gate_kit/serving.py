@@ -12,7 +12,7 @@ from gate_kit.identity import GateInfo, Health, IdentityService
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.identity import CoreOnly
 from rpc_kit.server import RpcServer, ServeError, run
-from rpc_kit.tls import KeyPair
+from rpc_kit.tls import KeyFiles, KeyPair
 from skyport.gate.v1 import identity_pb2_grpc
 
 Closer = Callable[[], Awaitable[None]]
@@ -26,7 +26,7 @@ class Listen:
     """Where a gate listens, and how it knows who calls."""
 
     endpoint: Endpoint
-    keys: KeyPair | None = None
+    keys: KeyPair | KeyFiles | None = None
     """REQUIRED for TCP. A unix socket lies in a folder that only its user can enter."""
     core_installation: str = ""
     """REQUIRED for TCP: only the core of this installation is served."""

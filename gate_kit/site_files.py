@@ -71,7 +71,8 @@ def resume_at(index: int, cursor: file_pb2.FileCursor, size: int, modify_ns: int
     Raises:
         Refusal: OFFSET for one past the end of the file.
     """
-    is_same = cursor.size == size and cursor.modify_time.ToNanoseconds() == modify_ns
+    # Compared as it is: a time that is none is no mistake, but that of another file.
+    is_same = cursor.size == size and cursor.modify_time == timestamp(modify_ns)
     if not cursor.offset or not is_same:
         return 0
     if cursor.offset > size:

@@ -187,10 +187,17 @@ class Fields:
         if seconds < 0 or seconds > longest_s:
             self.wrong(field, f"is {seconds:g} s; 0 to {longest_s:g} s serve", "FIELD_OUT_OF_RANGE")
 
-    def time(self, field: str, value: Timestamp) -> None:
-        """Required: a time."""
-        if not value.seconds:
+    def time(self, field: str, value: Timestamp) -> int:
+        """Required: a time; returns it in nanoseconds, 0 for one that is wrong."""
+        if not value.seconds and not value.nanos:
             self.wrong(field, "is required", "FIELD_REQUIRED")
+            return 0
+        try:
+            return value.ToNanoseconds()
+        except ValueError:
+            text = f"is no time: {value.seconds} s and {value.nanos} ns"
+            self.wrong(field, text, "FIELD_OUT_OF_RANGE")
+            return 0
 
     def variables(self, field: str, names_and_values: dict[str, str]) -> None:
         """Environment variables: names that every shell takes, values that a process can have."""

@@ -2,7 +2,8 @@
 
 The schema is a dataclass. Its fields may be `str`, `int`, `float`, `bool`, an enum of strings,
 another dataclass (a table), `tuple[T, ...]` (a list), `dict[str, T]` (a table of any names), a type
-of `PARSERS`, or one of these `| None`, where "" stands for None. A field without a default is
+of `PARSERS` or one whose class method `parse` takes a text, or one of these `| None`, where ""
+stands for None. A field without a default is
 required. A dataclass may have `rules`, a static method from its raw table, whose values may still
 be of any type, to what is wrong with them beyond their types:
 
@@ -149,6 +150,8 @@ class _Reader:
     def value(self, kind: Any, value: Any, at: Steps) -> object:
         if kind in PARSERS:
             return self._try(PARSERS[kind], value, at)
+        if hasattr(kind, "parse"):
+            return self._try(lambda raw: kind.parse(_scalar(str, raw)), value, at)
         if dataclasses.is_dataclass(kind):
             return self.table(cast("type[Any]", kind), value, at)
         origin, arguments = typing.get_origin(kind), typing.get_args(kind)

@@ -37,7 +37,8 @@ class Refusal(Exception):
 
     Raise it in a handler. `reason` is contract (UPPER_SNAKE, from the tables of protos/README.md);
     `message` is for people: what was wrong, with which value, what to do. Both reach the caller, so
-    neither may hold a secret. What is too long for a status is cut.
+    neither may hold a secret. What is too long for a status is cut, and what can't be printed of
+    the message is replaced.
 
     Args:
         code: The canonical code; never OK.
@@ -73,7 +74,7 @@ class Refusal(Exception):
 
     def to_status(self, domain: str) -> grpc.Status:
         """The status to abort a call with: code, message, and the details as trailers."""
-        text = _cut(self.message, _MESSAGE_BYTES)
+        text = _cut(_line(self.message), _MESSAGE_BYTES)
         status = status_pb2.Status(code=self.code.value[0], message=text)
         metadata = {key: _cut(value, _VALUE_CHARS) for key, value in self.metadata.items()}
         _attach(
@@ -94,7 +95,7 @@ def _bad_request(violations: Sequence[Violation], room: int) -> error_details_pb
     bad = error_details_pb2.BadRequest()
     for index, (field, description) in enumerate(violations):
         shown = bad.field_violations.add(
-            field=_cut(field, _VALUE_CHARS), description=_cut(description, _VALUE_CHARS)
+            field=_cut(field, _VALUE_CHARS), description=_cut(_line(description), _VALUE_CHARS)
         )
         if bad.ByteSize() > room and index:
             shown.Clear()
@@ -107,6 +108,15 @@ def _attach(status: status_pb2.Status, detail: message.Message) -> None:
     packed = any_pb2.Any()
     packed.Pack(detail)
     status.details.append(packed)
+
+
+def _line(text: str) -> str:
+    """One line that does nothing to a terminal: messages quote what callers sent."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 def _cut(text: str, limit_bytes: int) -> str:

@@ -9,7 +9,7 @@ import re
 import time
 from collections.abc import Iterable
 
-from rpc_kit.errors import denied, unauthenticated
+from rpc_kit.errors import Refusal, denied, unauthenticated
 from rpc_kit.interceptor import Context
 
 _URI = re.compile(
@@ -97,10 +97,15 @@ def peer_identity(context: Context, installation: str, kinds: Iterable[Kind]) ->
         )
     # TLS looks at the connection's start only, and a connection may live for long.
     if identity.expires_at <= time.time():
-        raise unauthenticated("CERTIFICATE_EXPIRED", "the certificate has expired; get a new one")
+        raise certificate_expired()
     if identity.kind not in kinds:
         raise denied("KIND_NOT_ALLOWED", f"a certificate of a {identity.kind} is not served here")
     return identity
+
+
+def certificate_expired() -> Refusal:
+    """The certificate of the call has ended since the connection was made."""
+    return unauthenticated("CERTIFICATE_EXPIRED", "the certificate has expired; get a new one")
 
 
 class CoreOnly:

@@ -13,15 +13,16 @@ import inspect
 import logging
 import secrets
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any, NoReturn, TypeAlias
 
 import grpc
 import grpc.aio
-from google.protobuf.message import Message
+from google.protobuf.message import DecodeError, Message
 
-from rpc_kit.errors import Refusal, unimplemented
+from rpc_kit import failpoints
+from rpc_kit.errors import Refusal, invalid, unimplemented
 from rpc_kit.redaction import safe_text
 
 log = logging.getLogger(__name__)
@@ -35,6 +36,7 @@ logging.getLogger("grpc._cython.cygrpc").addFilter(
 Context: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
 Authenticate: TypeAlias = Callable[[str, Context], object]
+Admit: TypeAlias = Callable[[object], contextlib.AbstractContextManager[None]]
 Behavior: TypeAlias = Callable[[Any, Context], Awaitable[Any]]
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -68,6 +70,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         authenticate: Called before each handler with the full method name and the context. May
             raise `Refusal`; its result is `caller` in the handler. Since it is asked before the
             handler looks at anything, a stranger never learns what exists.
+        admit: Entered around each streaming call, with what `authenticate` returned. May raise
+            `Refusal` when it is entered.
         unserved: The reason for an RPC of a generated servicer that was not written.
     """
 
@@ -76,10 +80,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         domain: str,
         authenticate: Authenticate | None = None,
         *,
+        admit: Admit | None = None,
         unserved: str = "NOT_SERVED",
     ) -> None:
         self._domain = domain
         self._authenticate = authenticate
+        self._admit = admit
         self._unserved = unserved
         self._closed: Refusal | None = None
         self._wrapped: dict[str, Handler] = {}
@@ -115,9 +121,14 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         Returns:
             How many are being ended. Each handler's own `finally` runs before its caller is told.
         """
+        return self.end_refused(lambda method, who: refusal if matches(method, who) else None)
+
+    def end_refused(self, decide: Callable[[str, object], Refusal | None]) -> int:
+        """As `end_streams`, with what `decide` says for each call; None leaves it alone."""
         ended = 0
         for call in list(self._streams):
-            if not call.ended_with and matches(call.method, call.who):
+            refusal = None if call.ended_with else decide(call.method, call.who)
+            if refusal is not None:
                 call.ended_with = refusal
                 call.task.cancel()
                 ended += 1
@@ -131,6 +142,8 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
             or handler.stream_unary
             or handler.stream_stream
         )
+        if failpoints.ON:
+            behavior = failpoints.served(method, behavior)
         if inspect.isasyncgenfunction(behavior):
             behavior = _drain(behavior)
         elif not inspect.iscoroutinefunction(behavior):
@@ -144,7 +157,7 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
         streams = handler.request_streaming or handler.response_streaming
         return make(
             self._guard(method, behavior, streams=streams),
-            request_deserializer=handler.request_deserializer,
+            request_deserializer=_reading(handler.request_deserializer),
             response_serializer=handler.response_serializer,
         )
 
@@ -164,9 +177,12 @@ class ErrorInterceptor(grpc.aio.ServerInterceptor):
                 if self._authenticate is not None:
                     call.who = self._authenticate(method, context)
                     caller.set(call.who)
-                if streams:
-                    self._streams.add(call)
-                return await behavior(request, context)
+                request = _readable(request)
+                if not streams:
+                    return await behavior(request, context)
+                self._streams.add(call)
+                with self._admit(call.who) if self._admit else contextlib.nullcontext():
+                    return await behavior(request, context)
             except asyncio.CancelledError as interrupted:
                 outcome = "CANCELLED"
                 if call.ended_with is not None:
@@ -217,6 +233,55 @@ def _this_task() -> asyncio.Task[Any]:
     if task is None:
         raise RuntimeError("a call is handled outside of a task")
     return task
+
+
+class _Unreadable:
+    """Stands for a request that is no message of its kind.
+
+    grpc would answer UNKNOWN, with our insides in the text, before anybody asks who calls.
+    """
+
+
+_UNREADABLE = _Unreadable()
+
+
+def _reading(parse: Callable[[bytes], Any] | None) -> Callable[[bytes], Any] | None:
+    if parse is None:
+        return None
+
+    def read(data: bytes) -> Any:
+        try:
+            return parse(data)
+        except DecodeError:
+            return _UNREADABLE
+
+    return read
+
+
+def _readable(request: Any) -> Any:
+    """The request, or the stream of requests.
+
+    Raises:
+        Refusal: FIELD_MALFORMED; for a stream, when its turn comes.
+    """
+    if hasattr(request, "__aiter__"):
+        return _Requests(aiter(request))
+    if request is _UNREADABLE:
+        raise invalid("the request can't be read: it is no message of this call's kind")
+    return request
+
+
+class _Requests:
+    """A stream of requests, of which each can be read."""
+
+    def __init__(self, requests: AsyncIterator[Any]) -> None:
+        self._requests = requests
+
+    def __aiter__(self) -> _Requests:
+        return self
+
+    async def __anext__(self) -> Any:
+        return _readable(await anext(self._requests))
 
 
 def _drain(generate: Callable[[Any, Context], AsyncGenerator[Any, None]]) -> Behavior:

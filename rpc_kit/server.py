@@ -7,6 +7,7 @@ import contextlib
 import errno
 import logging
 import os
+import resource
 import signal
 import socket
 import sys
@@ -22,8 +23,8 @@ from grpc_reflection.v1alpha import reflection
 from rpc_kit import private_files
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.errors import unavailable
-from rpc_kit.interceptor import HEALTH, Authenticate, ErrorInterceptor
-from rpc_kit.tls import MAX_MESSAGE_BYTES, KeyPair, server_credentials
+from rpc_kit.interceptor import HEALTH, Admit, Authenticate, Context, ErrorInterceptor
+from rpc_kit.tls import MAX_MESSAGE_BYTES, KeyFiles, KeyPair, server_credentials
 
 log = logging.getLogger(__name__)
 
@@ -58,6 +59,7 @@ class RpcServer:
     Args:
         domain: The domain of the reasons of its errors.
         authenticate: Tells who calls, before each handler; see `ErrorInterceptor`.
+        admit: May refuse streaming calls; see `ErrorInterceptor`.
         unserved: The reason for RPCs that are not written; see `ErrorInterceptor`.
     """
 
@@ -66,11 +68,12 @@ class RpcServer:
         domain: str,
         *,
         authenticate: Authenticate | None = None,
+        admit: Admit | None = None,
         unserved: str = "NOT_SERVED",
     ) -> None:
-        self.interceptor = ErrorInterceptor(domain, authenticate, unserved=unserved)
+        self.interceptor = ErrorInterceptor(domain, authenticate, admit=admit, unserved=unserved)
         self._server = grpc.aio.server(interceptors=(self.interceptor,), options=_OPTIONS)
-        self._health = health.aio.HealthServicer()
+        self._health = _Health()
         self._on_drain: list[Callable[[], Awaitable[None]]] = []
         self._draining: asyncio.Task[None] | None = None
         self._services: list[str] = []
@@ -94,13 +97,18 @@ class RpcServer:
         self._on_drain.append(callback)
 
     async def start(
-        self, endpoint: Endpoint, keys: KeyPair | None = None, *, allow_remote: bool = False
+        self,
+        endpoint: Endpoint,
+        keys: KeyPair | KeyFiles | None = None,
+        *,
+        allow_remote: bool = False,
     ) -> Endpoint:
         """Listen, and answer calls.
 
         Args:
             endpoint: A unix socket (its folder is made, 0700), or a TCP address; port 0 picks one.
             keys: The certificate to show, REQUIRED for TCP; every client needs one of the same CA.
+                Of files, new connections are shown what is in them by then.
             allow_remote: Whether the address may be one that other machines reach.
 
         Returns:
@@ -109,6 +117,8 @@ class RpcServer:
         Raises:
             ServeError: Nothing can listen there.
         """
+        # Secrets and keys are in our memory: a crash must not leave it in a file.
+        resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
         serving = health_pb2.HealthCheckResponse.SERVING
         for name in self._services:
             await self._health.set(name, serving)
@@ -147,7 +157,7 @@ class RpcServer:
             raise ServeError(f"can't listen on {endpoint}: {error}") from error
 
     def _bind_port(
-        self, endpoint: Endpoint, keys: KeyPair | None, *, allow_remote: bool
+        self, endpoint: Endpoint, keys: KeyPair | KeyFiles | None, *, allow_remote: bool
     ) -> Endpoint:
         if not (endpoint.is_local or allow_remote):
             raise ServeError(
@@ -278,6 +288,23 @@ def _check_free(endpoint: Endpoint) -> None:
                 f"{endpoint} is in use by another process; end it, or choose another address"
             ) from None
         raise ServeError(f"can't listen on {endpoint}: {error.strerror or error}") from None
+
+
+class _Health(health.aio.HealthServicer):
+    """Health with List, which grpc's own has for threads only.
+
+    One that is not async would fail before anybody has looked at who calls.
+    """
+
+    async def List(self, request: Any, context: Context) -> Any:
+        # The types of both know no List yet.
+        messages: Any = health_pb2
+        known: Any = self
+        statuses = {
+            name: messages.HealthCheckResponse(status=status)
+            for name, status in known._server_status.items()
+        }
+        return messages.HealthListResponse(statuses=statuses)
 
 
 class _Recorder:

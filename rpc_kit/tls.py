@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from pathlib import Path
 
 import grpc
 
@@ -39,6 +40,54 @@ class KeyPair:
     key_pem: bytes = dataclasses.field(repr=False)
 
 
+class KeyFiles:
+    """A key pair in files, which is read anew whenever one of them has changed.
+
+    So a certificate is renewed by writing its file, whole (as a rename does), and nobody is
+    restarted.
+
+    Args:
+        ca: The CA's certificate.
+        cert: Ours.
+        key: Its private key.
+
+    Raises:
+        OSError: One of them can't be read.
+    """
+
+    def __init__(self, ca: Path, cert: Path, key: Path) -> None:
+        self._paths = (ca, cert, key)
+        self._seen = self._look()
+        self.pair = self._read()
+        """What was read last."""
+
+    def changed(self) -> KeyPair | None:
+        """The pair in the files if it is another than the last one.
+
+        Files that can't be read now (they are being replaced, or were lost) change nothing.
+        """
+        try:
+            seen = self._look()
+            if seen == self._seen:
+                return None
+            pair = self._read()
+        except OSError:
+            return None
+        self._seen = seen
+        if pair == self.pair:
+            return None
+        self.pair = pair
+        return pair
+
+    def _look(self) -> tuple[tuple[int, int, int], ...]:
+        found = (path.stat() for path in self._paths)
+        return tuple((each.st_ino, each.st_mtime_ns, each.st_size) for each in found)
+
+    def _read(self) -> KeyPair:
+        ca, cert, key = (path.read_bytes() for path in self._paths)
+        return KeyPair(ca, cert, key)
+
+
 def core_name(installation: str) -> str:
     """The DNS name in the core's certificate, which clients expect."""
     return f"core.{installation}.swm"
@@ -49,12 +98,34 @@ def gate_name(installation: str, gate: str) -> str:
     return f"gate-{gate}.{installation}.swm"
 
 
-def server_credentials(pair: KeyPair) -> grpc.ServerCredentials:
-    """Credentials of a server that takes only clients with a certificate of the same CA."""
-    return grpc.ssl_server_credentials(
-        [(pair.key_pem, pair.cert_pem)],
-        root_certificates=pair.ca_pem,
-        require_client_auth=True,
+def server_credentials(keys: KeyPair | KeyFiles) -> grpc.ServerCredentials:
+    """Credentials of a server that takes only clients with a certificate of the same CA.
+
+    Args:
+        keys: What to show. Of files, each new connection is shown what is in them by then.
+    """
+    if isinstance(keys, KeyPair):
+        return grpc.ssl_server_credentials(
+            [(keys.key_pem, keys.cert_pem)],
+            root_certificates=keys.ca_pem,
+            require_client_auth=True,
+        )
+    files = keys
+
+    def newer() -> grpc.ServerCertificateConfiguration | None:
+        pair = files.changed()
+        return None if pair is None else _configuration(pair)
+
+    return grpc.dynamic_ssl_server_credentials(
+        _configuration(files.pair),
+        newer,  # type: ignore[arg-type]  # None means no change; the types do not know
+        require_client_authentication=True,
+    )
+
+
+def _configuration(pair: KeyPair) -> grpc.ServerCertificateConfiguration:
+    return grpc.ssl_server_certificate_configuration(
+        [(pair.key_pem, pair.cert_pem)], root_certificates=pair.ca_pem
     )
 
 

@@ -100,4 +100,6 @@ def format_duration(seconds: int) -> str:
 
 def _quoted(text: str) -> str:
     shown = text if len(text) <= 40 else text[:40] + "…"
+    if not shown.isprintable():
+        shown = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in shown)
     return f'"{shown}"'

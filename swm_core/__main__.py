@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import datetime
 import logging
 import sys
-from typing import NoReturn
+from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import click
 
@@ -14,7 +16,7 @@ from rpc_kit.config_file import ConfigError
 from rpc_kit.logs import configure
 from rpc_kit.server import ServeError
 from swm_core import __version__, config
-from swm_core.home import Home, HomeError, initialise, issue_gate, lock
+from swm_core.home import Home, HomeError, initialise, lock
 from swm_core.store.errors import StoreError
 
 log = logging.getLogger("swm_core")
@@ -66,15 +68,66 @@ def serve() -> None:
 
 @main.command("gate-certificate")
 @click.argument("name")
-def gate_certificate(name: str) -> None:
+@click.option(
+    "--csr",
+    type=click.File("rb"),
+    help="A signing request of the gate's own key, which never leaves its machine.",
+)
+def gate_certificate(name: str, csr: BinaryIO | None) -> None:
     """Make the certificate of gate NAME, for one that serves on TCP and not on a unix socket."""
+    from swm_core.security.gates import certify_gate, issue_gate
+
     home = Home.find()
     try:
-        cert, key = issue_gate(home, name)
+        key: Path | str = "KEY"
+        if csr is not None:
+            cert = certify_gate(home, name, csr.read())
+        else:
+            cert, key = issue_gate(home, name)
     except HomeError as error:
         _fail(error)
     click.echo(f"certificate of gate {name}; start the gate with:")
     click.echo(f"  --tls-cert {cert} --tls-key {key} --tls-ca {home.ca_cert}")
+
+
+@main.command()
+@click.argument("file", type=click.Path(path_type=Path))
+@click.option("--without-files", is_flag=True, help="Leave inputs, results and logs of jobs out.")
+def backup(file: Path, without_files: bool) -> None:
+    """Write all that the core keeps to FILE, which is new; the core may run."""
+    from swm_core.backup import BackupError, back_up
+
+    home = Home.find()
+    try:
+        back_up(home, file, with_files=not without_files)
+    except (BackupError, HomeError) as error:
+        _fail(error)
+    click.echo(f"{file}: the backup of {home.path}; it holds all keys, so keep it as safe as them")
+
+
+@main.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--no-core-ran-since",
+    is_flag=True,
+    help="Take every job up again; only right if no core has run since the backup.",
+)
+def restore(file: Path, no_core_ran_since: bool) -> None:
+    """Make the core's home, which must not be there, of the backup FILE."""
+    from swm_core.backup import BackupError
+    from swm_core.backup import restore as restored
+
+    home = Home.find()
+    try:
+        contents = restored(home, file, nothing_since=no_core_ran_since)
+    except (BackupError, HomeError) as error:
+        _fail(error)
+    made = datetime.datetime.fromtimestamp(contents.time, datetime.UTC)
+    click.echo(f"{home.path}: as it was at {made:%Y-%m-%d %H:%M:%S} UTC")
+    if not contents.has_files:
+        click.echo("inputs, results and logs are not in this backup")
+    if not no_core_ran_since:
+        click.echo("jobs that had not ended then are not started again; `swm jobs` tells of each")
 
 
 @main.command("check-config")

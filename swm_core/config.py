@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 from rpc_kit import config_file
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.logs import LogFormat, LogLevel
-from rpc_kit.units import Bytes, Seconds
+from rpc_kit.units import Bytes, Seconds, parse_duration
+from swm_core.domain.addresses import LOOPBACK_ONLY, Place
 from swm_core.security.names import is_gate_name
 
 Rules = Iterator[tuple[tuple[str, ...], str]]
@@ -57,6 +59,44 @@ class Limits:
 
     log_bytes_per_job: Bytes = Bytes(256 << 20)
     """Of its output mirrored while it runs; the end is always kept."""
+    active_jobs_per_user: int = 10_000
+    """Jobs that have not ended; 0: no limit. Whoever has more by a change of this keeps them."""
+    streams_per_user: int = 500
+    """Open streams: watches, followed output, transfers, connections to ports; 0: no limit."""
+    spool_bytes_per_user: Bytes = Bytes(0)
+    """Of their files and results in the spool; 0: as much as the spool has room for."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        for name in ("active_jobs_per_user", "streams_per_user"):
+            value = table.get(name)
+            if type(value) is int and value < 0:
+                yield (name,), f"{value} is less than nothing; 0 means no limit"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ports:
+    """Which addresses at the core's side the ports of jobs have to do with."""
+
+    in_at: tuple[Place, ...] = LOOPBACK_ONLY
+    """Where the core may listen for `in` ports."""
+    out_to: tuple[Place, ...] = LOOPBACK_ONLY
+    """Whereto the core may connect for `out` ports."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Certificates:
+    """What the core signs for users, gates and itself."""
+
+    lifetime: Seconds = Seconds(365 * _DAY)
+    """How long a certificate is valid; renewed where the core can when a third of it is left."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        text = table.get("lifetime")
+        with contextlib.suppress(ValueError):  # told of by its type
+            if isinstance(text, str | int) and parse_duration(str(text)) < 1:
+                yield ("lifetime",), f'"{text}" is no time to live; write one as "365d"'
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -72,15 +112,35 @@ class Deadlines:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """How what sites have is compared with what the core knows."""
+
+    every: Seconds = Seconds(5 * _MINUTE)
+    """How often."""
+    grace: Seconds = Seconds(_HOUR)
+    """How long what the core does not know is left before it is deleted."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Rules:
+        yield from _outside(table, "every", 1, _DAY, 'from "1s" to "1d"')
+        yield from _outside(table, "grace", 0, 365 * _DAY, 'up to "365d"')
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Site:
     """A gate: started and supervised by the core, or reached where somebody else runs it."""
 
     command: tuple[str, ...] = ()
     """Program and arguments; `--listen` with a socket's address is appended."""
     endpoint: Endpoint | None = None
+    certificate: str = ""
+    """The name in the certificate of a gate on TCP; empty: the site's."""
 
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Rules:
+        name = table.get("certificate", "")
+        if isinstance(name, str) and name and not is_gate_name(name):
+            yield ("certificate",), f'"{name}" can\'t be a gate\'s name; use a-z, 0-9 and "-"'
         if "command" in table and "endpoint" in table:
             yield ("endpoint",), "stands beside a command; keep one of the two"
         elif "command" not in table and "endpoint" not in table:
@@ -101,7 +161,10 @@ class Config:
     log: Log = dataclasses.field(default_factory=Log)
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     limits: Limits = dataclasses.field(default_factory=Limits)
+    ports: Ports = dataclasses.field(default_factory=Ports)
+    certificates: Certificates = dataclasses.field(default_factory=Certificates)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    reconciliation: Reconciliation = dataclasses.field(default_factory=Reconciliation)
     sites: dict[str, Site] = dataclasses.field(default_factory=dict)
 
     @staticmethod
@@ -124,6 +187,16 @@ def load(path: Path) -> Config:
             `swm.toml:12: spool.max_size: "100X" is not a size; write …`.
     """
     return config_file.load(path, Config)
+
+
+def _outside(
+    table: Mapping[str, Any], name: str, least_s: int, most_s: int, range_text: str
+) -> Rules:
+    """What is wrong with a duration that is one."""
+    text = table.get(name)
+    with contextlib.suppress(ValueError):  # told of by its type
+        if isinstance(text, str | int) and not least_s <= parse_duration(str(text)) <= most_s:
+            yield (name,), f'"{text}" is out of range; write one {range_text}'
 
 
 def _wrong_address(table: Mapping[str, Any], *, local_only: bool, mend: str) -> Rules:

@@ -17,9 +17,9 @@ from rpc_kit import private_files
 from rpc_kit.bundle import Bundle, BundleError
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.identity import Kind
-from rpc_kit.tls import KeyPair
+from rpc_kit.tls import KeyFiles, KeyPair
 from swm_core import config
-from swm_core.security.names import is_gate_name, is_user_name, new_installation
+from swm_core.security.names import is_user_name, new_installation
 
 if TYPE_CHECKING:
     from swm_core.security.ca import CertificateAuthority
@@ -138,23 +138,28 @@ class Home:
         path = self.run / "gates" / f"{gate}.sock"
         if len(os.fsencode(path)) > _SOCKET_PATH_BYTES:
             name = hashlib.sha256(os.fsencode(self.path.resolve())).hexdigest()[:12]
-            runtime = environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - checked below
+            runtime = environ.get("XDG_RUNTIME_DIR") or "/tmp"  # noqa: S108 - checked below  # nosec B108
             path = Path(runtime, f"swm-{os.geteuid()}-{name}", f"{gate}.sock")
-        with _as_home_error():
+        with as_home_error():
             private_files.make_folder(path.parent)
         return path
 
     def core_keys(self) -> KeyPair:
-        """The core's certificate and key.
+        """The core's certificate and key, as they are now.
 
         Raises:
             HomeError: There are none yet.
         """
-        return self._keys(self.core_cert, self.core_key)
+        return self.core_files().pair
 
-    def _keys(self, cert: Path, key: Path) -> KeyPair:
+    def core_files(self) -> KeyFiles:
+        """The files of the core's certificate and key, which may be renewed.
+
+        Raises:
+            HomeError: There are none yet.
+        """
         try:
-            return KeyPair(self.ca_cert.read_bytes(), cert.read_bytes(), key.read_bytes())
+            return KeyFiles(self.ca_cert, self.core_cert, self.core_key)
         except OSError as error:
             raise HomeError(f"{error.filename}: {error.strerror}; run `swm init`") from None
 
@@ -189,7 +194,7 @@ def initialise(home: Home, user: str | None = None) -> Initialised:
     from swm_core.security.ca import CaError
 
     try:
-        with _as_home_error():
+        with as_home_error():
             return _Initialisation(home).run(user or _login_name())
     except CaError as error:
         raise HomeError(f"{home.pki}: {error}") from None
@@ -258,7 +263,7 @@ class _Initialisation:
         ca = load_ca(self._home)
         issued = ca.issue(Kind.USER, user)
         # Who listens everywhere is reached here too.
-        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(listen.host, listen.host)  # noqa: S104 - only told  # nosec B104
         bundle = Bundle(
             endpoint=str(Endpoint(host, listen.port)),
             installation=installation,
@@ -266,42 +271,13 @@ class _Initialisation:
             ca_pem=ca.cert_pem.decode(),
             cert_pem=issued.cert_pem.decode(),
             key_pem=issued.key_pem.decode(),
+            expires=issued.expires_at.isoformat(),
         )
         return bundle.to_toml().encode()
 
     def _write(self, path: Path, make: Callable[[], bytes]) -> None:
         if not path.exists() and private_files.write_new(path, make()):
             self._created.append(path)
-
-
-def issue_gate(home: Home, gate: str) -> tuple[Path, Path]:
-    """Make the certificate of a gate that serves on TCP; what exists is not touched.
-
-    Args:
-        home: An initialised home.
-        gate: The site's name in the configuration.
-
-    Returns:
-        The files of the certificate and of its key.
-
-    Raises:
-        HomeError: It can't be done, and why.
-    """
-    from swm_core.security.ca import CaError, new_key
-
-    if not is_gate_name(gate):
-        raise HomeError(f'"{gate}" can\'t be a gate\'s name; use up to 32 of a-z, 0-9 and "-"')
-    cert, key = home.gate_cert(gate), home.gate_key(gate)
-    try:
-        with _as_home_error():
-            private_files.make_folder(cert.parent)
-            private_files.write_new(key, new_key())
-            if not cert.exists():
-                issued = load_ca(home).issue(Kind.GATE, gate, key_pem=key.read_bytes())
-                private_files.write_new(cert, issued.cert_pem)
-    except CaError as error:
-        raise HomeError(f"{home.pki}: {error}") from None
-    return cert, key
 
 
 def load_ca(home: Home) -> CertificateAuthority:
@@ -328,7 +304,7 @@ def lock(home: Home) -> Iterator[None]:
     """
     from filelock import FileLock, Timeout
 
-    with _as_home_error():
+    with as_home_error():
         private_files.make_folder(home.run)
     held = FileLock(home.lock_file, timeout=0, mode=0o600)
     try:
@@ -348,7 +324,8 @@ def lock(home: Home) -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _as_home_error() -> Iterator[None]:
+def as_home_error() -> Iterator[None]:
+    """Raise what goes wrong with files in the block as a HomeError."""
     try:
         yield
     except BundleError as error:
@@ -403,6 +380,17 @@ listen = "127.0.0.1:{port}"
 
 [limits]
 # log_bytes_per_job = "256M"   # of output mirrored while a job runs; the end is always kept
+# active_jobs_per_user = 10000 # that have not ended; 0: no limit
+# streams_per_user = 500       # watches, transfers, connections to ports; 0: no limit
+# spool_bytes_per_user = 0     # as "20G"; 0: as much as the spool has room for
+
+# Ports of jobs at this side: addresses, networks or names, each with a port or without.
+[ports]
+# in_at = ["127.0.0.0/8", "::1"]    # where the core may listen for in ports
+# out_to = ["127.0.0.0/8", "::1"]   # whereto the core may connect for out ports
+
+[certificates]
+# lifetime = "365d"            # of those that are made from now on
 
 # How long a job may wait in a state before it has failed.
 [deadlines]
@@ -411,6 +399,11 @@ listen = "127.0.0.1:{port}"
 # starting = "10m"
 # staging_out = "6h"
 # site_lost = "1d"             # a site that can't be reached
+
+# What sites have is compared with what the core knows.
+[reconciliation]
+# every = "5m"
+# grace = "1h"                 # how long what the core does not know is left before it is deleted
 
 # Where jobs run: one table for each site, with the gate that speaks to it.
 # [sites.demo]

@@ -20,6 +20,8 @@ from gate_kit.ssh.transport import Process
 
 T = TypeVar("T")
 
+_ANSWER_BYTES = 128 << 20
+"""Of one answer: others use this gate too."""
 _UNANSWERED = 16
 """Requests that may be on their way."""
 
@@ -92,12 +94,17 @@ class Conversation:
 
     async def _read(self) -> None:
         lines: list[str] = []
+        size = 0
         try:
             while line := await self._process.stdout.readline():
                 text = line.rstrip(b"\n").decode(errors="surrogateescape")
                 if text.startswith("="):
                     lines.append(text[1:])
+                    size += len(line)
+                    if size > _ANSWER_BYTES:
+                        raise EOFError("it answers without end")
                     continue
+                size = 0
                 self._room.release()
                 future = self._waiting.popleft()
                 if text == ".":

@@ -23,8 +23,11 @@ import base64
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
+from google.protobuf.message import DecodeError
+
 from gate_kit import job_status
 from gate_kit.job_status import End, Phase
+from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.shell import Reply
 from skyport.gate.v1 import job_pb2, types_pb2
 
@@ -64,19 +67,33 @@ class OnHost:
         return self.lasting.spec
 
 
-def read_status(node: str, reply: Reply, known: Lasting | None = None) -> OnHost:
+def read_status(
+    node: str, reply: Reply, known: Lasting | None = None, *, of: types_pb2.JobRef | None = None
+) -> OnHost:
     """What a host answered to `status`.
 
     Args:
         node: The host's.
         reply: Its answer.
         known: What it said before, where it was asked for what changes alone.
+        of: Which attempt was asked for: labels and spec of another one are none of it.
     """
-    return _parse(node, reply.lines, iter(reply.blobs), "", known)
+    found = _parse(node, reply.lines, iter(reply.blobs), "", known)
+    told = told_ref(found.lasting)
+    if of is None or told is None or AttemptKey.of(told) == AttemptKey.of(of):
+        return found
+    return dataclasses.replace(found, lasting=Lasting())
+
+
+def told_ref(lasting: Lasting) -> types_pb2.JobRef | None:
+    """Whose attempt it is, by what lies there; None if nothing does that tells it."""
+    if lasting.spec is not None:
+        return lasting.spec.ref
+    return None if lasting.labels is None else lasting.labels.ref
 
 
 def read_list(node: str, reply: Reply) -> dict[str, OnHost]:
-    """What a host answered to `list`, by the paths of keys."""
+    """What a host answered to `list`, by the paths of keys: what can be read of it."""
     found: dict[str, OnHost] = {}
     root_uid, key, lines = "", "", list[str]()
     blobs = iter(reply.blobs)
@@ -84,10 +101,14 @@ def read_list(node: str, reply: Reply) -> dict[str, OnHost]:
         name, _, value = line.partition(" ")
         if name == "key":
             if key:
-                found[key] = _parse(node, lines, blobs, root_uid, None)
+                on_host = _parse(node, lines, blobs, root_uid, None)
+                told = told_ref(on_host.lasting)
+                # What lies under another path than its own was not put there by us.
+                if told is not None and AttemptKey.of(told).path == key:
+                    found[key] = on_host
             key, lines = value, []
         elif name == "root_uid" and not key:
-            root_uid = value
+            root_uid = value.encode(errors="replace").decode()
         else:
             lines.append(line)
     return found
@@ -99,6 +120,8 @@ def _parse(
     told: dict[str, str] = {"root_uid": root_uid}
     ends, times = list[str](), dict[str, int]()
     for line in lines:
+        if not line.isascii():  # what is told of an attempt is; messages take no half letters
+            line = line.encode(errors="replace").decode()
         name, _, value = line.partition(" ")
         if name == "end":
             ends.append(value)
@@ -134,12 +157,16 @@ def _phase(state: str, end: End | None) -> Phase:
 
 
 def _lasting(told: Mapping[str, str], blobs: Iterator[bytes]) -> Lasting:
+    workdir = next(blobs, b"").decode(errors="surrogateescape") if "workdir" in told else ""
     labels = spec = None
-    if "labels" in told:
-        labels = job_pb2.JobStatus.FromString(base64.b64decode(told["labels"]))
-    if "spec" in told:
-        spec = decode_spec(told["spec"])
-    workdir = next(blobs).decode(errors="surrogateescape") if "workdir" in told else ""
+    try:
+        if "labels" in told:
+            labels = job_pb2.JobStatus.FromString(base64.b64decode(told["labels"]))
+        if "spec" in told:
+            spec = decode_spec(told["spec"])
+    except (ValueError, DecodeError):
+        # The account's own processes have written there: it is as if there was nothing.
+        return Lasting(workdir=workdir)
     return Lasting(labels, spec, workdir)
 
 
@@ -168,6 +195,8 @@ def encode_labels(ref: types_pb2.JobRef, origin: types_pb2.Origin) -> str:
 
 def _nanoseconds(stamp: str) -> int:
     whole, _, part = stamp.partition(".")
+    if not (whole + part).isdigit():
+        return 0  # before 1970
     return int(whole or 0) * 1_000_000_000 + int(part.ljust(9, "0")[:9] or 0)
 
 

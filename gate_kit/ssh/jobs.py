@@ -96,7 +96,7 @@ class Jobs:
             reply = Reply(await self._glances.of(host).look(path, root_uid))
         else:
             reply = await host.ask("status", path, root_uid, "all")
-        return evidence.read_status(host.node, reply, known)
+        return evidence.read_status(host.node, reply, known, of=ref)
 
     def judge(self, ref: types_pb2.JobRef, on_hosts: Sequence[OnHost]) -> job_pb2.JobStatus | None:
         """What follows from what hosts have of an attempt; notes whether it goes on."""

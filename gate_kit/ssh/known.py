@@ -25,6 +25,8 @@ class Known:
         self._lasting: collections.OrderedDict[AttemptKey, Lasting] = collections.OrderedDict()
         self._ended: collections.OrderedDict[AttemptKey, None] = collections.OrderedDict()
         self._sent: dict[tuple[AttemptKey, str], float] = {}
+        self._by_path: dict[str, set[AttemptKey]] = {}
+        """Of what `lasting` tells: runners know their paths, and not whose they are."""
 
     def lasting(self, key: AttemptKey) -> Lasting | None:
         """What never changes of an attempt that was asked to start; None if it is not known."""
@@ -34,8 +36,9 @@ class Known:
         """Remember what `lasting` tells."""
         self._lasting[key] = lasting
         self._lasting.move_to_end(key)
+        self._by_path.setdefault(key.path, set()).add(key)
         if len(self._lasting) > _MOST:
-            self._lasting.popitem(last=False)
+            self._forget_lasting(next(iter(self._lasting)))
 
     @contextlib.contextmanager
     def beginning(self, key: AttemptKey, ref: types_pb2.JobRef, lasting: Lasting) -> Iterator[None]:
@@ -85,7 +88,18 @@ class Known:
     def forget(self, key: AttemptKey) -> None:
         """Nothing is known of the attempt any more: it was removed."""
         self.live.pop(key, None)
-        self._lasting.pop(key, None)
+        self._forget_lasting(key)
         self._ended.pop(key, None)
         for pair in [pair for pair in self._sent if pair[0] == key]:
             del self._sent[pair]
+
+    def at(self, path: str) -> frozenset[AttemptKey]:
+        """The attempts with this path that were asked to start, each of another owner."""
+        return frozenset(self._by_path.get(path, ()))
+
+    def _forget_lasting(self, key: AttemptKey) -> None:
+        if self._lasting.pop(key, None) is not None:
+            keys = self._by_path[key.path]
+            keys.discard(key)
+            if not keys:
+                del self._by_path[key.path]

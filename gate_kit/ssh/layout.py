@@ -12,13 +12,14 @@ trash/                                     what is being removed
 from __future__ import annotations
 
 import dataclasses
+from typing import Self
 
 from skyport.gate.v1 import types_pb2
 
 
 @dataclasses.dataclass(frozen=True, slots=True, order=True)
-class AttemptKey:
-    """What an attempt is known by."""
+class AttemptPath:
+    """What an attempt is known by in one account."""
 
     installation: str
     job_id: str
@@ -26,16 +27,16 @@ class AttemptKey:
     partition_id: str
 
     @classmethod
-    def of(cls, ref: types_pb2.JobRef) -> AttemptKey:
-        """The key of the attempt that `ref` names."""
+    def of(cls, ref: types_pb2.JobRef) -> Self:
+        """That of the attempt that `ref` names."""
         return cls(ref.installation, ref.job_id, ref.attempt, ref.partition_id)
 
     @classmethod
-    def parse(cls, path: str) -> AttemptKey:
-        """The key whose `path` this is."""
+    def parse(cls, path: str) -> AttemptPath:
+        """The one whose `path` this is."""
         partition, installation, name = path.split("/")
         job_id, _, attempt = name.rpartition(".")
-        return cls(installation, job_id, int(attempt), partition)
+        return AttemptPath(installation, job_id, int(attempt), partition)
 
     @property
     def path(self) -> str:
@@ -53,3 +54,19 @@ class AttemptKey:
         It ends with a letter that no name has, so no mark begins another.
         """
         return f"{self.path}/{node};"
+
+
+@dataclasses.dataclass(frozen=True, slots=True, order=True)
+class AttemptKey(AttemptPath):
+    """What an attempt is known by among all accounts of a site.
+
+    The same path lies in every account, and what is there in one of them must never be taken for
+    what another owner has.
+    """
+
+    owner: str
+
+    @classmethod
+    def of(cls, ref: types_pb2.JobRef) -> Self:
+        """The key of the attempt that `ref` names."""
+        return cls(ref.installation, ref.job_id, ref.attempt, ref.partition_id, ref.owner)

@@ -11,7 +11,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 
-_TOLD = re.compile(rb"^skyport-link (\d+) (\d+)$", re.MULTILINE)
+_TOLD = re.compile(rb"^skyport-link (\d{1,10}) (\d{1,20})$", re.MULTILINE)
 
 # One line without single quotes, backslashes and exclamation marks: shells of every kind read it.
 _SCRIPT = (

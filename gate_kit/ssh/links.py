@@ -213,7 +213,7 @@ class Links:
                 except Refusal as refusal:
                     self._failures += 1
                     longest_s = min(_BACKOFF_MOST_S, _BACKOFF_FIRST_S * 2.0**self._failures)
-                    pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret
+                    pause_s = longest_s * random.uniform(0.5, 1.0)  # noqa: S311 - no secret  # nosec B311
                     self._failed_until = time.monotonic() + pause_s
                     self._refusal = refusal
                     return refusal

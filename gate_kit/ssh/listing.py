@@ -12,13 +12,13 @@ import os
 import secrets
 import stat
 import struct
-import tempfile
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from gate_kit import Page, errors
 from gate_kit.patterns import Matcher, Pattern, compile_pattern
+from gate_kit.scratch import Scratch
 from gate_kit.site_files import UNREADABLE, name_mistake, site_file, skip_reason
 from gate_kit.ssh.remote_files import Reader, Record, RemoteFiles
 from skyport.common.v1 import manifest_pb2
@@ -37,19 +37,19 @@ class Listings:
     """Lists that have further pages. Call `close` at the end."""
 
     def __init__(self) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="swm-lists-")
+        self._folder = Scratch("lists")
         self._kept: collections.OrderedDict[str, float] = collections.OrderedDict()
 
     def close(self) -> None:
         """Forget all."""
         self._kept.clear()
-        self._folder.cleanup()
+        self._folder.close()
 
     def first(self, matches: Matches, page: Page) -> file_pb2.ListFilesResponse:
         """The first page of a list. Blocks on the disk."""
         self._forget()
         name = secrets.token_hex(8)
-        path = Path(self._folder.name) / name
+        path = self._folder.path / name
         with path.open("xb") as file:
             for kind, data in matches.sorted():
                 file.write(_HEAD.pack(kind, len(data)) + data)
@@ -68,7 +68,7 @@ class Listings:
             Refusal: PAGE_TOKEN_INVALID for a list that is not kept any more.
         """
         name, _, offset = page.after.partition(" ")
-        path = Path(self._folder.name) / name
+        path = self._folder.path / name
         if name not in self._kept:
             raise errors.invalid(
                 "page_token is too old; list from the beginning",
@@ -103,7 +103,7 @@ class Listings:
             if made > oldest and len(self._kept) < _KEPT:
                 return
             del self._kept[name]
-            (Path(self._folder.name) / name).unlink(missing_ok=True)
+            (self._folder.path / name).unlink(missing_ok=True)
 
 
 _FILE, _SKIPPED = 0, 1

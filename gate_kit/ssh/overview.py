@@ -46,9 +46,11 @@ class Overview:
         found: dict[AttemptKey, dict[str, OnHost]] = collections.defaultdict(dict)
         hosts = self._jobs.sites.everywhere(partition_id)
         listings = await asyncio.gather(*(self._listing(host, installation) for host in hosts))
-        for listing in listings:
-            for path, on_host in listing.items():
-                found[AttemptKey.parse(path)][on_host.node] = on_host
+        for host, listing in zip(hosts, listings, strict=True):
+            for on_host in listing.values():
+                told = evidence.told_ref(on_host.lasting)
+                if told is not None and self._is_owners(host, told):
+                    found[AttemptKey.of(told)][on_host.node] = on_host
         for key in sorted(found):
             status = await self._listed(key, found[key])
             if status is not None:
@@ -67,6 +69,13 @@ class Overview:
         if host in self._unreachable:
             self._ask_again(host)
         return evidence.read_list(host.node, reply)
+
+    def _is_owners(self, host: Host, ref: types_pb2.JobRef) -> bool:
+        """Whether what lies in an account is of an owner whose account it is."""
+        try:
+            return host in self._jobs.sites.hosts(ref)
+        except Refusal:
+            return False
 
     async def _listed(
         self, key: AttemptKey, on_nodes: dict[str, OnHost]
@@ -142,12 +151,11 @@ class Overview:
 
     async def _of_node(self, listing: dict[str, OnHost]) -> AsyncIterator[job_pb2.JobStatus]:
         for path, on_host in listing.items():
-            lasting = on_host.lasting
-            told = lasting.spec or lasting.labels
-            if told is None:
+            ref = evidence.told_ref(on_host.lasting)
+            if ref is None:
                 continue
             try:
-                status = await self._jobs.status(told.ref)
+                status = await self._jobs.status(ref)
             except Refusal as refusal:
                 log.info("%s: %s", path, refusal.message)
                 continue

@@ -14,6 +14,9 @@ from gate_kit.ssh.host import Host
 from gate_kit.ssh.transport import Process
 
 _READ_BYTES = 1 << 18
+_RECORD_BYTES = 1 << 20
+_HELD_BYTES = 4 << 20
+"""Of one file of an archive, which holds small ones."""
 _BLOCK = tarfile.BLOCKSIZE
 _KINDS = {
     b"f": stat.S_IFREG,
@@ -123,7 +126,10 @@ class RemoteFiles:
         """What becomes of files, a letter each as in the script; and records by path."""
         data = _listed(paths)
         await self._send(b"look %d\n" % len(data) + data)
-        letters = (await self._line()).decode()
+        letters = (await self._line()).decode(errors="replace")
+        if len(letters) != len(paths):
+            error = ValueError(f"it tells of {len(letters)} files and not of {len(paths)}")
+            raise _lost(self._node, self._process, error)
         return letters, await self._all_records()
 
     async def small(
@@ -184,8 +190,17 @@ class RemoteFiles:
         del self._buffer[:size]
         return data
 
+    async def _drop(self, size: int) -> None:
+        while size:
+            if not self._buffer:
+                await self._fill()
+            count = min(size, len(self._buffer))
+            del self._buffer[:count]
+            size -= count
+
     async def _line(self) -> bytes:
         while (end := self._buffer.find(b"\n")) < 0:
+            self._check_size()
             await self._fill()
         line = bytes(self._buffer[:end])
         del self._buffer[: end + 1]
@@ -197,7 +212,10 @@ class RemoteFiles:
             records: list[Record] = []
             start = 0
             while start < len(self._buffer) and self._buffer[start] != 0x2E:  # a dot
-                found = self._parse(self._buffer, start)
+                try:
+                    found = self._parse(self._buffer, start)
+                except ValueError as error:
+                    raise _lost(self._node, self._process, error) from error
                 if found is None:
                     break
                 record, start = found
@@ -208,7 +226,14 @@ class RemoteFiles:
                 yield records
             if is_over:
                 return
+            self._check_size()
             await self._fill()
+
+    def _check_size(self) -> None:
+        """Raise where what has come is no record and no line, and never will be one."""
+        if len(self._buffer) > _RECORD_BYTES:
+            error = ValueError("it tells of files what can't be read")
+            raise _lost(self._node, self._process, error)
 
     async def _all_records(self) -> dict[str, Record]:
         return {record.path: record async for records in self._records() for record in records}
@@ -228,6 +253,11 @@ class RemoteFiles:
             # Only what is a file, or tells of the next entry, has content.
             has_data = info.type in {*tarfile.REGULAR_TYPES, b"L", b"K", b"x", b"g"}
             size = info.size if has_data else 0
+            if not 0 <= size <= _HELD_BYTES:
+                # Another file has taken the name of a small one: it is sent by itself.
+                await self._drop(max(size, 0) + -size % _BLOCK)
+                longer = b""
+                continue
             data = (await self._exactly(size + -size % _BLOCK))[:size]
             if info.type == b"L":
                 longer = data.rstrip(b"\0")

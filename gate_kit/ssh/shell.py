@@ -17,6 +17,8 @@ from gate_kit.errors import Refusal
 from gate_kit.ssh.answers import refused
 from gate_kit.ssh.transport import Process, Reader
 
+_ANSWER_BYTES = 128 << 20
+"""Of one answer. A list of 100,000 attempts has less."""
 _ANSWER_S = 30.0
 """A host that answers nothing for so long is as good as not there."""
 
@@ -105,8 +107,13 @@ class Shell:
     async def _answer(self) -> tuple[Reply, str]:
         reply = Reply()
         reader = self._process.stdout
+        size = 0
         while True:
             line = await read_line(reader)
+            size += len(line) + (int(line[1:]) if line.startswith(b"#") else 0)
+            if size > _ANSWER_BYTES:
+                # Others use this gate too: what an account says is not held without bounds.
+                raise ValueError("the shell answers without end")
             if line == b".":
                 return reply, ""
             if line.startswith(b"="):

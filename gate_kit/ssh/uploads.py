@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import collections
 import contextlib
-import tempfile
 from collections.abc import AsyncGenerator, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from gate_kit import LatestWins, Operations, errors
 from gate_kit.bells import Bells
 from gate_kit.put_files import Arrived, Lack, Requests, put_files
+from gate_kit.scratch import Scratch
 from gate_kit.ssh import evidence, named_inputs
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.cached_inputs import CachedInputs, mismatches
@@ -59,8 +59,8 @@ class Uploads:
         hosts = self.sites.hosts(begin.ref)
         used = hosts[:1] if self.sites.is_shared else hosts
         async with self._streams.hold(key, lambda: errors.replaced("PutFiles")):
-            with tempfile.TemporaryDirectory(prefix="swm-put-") as folder, self._using(used):
-                store = _Inputs(self, begin, used, Path(folder) / "manifest")
+            with Scratch("put") as scratch, self._using(used):
+                store = _Inputs(self, begin, used, scratch.path / "manifest")
                 try:
                     with as_refusals(begin.ref):
                         answers = put_files(begin, requests, store)

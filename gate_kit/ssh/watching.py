@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import functools
 import logging
+import re
 import time
 from collections.abc import Sequence
 
@@ -22,6 +23,10 @@ from skyport.gate.v1 import types_pb2
 
 log = logging.getLogger(__name__)
 
+_LookedAt = AttemptKey | tuple[Host, str]
+"""An attempt; or an account and a path there, where its owner is not known yet."""
+
+_PATH = re.compile(r"[A-Za-z0-9._-]{1,64}/[a-z0-9]{1,40}/[a-z0-9-]{1,40}\.[0-9]{1,10}", re.ASCII)
 _SCAN_S = (1.0, 10.0)
 """How often attempts are looked at: where runners can't tell of themselves, and where they can."""
 _CLAIM_WITHIN_S = 30.0
@@ -40,7 +45,7 @@ class Watching:
         self._jobs = jobs
         self._known = jobs.known
         self._operations = operations
-        self._looking: dict[AttemptKey, bool] = {}
+        self._looking: dict[_LookedAt, bool] = {}
         """Attempts that are being looked at; whether they changed again meanwhile."""
         jobs.sites.on_made.append(self._on_host)
 
@@ -56,39 +61,46 @@ class Watching:
             # Something may have been missed while nobody listened.
             self._operations.spawn(self._scan_host(host), f"scan of {host.node}")
             return
-        try:
-            key = AttemptKey.parse(path)
-        except ValueError:
+        if not _PATH.fullmatch(path):
+            return  # everybody in the account can write to the pipe
+        ref = self._known_ref(host, path)
+        looked_at = AttemptKey.of(ref) if ref is not None else (host, path)
+        if looked_at in self._looking:
+            self._looking[looked_at] = True
             return
-        if key in self._looking:
-            self._looking[key] = True
-            return
-        self._looking[key] = False
-        self._operations.spawn(self._changed(host, key), f"change of {path}")
+        self._looking[looked_at] = False
+        self._operations.spawn(self._changed(host, path, looked_at), f"change of {path}")
 
-    async def _changed(self, host: Host, key: AttemptKey) -> None:
+    async def _changed(self, host: Host, path: str, looked_at: _LookedAt) -> None:
         """Tell an attempt anew, and once more if it changed meanwhile."""
         try:
             while True:
-                self._looking[key] = False
-                ref = self._known.live.get(key)
-                if ref is None:
-                    ref = await self._ref(host, key)
+                self._looking[looked_at] = False
+                ref = self._known_ref(host, path) or await self._asked_ref(host, path)
                 if ref is not None:
                     await self._jobs.publish(ref)
-                if not self._looking[key]:
+                if not self._looking[looked_at]:
                     return
         except Refusal as refusal:
-            log.info("%s: %s", key.path, refusal.message)
+            log.info("%s: %s", path, refusal.message)
         finally:
-            del self._looking[key]
+            del self._looking[looked_at]
 
-    async def _ref(self, host: Host, key: AttemptKey) -> types_pb2.JobRef | None:
-        known = self._known.lasting(key)
-        if known is None or known.spec is None:
-            on_host = evidence.read_status(host.node, await host.ask("status", key.path, "", "all"))
-            known = on_host.lasting
-        return known.spec.ref if known.spec else None
+    def _known_ref(self, host: Host, path: str) -> types_pb2.JobRef | None:
+        """The attempt with this path whose owner has this account."""
+        for key in self._known.at(path):
+            lasting = self._known.lasting(key)
+            ref = self._known.live.get(key) or (lasting and lasting.spec and lasting.spec.ref)
+            if ref and host in self._reached(ref):
+                return ref
+        return None
+
+    async def _asked_ref(self, host: Host, path: str) -> types_pb2.JobRef | None:
+        """The same, by what lies there."""
+        on_host = evidence.read_status(host.node, await host.ask("status", path, "", "all"))
+        ref = evidence.told_ref(on_host.lasting)
+        is_own = ref is not None and AttemptKey.of(ref).path == path and host in self._reached(ref)
+        return ref if is_own else None
 
     async def _scan(self) -> None:
         last: dict[Host, float] = {}

@@ -30,7 +30,7 @@ from typing import TypeVar
 from google.protobuf.message import Message
 
 from gate_kit.job_status import End, Phase, parse_end
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import processes
 from gates.fake_gate.site import read, write_all, write_new, write_whole
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -75,7 +75,7 @@ class Attempt:
 
     __slots__ = ("_path", "folder", "key")
 
-    def __init__(self, key: AttemptKey, folder: Path) -> None:
+    def __init__(self, key: AttemptPath, folder: Path) -> None:
         self.key = key
         self.folder = folder
         self._path = f"{folder}/"

@@ -177,7 +177,7 @@ class Config:
     images: tuple[ImageConfig, ...] = ()
     users: dict[str, str] = dataclasses.field(default_factory=dict)
     """From owner to account; empty: all owners share one."""
-    workdir_roots: tuple[str, ...] = ("/tmp",)  # noqa: S108 - what sites allow by default
+    workdir_roots: tuple[str, ...] = ("/tmp",)  # noqa: S108 - what sites allow by default  # nosec B108
     """Folders below which a job may ask to work."""
     cache_bytes: Bytes = Bytes(10 << 30)
     """Most bytes of input contents that are kept for each account."""

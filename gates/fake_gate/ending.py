@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 from gate_kit import Operations, Refusal, errors, job_status, launching
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import placing, processes
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.jobs import Jobs
@@ -25,13 +25,13 @@ class Ending:
     """
 
     def __init__(self, jobs: Jobs, operations: Operations) -> None:
-        self.on_cancel: list[Callable[[AttemptKey, Refusal], Awaitable[None]]] = []
+        self.on_cancel: list[Callable[[AttemptPath, Refusal], Awaitable[None]]] = []
         """Awaited when an attempt has its tombstone: ends what is under way for it."""
         self._jobs = jobs
         self._site = jobs.evidence.site
         self._evidence = jobs.evidence
         self._operations = operations
-        self._hurried: dict[AttemptKey, asyncio.Event] = {}
+        self._hurried: dict[AttemptPath, asyncio.Event] = {}
 
     async def cancel(
         self, ref: types_pb2.JobRef, grace_s: float | None
@@ -143,7 +143,11 @@ class Ending:
         """End what runs in a partition, or on one node of it, that goes away."""
         for key in list(self._site.attempts(partition_id=partition_id)):
             attempt = self._evidence.attempt(key)
-            await self.end_from_outside(attempt, reason, node=node)
+            try:
+                await self.end_from_outside(attempt, reason, node=node)
+            except FileNotFoundError:
+                if attempt.exists:  # otherwise it was removed meanwhile: nothing of it runs
+                    raise
 
     async def end_from_outside(self, attempt: Attempt, reason: str, *, node: str = "") -> None:
         """End an attempt as a site does to it, on all of its nodes or on one."""

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from gate_kit import errors
 from gate_kit.job_service import position
 from gate_kit.job_status import END_UNKNOWN, Phase, why_lost
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import processes, reports
 from gates.fake_gate.attempt import Attempt, OnNode
 from gates.fake_gate.site import Site
@@ -25,10 +25,10 @@ class Evidence:
         is_live: Whether a runner of this gate is known to be on its way to a node, or alive there.
     """
 
-    def __init__(self, site: Site, is_live: Callable[[AttemptKey, str], bool]) -> None:
+    def __init__(self, site: Site, is_live: Callable[[AttemptPath, str], bool]) -> None:
         self.site = site
         self.boot_id = processes.boot_id()
-        self.unguarded: set[AttemptKey] = set()
+        self.unguarded: set[AttemptPath] = set()
         """Open ones without a runner that is watched: nothing tells of their claims and ends."""
         self._is_live = is_live
 
@@ -59,12 +59,12 @@ class Evidence:
                 raise errors.site_changed(root.root_uid, found, node=root.node)
         if make_root and not found:
             self.site.make_root_uid()
-        return self.attempt(AttemptKey.of(ref))
+        return self.attempt(AttemptPath.of(ref))
 
-    def attempt(self, key: AttemptKey) -> Attempt:
+    def attempt(self, key: AttemptPath) -> Attempt:
         return Attempt(key, self.site.attempt_folder(key))
 
-    def keys(self, installation: str, partition_id: str = "") -> list[AttemptKey]:
+    def keys(self, installation: str, partition_id: str = "") -> list[AttemptPath]:
         """The attempts of an installation, in order of job and attempt."""
         return sorted(self.site.attempts(installation, partition_id or "*"))
 
@@ -112,7 +112,7 @@ class Evidence:
         """The attempt as it is now, and how far it is on each node; None if it is gone."""
         return reports.read_status(self.site, attempt, self.boot_id, self._has_runner)
 
-    def _has_runner(self, key: AttemptKey, node: str) -> bool:
+    def _has_runner(self, key: AttemptPath, node: str) -> bool:
         """Whether a runner is on its way, of this gate or of one before."""
         if self._is_live(key, node):
             return True
@@ -150,5 +150,5 @@ class Evidence:
             forked |= self._runners(attempt.key, node) - guards
         return (processes.find(marks, sessions) | forked) if marks else set()
 
-    def _runners(self, key: AttemptKey, node: str) -> set[int]:
+    def _runners(self, key: AttemptPath, node: str) -> set[int]:
         return processes.find_runners(f"{self.site.root}/runner-", key.mark(node))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any
 
@@ -72,9 +73,11 @@ def _wrap(inner: Callable[..., Any], method: MethodDescriptor, script: FaultScri
             else:
                 plan = _Plan(script.strikes(CALL_KINDS, subject_of(name, request)))
             await plan.at(When.BEFORE)
-            async for answer in inner(request, context):
-                yield answer
-                await plan.sent()
+            # What a call holds is let go of when it ends, not when its generator is collected.
+            async with contextlib.aclosing(inner(request, context)) as answers:
+                async for answer in answers:
+                    yield answer
+                    await plan.sent()
             await plan.at(When.AFTER)
         except LostAnswer:
             await context.abort(grpc.StatusCode.UNAVAILABLE, _LOST)

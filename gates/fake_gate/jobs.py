@@ -10,7 +10,7 @@ from typing import Protocol
 from gate_kit import Operations, WatchHub, job_status, launching
 from gate_kit.bells import Bells
 from gate_kit.job_status import Phase
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import command, reports
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.evidence import Evidence
@@ -159,7 +159,7 @@ class Jobs:
         event = job_pb2.JobEvent(status=status)
         self._hub.publish(attempt.key, event, topic=attempt.key.installation)
 
-    def publish_if_on(self, key: AttemptKey, node: str) -> None:
+    def publish_if_on(self, key: AttemptPath, node: str) -> None:
         """Tell an attempt anew if it is on `node`."""
         attempt = self.evidence.attempt(key)
         status = self.evidence.status(attempt)
@@ -168,13 +168,13 @@ class Jobs:
 
     # What happens by itself.
 
-    def _on_claim(self, key: AttemptKey, node: str) -> None:
+    def _on_claim(self, key: AttemptPath, node: str) -> None:
         attempt = self.evidence.attempt(key)
         self.publish(attempt)
         for observer in self.observers:
             observer.claimed(attempt)
 
-    def _on_end(self, key: AttemptKey, node: str) -> None:
+    def _on_end(self, key: AttemptPath, node: str) -> None:
         attempt = self.evidence.attempt(key)
         if not attempt.exists:
             return
@@ -207,7 +207,7 @@ class Jobs:
 
     async def _scan(self) -> None:
         """Look now and then at attempts whose claims and ends nothing tells of."""
-        known: dict[AttemptKey, job_pb2.JobState.ValueType] = {}
+        known: dict[AttemptPath, job_pb2.JobState.ValueType] = {}
         while True:
             for key in list(self.evidence.unguarded):
                 attempt = self.evidence.attempt(key)

@@ -14,7 +14,7 @@ import os
 import subprocess
 from collections.abc import Callable, Mapping
 
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import processes
 from gates.fake_gate.attempt import Attempt, Claim
 from gates.fake_gate.site import write_all
@@ -37,7 +37,7 @@ class Command:
 
 @dataclasses.dataclass(eq=False, slots=True)
 class _Runner:
-    key: AttemptKey
+    key: AttemptPath
     node: str
     process: subprocess.Popen[bytes] | None = None
     """Of our own; None for one that an earlier gate started."""
@@ -54,12 +54,12 @@ class Launcher:
 
     def __init__(
         self,
-        on_claim: Callable[[AttemptKey, str], None],
-        on_end: Callable[[AttemptKey, str], None],
+        on_claim: Callable[[AttemptPath, str], None],
+        on_end: Callable[[AttemptPath, str], None],
     ) -> None:
         self._on_claim = on_claim
         self._on_end = on_end
-        self._runners: dict[tuple[AttemptKey, str], _Runner] = {}
+        self._runners: dict[tuple[AttemptPath, str], _Runner] = {}
         self._by_pid: dict[int, _Runner] = {}
         self._unwatched: list[subprocess.Popen[bytes]] = []
         # A full pipe must never hold up a runner.
@@ -82,7 +82,7 @@ class Launcher:
         self._runners.clear()
         self._by_pid.clear()
 
-    def is_live(self, key: AttemptKey, node: str) -> bool:
+    def is_live(self, key: AttemptPath, node: str) -> bool:
         """Whether a runner is known to be on its way there, or alive."""
         return (key, node) in self._runners
 
@@ -122,7 +122,7 @@ class Launcher:
         asyncio.get_running_loop().add_reader(descriptor, self._ended, runner)
         return True
 
-    def adopt(self, key: AttemptKey, node: str, claim: Claim) -> bool:
+    def adopt(self, key: AttemptPath, node: str, claim: Claim) -> bool:
         """Watch the runner that has claimed, unless it is watched already.
 
         Returns:

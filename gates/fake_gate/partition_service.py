@@ -6,6 +6,8 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+from google.protobuf.timestamp_pb2 import Timestamp
+
 from gate_kit import Context, Fields, WatchHub, errors, page_of
 from gates.fake_gate.admission import Admission
 from gates.fake_gate.config import Config, ImageUse
@@ -55,7 +57,7 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
             fields.at_least("spec.node_count", spec.node_count, 1)
             self._admission.checks.options(fields, spec.site_options)
         if _EXPIRY in self._config.capabilities:
-            self._expire_time(fields, request.expire_time.ToNanoseconds())
+            self._expire_time(fields, request.expire_time)
         fields.done()
         self._scope(request.scope_uid)
         self._admission.account(request.owner)
@@ -97,10 +99,9 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
     ) -> partition_pb2.RenewPartitionResponse:
         self._admission.checks.need(_DYNAMIC, "RenewPartition")
         self._admission.checks.need(_EXPIRY, "RenewPartition")
-        expire_ns = request.expire_time.ToNanoseconds()
         fields = Fields()
         fields.partition("partition_id", request.partition_id)
-        self._expire_time(fields, expire_ns)
+        expire_ns = self._expire_time(fields, request.expire_time)
         fields.done()
         self._scope(request.scope_uid)
         if request.partition_id in self._config.partitions:
@@ -145,13 +146,14 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         if scope_uid and scope_uid != found:
             raise errors.site_changed(scope_uid, found)
 
-    def _expire_time(self, fields: Fields, expire_ns: int) -> None:
+    def _expire_time(self, fields: Fields, expire_time: Timestamp) -> int:
+        expire_ns = fields.time("expire_time", expire_time)
         if expire_ns == 0:
-            fields.wrong("expire_time", "is required", "FIELD_REQUIRED")
-            return
+            return 0
         longest_s = self._config.dynamic.longest_expiry if self._config.dynamic else 0
         if expire_ns <= time.time_ns():
             fields.wrong("expire_time", "is past", "FIELD_OUT_OF_RANGE")
         # The caller's clock may be ahead of ours.
         if expire_ns - time.time_ns() > (longest_s + 60) * 1_000_000_000:
             fields.wrong("expire_time", f"lies more than {longest_s} s ahead", "FIELD_OUT_OF_RANGE")
+        return expire_ns

@@ -154,9 +154,11 @@ async def wait_gone(
             waits = [asyncio.ensure_future(ended.wait())]
             if hurry is not None:
                 waits.append(asyncio.ensure_future(hurry.wait()))
-            await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
-            for wait in waits:
-                wait.cancel()
+            try:
+                await asyncio.wait(waits, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
     finally:
         for watch in watches:
             watch.close()

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 
 from gate_kit import job_status
 from gate_kit.job_status import Phase
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate.attempt import Attempt, OnNode
 from gates.fake_gate.site import Site
 from skyport.gate.v1 import job_pb2, types_pb2
 
 
 def read_status(
-    site: Site, attempt: Attempt, boot_id: str, has_runner: Callable[[AttemptKey, str], bool]
+    site: Site, attempt: Attempt, boot_id: str, has_runner: Callable[[AttemptPath, str], bool]
 ) -> tuple[job_pb2.JobStatus, list[OnNode]] | None:
     """The attempt as it is now, and how far it is on each of its nodes.
 

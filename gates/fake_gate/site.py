@@ -21,7 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from gate_kit import errors
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gate_kit.ssh.runner import Runner
 
 TOMBSTONES_KEPT_S = 7 * 86_400
@@ -61,8 +61,9 @@ class Site:
         self.runner = self.root / runner.name
         if not self.runner.exists():
             write_whole(self.runner, runner.text)
-        for left in self.jobs.glob(f"*/*/{_REMOVED}*"):
-            shutil.rmtree(left, ignore_errors=True)
+        for pattern in (f"{_REMOVED}*", f"*/*/{_REMOVED}*"):  # of partitions, and of attempts
+            for left in (*self.jobs.glob(pattern), *self._tombstones.glob(pattern)):
+                shutil.rmtree(left, ignore_errors=True)
         for left in self.partitions.glob(".*"):  # what was going, or not whole yet
             shutil.rmtree(left, ignore_errors=True)
         oldest = time.time() - TOMBSTONES_KEPT_S
@@ -97,24 +98,24 @@ class Site:
         except FileNotFoundError:
             return ""
 
-    def attempt_folder(self, key: AttemptKey) -> Path:
+    def attempt_folder(self, key: AttemptPath) -> Path:
         return self.jobs / key.path
 
-    def tombstone(self, key: AttemptKey) -> Path:
+    def tombstone(self, key: AttemptPath) -> Path:
         return self._tombstones / key.path
 
-    def bury(self, key: AttemptKey) -> None:
+    def bury(self, key: AttemptPath) -> None:
         """Say that the attempt never starts, or never again."""
         _touch(self.tombstone(key))
 
-    def is_buried(self, key: AttemptKey) -> bool:
+    def is_buried(self, key: AttemptPath) -> bool:
         return os.path.exists(f"{self._tombstones}/{key.path}")  # noqa: PTH110 - asked at each read
 
-    def attempts(self, installation: str = "*", partition_id: str = "*") -> Iterator[AttemptKey]:
+    def attempts(self, installation: str = "*", partition_id: str = "*") -> Iterator[AttemptPath]:
         """Those that have a folder, in no order."""
         for folder in self.jobs.glob(f"{partition_id}/{installation}/*.*"):
             if not folder.name.startswith("."):
-                yield AttemptKey.parse(str(folder.relative_to(self.jobs)))
+                yield AttemptPath.parse(str(folder.relative_to(self.jobs)))
 
     def bury_partition(self, partition_id: str) -> None:
         _touch(self._gone / partition_id)

@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 
 from gate_kit import Operations, errors, launching
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import command
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.config import Config, Kind
@@ -43,8 +43,8 @@ class SiteQueue:
         }
         self._jobs = jobs
         self._operations = operations
-        self._waiting: dict[str, dict[AttemptKey, int]] = {name: {} for name in self._queues}
-        self._busy: dict[str, dict[str, AttemptKey]] = {name: {} for name in self._queues}
+        self._waiting: dict[str, dict[AttemptPath, int]] = {name: {} for name in self._queues}
+        self._busy: dict[str, dict[str, AttemptPath]] = {name: {} for name in self._queues}
         self._turns: set[str] = set()
 
     def open(self) -> None:
@@ -157,7 +157,7 @@ class SiteQueue:
         self._start(attempt, spec)
 
     def _allocations(
-        self, key: AttemptKey, spec: job_pb2.JobSpec, nodes: Sequence[str]
+        self, key: AttemptPath, spec: job_pb2.JobSpec, nodes: Sequence[str]
     ) -> Iterator[types_pb2.Allocation]:
         """What each node gives: all nodes are one machine, so no port is given twice."""
         taken = {

@@ -20,7 +20,7 @@ from pathlib import Path
 from gate_kit import LatestWins, Operations, errors
 from gate_kit.bells import Bells
 from gate_kit.put_files import Arrived, Lack, Requests, entries_of, put_files
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from gates.fake_gate import placing
 from gates.fake_gate.attempt import Attempt
 from gates.fake_gate.cache import Cache, Part
@@ -55,7 +55,7 @@ class Uploads:
         self.bells = bells
         self._cache_bytes = cache_bytes
         self._streams = LatestWins()
-        self._stops: weakref.WeakValueDictionary[AttemptKey, threading.Event] = (
+        self._stops: weakref.WeakValueDictionary[AttemptPath, threading.Event] = (
             weakref.WeakValueDictionary()
         )
         self._pinned: collections.Counter[bytes] = collections.Counter()
@@ -96,7 +96,7 @@ class Uploads:
             pinned = set(self._pinned)
             self.operations.spawn(asyncio.to_thread(cache.trim, pinned), "cache trim")
 
-    async def end(self, key: AttemptKey, refusal: errors.Refusal) -> None:
+    async def end(self, key: AttemptPath, refusal: errors.Refusal) -> None:
         """End the PutFiles of an attempt, if one is under way."""
         if stop := self._stops.get(key):
             stop.set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from gate_kit import GateInfo, Operations, Service, WatchHub, serve
+from gate_kit import GateInfo, Operations, Service, WatchHub, scratch, serve
 from gate_kit.command_line import Options
 from gate_kit.file_service import FileService
 from gate_kit.job_service import JobService
@@ -53,6 +53,7 @@ async def run(options: Options) -> None:
         rpc_kit.server.ServeError: Nothing can listen at the endpoint.
     """
     raise_file_limit()
+    scratch.sweep()
     plan = planning.make(configuration.load(options.config))
     info = _info(plan)
 

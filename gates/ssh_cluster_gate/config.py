@@ -143,7 +143,7 @@ class Config(Settings):
     """From owner to account at the site."""
     shared_account: bool = False
     """Whether the jobs of all owners run as one account, and can read each other's files."""
-    workdir_roots: tuple[str, ...] = ("~", "/tmp")  # noqa: S108 - what sites allow by default
+    workdir_roots: tuple[str, ...] = ("~", "/tmp")  # noqa: S108 - what sites allow by default  # nosec B108
     """Folders below which a job may ask to work; `~` is the account's home."""
     cache_bytes: Bytes = Bytes(10 << 30)
     """Most bytes of input contents that are kept on a host for each account."""

@@ -273,7 +273,7 @@ class Discovery:
         wanted = self._wanted[node]
         wanted.clear()
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(longest_s * random.uniform(0.7, 1.0)):  # noqa: S311
+            async with asyncio.timeout(longest_s * random.uniform(0.7, 1.0)):  # noqa: S311 - no secret  # nosec B311
                 await wanted.wait()
 
 

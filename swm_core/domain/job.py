@@ -69,7 +69,8 @@ class JobSpec:
     container_image: str = ""
     ports: tuple[Port, ...] = ()
     submission_address: str = ""
-    """Where the core listens for `in` ports; empty: loopback."""
+    """Where the core listens for `in` ports, and whereto it connects for `out` ones; empty:
+    loopback."""
     input_files: tuple[str, ...] = ()
     output_files: tuple[str, ...] = ()
     workdir: str = ""
@@ -146,5 +147,9 @@ class Job:
     """Not placed again before this time (backoff between attempts)."""
     start_time: float | None = None
     end_time: float | None = None
+    attempt_floor: int = 0
+    """The next attempt has a higher number: those up to it may be known to a lost store."""
+    uncertain: bool = False
+    """Whether the store was put back since this attempt began: it is looked for, never started."""
     last_sequence: int = 0
     """The journal's number of its latest event."""

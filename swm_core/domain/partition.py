@@ -51,6 +51,8 @@ class Partition:
     """Why it could not be created, or was lost."""
     text: str = ""
     """For people: what it is doing or waiting for."""
+    delete_tries: int = 0
+    """How often the site was asked in vain to delete it."""
     not_before: float = 0.0
     """The gate is not asked again before this time (backoff)."""
     revision: int = 0

@@ -19,7 +19,7 @@ class Backoff:
         Args:
             at_least_s: What the other side asked for, as its RetryInfo.
         """
-        wait_s = self._next_s * random.uniform(0.75, 1.25)  # noqa: S311  no secret
+        wait_s = self._next_s * random.uniform(0.75, 1.25)  # noqa: S311  no secret  # nosec B311
         self._next_s = min(self._most_s, self._next_s * 2)
         return max(wait_s, at_least_s or 0.0)
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
+import re
 from collections.abc import Iterable
 
 from google.protobuf import duration_pb2, timestamp_pb2
@@ -10,6 +12,7 @@ from google.protobuf import duration_pb2, timestamp_pb2
 from skyport.gate.v1 import job_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Allocation, End, Job, Launch
+from swm_core.domain.words import words
 from swm_core.store import Attempt, Root
 
 NANOS = 1_000_000_000
@@ -32,6 +35,11 @@ _REASONS = {
     "DISK_FULL": FailureReason.STAGING_FAILED,
     "PROVISIONING_FAILED": FailureReason.PROVISIONING_FAILED,
 }
+_LATEST_S = 253_402_300_799
+"""The end of the year 9999: what comes after it can't be shown as a date."""
+_NODES = 10_000
+_MAX_PORT = 65_535
+_NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 _RETRYABLE = frozenset(
     {FailureReason.NODE_FAIL, FailureReason.PREEMPTED, FailureReason.START_FAILED}
 )
@@ -138,17 +146,28 @@ def allocation_messages(allocations: Iterable[Allocation]) -> list[types_pb2.All
 
 
 def allocations(messages: Iterable[types_pb2.Allocation]) -> tuple[Allocation, ...]:
-    """What the gate says that a queue gave."""
+    """What the gate says that a queue gave; a name that no node can have is left out."""
     return tuple(
         Allocation(
             node=message.node,
             cpus=message.cpus,
             mem_bytes=message.memory_bytes,
             gpu_ids=tuple(message.gpu_ids),
-            ports={port.name or str(port.port): port.port for port in message.ports},
+            ports={
+                port.name or str(port.port): port.port
+                for port in message.ports
+                if 0 < port.port <= _MAX_PORT
+            },
         )
-        for message in messages
+        # They name folders: of outputs, and at the user's side.
+        for message in itertools.islice(messages, _NODES)
+        if _NODE.fullmatch(message.node)
     )
+
+
+def seconds(at: timestamp_pb2.Timestamp | duration_pb2.Duration) -> float:
+    """A time or a length of time that a gate tells, within what can be stored and shown."""
+    return min(max(at.seconds + at.nanos / NANOS, 0.0), float(_LATEST_S))
 
 
 def fingerprint(request: job_pb2.StartJobRequest) -> str:
@@ -164,9 +183,11 @@ def failure(message: types_pb2.Failure) -> Failure:
     reason = _REASONS.get(message.reason)
     if reason is None:
         return Failure(
-            FailureReason.START_FAILED, f"{message.reason}: {message.message}", retryable=False
+            FailureReason.START_FAILED,
+            words(f"{message.reason}: {message.message}"),
+            retryable=False,
         )
-    return Failure(reason, message.message, message.retryable or reason in _RETRYABLE)
+    return Failure(reason, words(message.message), message.retryable or reason in _RETRYABLE)
 
 
 def end(message: job_pb2.JobEnd) -> End:
@@ -176,11 +197,9 @@ def end(message: job_pb2.JobEnd) -> End:
         exit_code=message.exit_code if outcome == "exit_code" else None,
         signal=message.signal if outcome == "signal" else None,
         failure=failure(message.failure) if outcome == "failure" else None,
-        start_time=(
-            message.start_time.ToNanoseconds() / NANOS if message.HasField("start_time") else None
-        ),
-        end_time=message.end_time.ToNanoseconds() / NANOS,
-        cpu_time_s=message.usage.cpu_time.ToNanoseconds() / NANOS,
+        start_time=seconds(message.start_time) if message.HasField("start_time") else None,
+        end_time=seconds(message.end_time),
+        cpu_time_s=seconds(message.usage.cpu_time),
         max_mem_bytes=message.usage.max_memory_bytes,
     )
 

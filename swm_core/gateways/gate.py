@@ -14,11 +14,13 @@ import enum
 import logging
 import time
 from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, NamedTuple, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
+from rpc_kit import failpoints
+from rpc_kit.channels import RenewableChannel
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.errors import Problem
 from rpc_kit.tls import KeyPair, channel_credentials, channel_options, gate_name
@@ -35,12 +37,13 @@ from skyport.gate.v1 import (
     tunnel_pb2_grpc,
     types_pb2,
 )
+from swm_core.domain.words import words
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.inventory import Inventory, pages
-from swm_core.gateways.problems import SITE_BROKEN, GateError
+from swm_core.gateways.problems import SITE_BROKEN, SITE_CHANGED, GateError
 from swm_core.gateways.process import GateProcess
 from swm_core.gateways.slots import Slot
-from swm_core.gateways.watching import heard
+from swm_core.gateways.watching import heard, readable
 
 if TYPE_CHECKING:
     from skyport.gate.v1.file_pb2_grpc import FileServiceAsyncStub
@@ -57,6 +60,8 @@ _CALL_S = 30.0
 _PROBE_EVERY_S = 5.0
 _PROBE_S = 10.0
 _INVENTORY_EVERY_S = 300.0
+_HUNG_S = 60.0
+"""A gate that the core started and that answers nothing for so long is killed, and started anew."""
 _STEADY_S = 10.0
 """A connection that held so long was a good one: the next wait is short again."""
 
@@ -115,6 +120,7 @@ class Gate:
         installation: This core's.
         process: The gate's process, when the core starts it itself.
         core_version: Told to the gate, for its log.
+        certificate: The name in its certificate, where that is not the site's.
     """
 
     def __init__(
@@ -126,6 +132,7 @@ class Gate:
         installation: str,
         process: GateProcess | None,
         core_version: str,
+        certificate: str = "",
     ) -> None:
         self.name = name
         self.installation = installation
@@ -137,35 +144,48 @@ class Gate:
         self.inventory = Inventory()
         self.last_contact: float | None = None
         self.drained = False
+        self.scope_uid = ""
+        """The account scope that its partitions were made in; empty: none was told yet."""
+        self.keep_scope: Callable[[str], Awaitable[None]] = _keep_nothing
+        """Stores the account scope, once it is told."""
+        self.site_changed = ""
+        """What the gate last said of a root that is not the one that it was; for people."""
+        self._heard = time.monotonic()
+        """When the gate last answered."""
         self.on_change: Callable[[], None] = lambda: None
         self._core_version = core_version
-        self._answered = False
-        """Whether the gate's present process has answered."""
         self._attempts: dict[AttemptKey, Slot[job_pb2.JobStatus]] = {}
+        self._owners: dict[AttemptKey, str] = {}
         self._partitions: dict[str, Slot[partition_pb2.Partition]] = {}
         self._ready = asyncio.Event()
-        self._channel = self._open(endpoint, keys)
+        self._endpoint = endpoint
+        self._certificate = certificate or name
+        self._channel = RenewableChannel(self._open(endpoint, keys))
+        channel: Any = failpoints.Calls(self._channel, name) if failpoints.ON else self._channel
         # The generated stubs know no asyncio; their types for it exist for the checker only.
-        self.identity: IdentityServiceAsyncStub = identity_pb2_grpc.IdentityServiceStub(
-            self._channel
-        )
-        self.site: InventoryServiceAsyncStub = inventory_pb2_grpc.InventoryServiceStub(
-            self._channel
-        )
+        self.identity: IdentityServiceAsyncStub = identity_pb2_grpc.IdentityServiceStub(channel)
+        self.site: InventoryServiceAsyncStub = inventory_pb2_grpc.InventoryServiceStub(channel)
         self.partitions: PartitionServiceAsyncStub = partition_pb2_grpc.PartitionServiceStub(
-            self._channel
+            channel
         )
-        self.jobs: JobServiceAsyncStub = job_pb2_grpc.JobServiceStub(self._channel)
-        self.files: FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(self._channel)
-        self.tunnels: TunnelServiceAsyncStub = tunnel_pb2_grpc.TunnelServiceStub(self._channel)
+        self.jobs: JobServiceAsyncStub = job_pb2_grpc.JobServiceStub(channel)
+        self.files: FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(channel)
+        self.tunnels: TunnelServiceAsyncStub = tunnel_pb2_grpc.TunnelServiceStub(channel)
 
     def _open(self, endpoint: Endpoint, keys: KeyPair | None) -> grpc.aio.Channel:
         if endpoint.path is not None or keys is None:
             return grpc.aio.insecure_channel(endpoint.target, channel_options(keepalive_s=None))
-        name = gate_name(self.installation, self.name)
+        name = gate_name(self.installation, self._certificate)
         return grpc.aio.secure_channel(
             endpoint.target, channel_credentials(keys), channel_options(name)
         )
+
+    async def renew(self, keys: KeyPair) -> None:
+        """Show a gate on TCP this certificate from the next call on."""
+        if self._endpoint.path is None:
+            replaced = self._channel.replace(self._open(self._endpoint, keys))
+            if replaced is not None:
+                await replaced.close()
 
     @property
     def ready(self) -> bool:
@@ -186,14 +206,15 @@ class Gate:
         await self._ready.wait()
 
     @contextlib.contextmanager
-    def attempt(self, key: AttemptKey) -> Iterator[Slot[job_pb2.JobStatus]]:
-        """What the gate says of an attempt, while the context lasts."""
+    def attempt(self, key: AttemptKey, owner: str) -> Iterator[Slot[job_pb2.JobStatus]]:
+        """What the gate says of an attempt of `owner`'s, while the context lasts."""
         slot = self._attempts.setdefault(key, Slot())
+        self._owners[key] = owner
         try:
             yield slot
         finally:
             if self._attempts.get(key) is slot:
-                del self._attempts[key]
+                del self._attempts[key], self._owners[key]
 
     @contextlib.contextmanager
     def partition(self, partition_id: str) -> Iterator[Slot[partition_pb2.Partition]]:
@@ -214,10 +235,10 @@ class Gate:
             GateError: It did not succeed; its `meaning` says what may be concluded.
         """
         try:
-            answer = await method(request, timeout=timeout_s)
+            answer = readable(await method(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
             raise self.problem(error) from error
-        self.last_contact = time.time()
+        self.last_contact, self._heard = time.time(), time.monotonic()
         return answer
 
     def problem(self, error: grpc.RpcError) -> GateError:
@@ -225,7 +246,30 @@ class Gate:
         found = GateError(self.name, Problem.from_error(error))
         if found.reason in SITE_BROKEN:
             self._become(SiteState.BROKEN, found.message)
+        elif found.reason == SITE_CHANGED:
+            self.site_changed = found.message
         return found
+
+    # ---- what a list tells --------------------------------------------------------------------
+
+    def miss_attempt(self, key: AttemptKey) -> None:
+        """A complete list lacks the attempt. Who looks after it asks for it: this is no proof."""
+        if slot := self._attempts.get(key):
+            slot.miss()
+
+    def miss_partition(self, partition_id: str) -> None:
+        """A complete list lacks the partition; as `miss_attempt`."""
+        if slot := self._partitions.get(partition_id):
+            slot.miss()
+
+    def partition_gone(self, partition_id: str) -> None:
+        """A partition is gone, as its gate said. Who has something there asks for it."""
+        self.inventory.remove_partition(partition_id)
+        self.miss_partition(partition_id)
+        # What ran there has ended, and no list can tell how.
+        for slot in self._attempts.values():
+            if slot.value is not None and slot.value.ref.partition_id == partition_id:
+                slot.miss()
 
     # ---- keeping it current -------------------------------------------------------------------
 
@@ -237,13 +281,12 @@ class Gate:
                     group.create_task(self.process.run())
                 group.create_task(self._stay_connected())
         finally:
-            await self._channel.close()
+            await asyncio.gather(*self._channel.close())
 
     async def _stay_connected(self) -> None:
         backoff = Backoff(first_s=0.05, most_s=5.0)
         while True:
             began = time.monotonic()
-            self._answered = False
             try:
                 await self._connect()
                 await self._stay_current()
@@ -253,9 +296,17 @@ class Gate:
                 # Whatever a gate of somebody else's says, the others go on.
                 log.exception("site %s: its gate said what cannot be understood", self.name)
                 self._lost(_first(errors))
+            self._end_if_hung()
             if time.monotonic() - began > _STEADY_S:
                 backoff.reset()
             await asyncio.sleep(backoff.next())
+
+    def _end_if_hung(self) -> None:
+        if self.process is None or self.process.pid is None:
+            return
+        silent_s = time.monotonic() - max(self._heard, self.process.start_time)
+        if silent_s > _HUNG_S:
+            self.process.kill(f"it has not answered for {silent_s:.0f} s")
 
     async def _connect(self) -> None:
         answer = await self.call(
@@ -265,7 +316,6 @@ class Gate:
             ),
             timeout_s=5.0,
         )
-        self._answered = True
         if API_VERSION not in answer.api_versions:
             served = ", ".join(answer.api_versions)
             raise ValueError(f"the gate serves version {served} of the Gate API, not {API_VERSION}")
@@ -284,9 +334,26 @@ class Gate:
             longest_expiry_s=answer.limits.longest_expiry.ToNanoseconds() / 1e9,
             max_partitions=answer.limits.partitions,
         )
+        await self._check_scope(answer.scope_uid)
         while not await self._probe():  # noqa: ASYNC110  the event is in another process
             await asyncio.sleep(0.2)
         await self._read_inventory()
+
+    async def _check_scope(self, told: str) -> None:
+        """Keep the first account scope; with another one every answer would be about other things.
+
+        Raises:
+            _Broken: It is another one.
+        """
+        if not self.scope_uid and told:
+            await self.keep_scope(told)
+            self.scope_uid = told
+        elif told != self.scope_uid:
+            raise _Broken(
+                f"its gate works in another account scope than before ({told or 'none'}, not "
+                f"{self.scope_uid}); give it the account of before, or have the core take this one "
+                f"by `swm site accept-change {self.name}`"
+            )
 
     async def _probe(self) -> bool:
         answer = await self.call(
@@ -342,6 +409,10 @@ class Gate:
                     case "status":
                         ref = event.status.ref
                         key = AttemptKey(ref.job_id, ref.attempt)
+                        if ref.owner != self._owners.get(key, ref.owner):
+                            # Made up in an account of somebody else's, who has seen the job's id.
+                            log.warning("%s: job %s is not of %s", self.name, key[0], ref.owner)
+                            continue
                         if not synced.is_set():
                             seen.add(key)
                         if slot := self._attempts.get(key):
@@ -362,7 +433,7 @@ class Gate:
 
     async def _watch_partitions(self, synced: asyncio.Event) -> None:
         request = partition_pb2.WatchPartitionsRequest(
-            installation=self.installation, scope_uid=self.info.scope_uid if self.info else ""
+            installation=self.installation, scope_uid=self.scope_uid
         )
         seen: set[str] = set()
         async for answer in heard(self.partitions.WatchPartitions(request)):
@@ -376,9 +447,7 @@ class Gate:
                         if slot := self._partitions.get(partition.partition_id):
                             slot.put(partition)
                     case "deleted_partition_id":
-                        self.inventory.remove_partition(event.deleted_partition_id)
-                        if slot := self._partitions.get(event.deleted_partition_id):
-                            slot.miss()
+                        self.partition_gone(event.deleted_partition_id)
                     case "node":
                         self._put_node(event.node)
                     case "snapshot_end":
@@ -413,7 +482,7 @@ class Gate:
     def _be(self, incarnation: str) -> None:
         self.last_contact = time.time()
         if incarnation != self.incarnation:
-            self.incarnation = incarnation
+            self.incarnation, self.site_changed = incarnation, ""
             # Whoever waits for a gate that has forgotten all repeats what it asked.
             for attempt in self._attempts.values():
                 attempt.touch()
@@ -421,6 +490,7 @@ class Gate:
                 partition.touch()
 
     def _become(self, state: SiteState, message: str) -> None:
+        message = words(message)
         if (state, message) == (self.state, self.message):
             return
         if state is not self.state:
@@ -433,21 +503,34 @@ class Gate:
         self.on_change()
 
     def _lost(self, error: BaseException) -> None:
-        broken = isinstance(error, GateError) and error.reason in SITE_BROKEN
-        if self.process is not None and self.process.last_exit and not self._answered:
-            text = f"its gate keeps ending: {self.process.last_exit}"
+        if isinstance(error, grpc.RpcError):
+            error = self.problem(error)
+        reason = error.reason if isinstance(error, GateError) else ""
+        broken = reason in SITE_BROKEN or isinstance(error, _Broken)
+        process = self.process
+        # Whether it is the process that there is now, or was last, that has never answered.
+        is_new = process is not None and (process.pid is None or self._heard < process.start_time)
+        if process is not None and process.last_exit and is_new:
+            times = f" ({process.crashes} times)" if process.crashes > 1 else ""
+            text = f"its gate keeps ending{times}: {process.last_exit}"
         elif isinstance(error, GateError) and not error.reason:
             # The transport's own words name sockets and error numbers, and nothing to do.
             text = "its gate does not answer"
             log.debug("site %s: %s", self.name, error.message)
         else:
             text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
-        if not broken and self.process is not None and not self._answered:
-            starting = self.process.restarts == 0 and not self.process.last_exit
-            if starting:
-                self._become(SiteState.STARTING, "its gate is starting")
-                return
+        if not broken and process is not None and is_new and not process.last_exit:
+            self._become(SiteState.STARTING, "its gate is starting")
+            return
         self._become(SiteState.BROKEN if broken else SiteState.UNREACHABLE, text)
+
+
+class _Broken(ValueError):
+    """An administrator has to do something; the message says what."""
+
+
+async def _keep_nothing(scope_uid: str) -> None:
+    """Until somebody stores it."""
 
 
 def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:

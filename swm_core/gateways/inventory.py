@@ -12,6 +12,14 @@ R = TypeVar("R")
 
 _MOST_PAGES = 1_000
 """A list that goes on beyond so many pages of 1,000 is a gate's mistake."""
+_MOST_BYTES = 512 << 20
+"""The same for what is in them: a million files with long names need less."""
+_MOST_PARTITIONS = 10_000
+_MOST_NODES = 100_000
+
+
+class Endless(ValueError):
+    """A gate tells of more than there can be."""
 
 
 @dataclasses.dataclass(slots=True)
@@ -30,6 +38,13 @@ class Inventory:
 
     def put_partition(self, partition: partition_pb2.Partition) -> None:
         """A partition as it is now, with its nodes where it tells them."""
+        if (
+            len(self.partitions) >= _MOST_PARTITIONS
+            and partition.partition_id not in self.partitions
+        ):
+            raise Endless(f"its gate tells of more than {_MOST_PARTITIONS} partitions")
+        if len(partition.nodes) > _MOST_NODES:
+            raise Endless(f"its gate tells of more than {_MOST_NODES} nodes in one partition")
         self.partitions[partition.partition_id] = partition
         if partition.nodes:
             self.nodes[partition.partition_id] = {node.name: node for node in partition.nodes}
@@ -37,7 +52,10 @@ class Inventory:
 
     def put_node(self, node: inventory_pb2.Node) -> None:
         """A node as it is now."""
-        self.nodes.setdefault(node.partition_id, {})[node.name] = node
+        nodes = self.nodes.setdefault(node.partition_id, {})
+        if max(len(nodes), len(self.nodes)) > _MOST_NODES:
+            raise Endless(f"its gate tells of more than {_MOST_NODES} nodes")
+        nodes[node.name] = node
         self.version += 1
 
     def remove_partition(self, partition_id: str) -> None:
@@ -58,13 +76,17 @@ async def pages(
         page_size: Asked for; the gate may give less.
 
     Raises:
-        ValueError: The list does not end.
+        Endless: The list does not end.
     """
     request.page_size = page_size
+    size = 0
     for _ in range(_MOST_PAGES):
         answer: Any = await call(request)
+        size += answer.ByteSize()
+        if size > _MOST_BYTES:
+            raise Endless(f"a list of more than {_MOST_BYTES >> 20} MiB")
         yield answer
         if not answer.next_page_token:
             return
         request.page_token = answer.next_page_token
-    raise ValueError(f"a list of more than {_MOST_PAGES} pages")
+    raise Endless(f"a list of more than {_MOST_PAGES} pages")

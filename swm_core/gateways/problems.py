@@ -11,6 +11,7 @@ import enum
 import grpc
 
 from rpc_kit.errors import Problem
+from swm_core.domain.words import words
 
 DOMAIN = "skyport.gate.v1"
 
@@ -32,7 +33,8 @@ _REFUSED_CODES = frozenset(
     }
 )
 SITE_BROKEN = frozenset({"CREDENTIALS_INVALID", "PERMISSION_MISSING"})
-_BROKEN = SITE_BROKEN | {"HOST_KEY_MISMATCH", "SITE_CHANGED"}
+SITE_CHANGED = "SITE_CHANGED"
+_BROKEN = SITE_BROKEN | {"HOST_KEY_MISMATCH", SITE_CHANGED}
 
 
 class Meaning(enum.Enum):
@@ -70,7 +72,7 @@ class GateError(Exception):
     @property
     def message(self) -> str:
         """For people."""
-        return self.problem.message or self.problem.code.name.lower()
+        return words(self.problem.message) or self.problem.code.name.lower()
 
     @property
     def meaning(self) -> Meaning:

@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import IO
 
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.server import SUPERVISED
@@ -21,6 +22,8 @@ _SPAWN = Path(__file__).with_name("spawn.py")
 _LOG_BYTES = 10 << 20
 _TAIL_BYTES = 4 << 10
 _TAIL_LINES = 10
+_END_S = 12.0
+"""A gate may let calls finish for 10 s before it ends."""
 _STEADY_S = 60.0
 """A gate that ran so long has not crashed at its start: the next wait is short again."""
 
@@ -46,27 +49,46 @@ class GateProcess:
         self._log_path = log_path
         self._running: asyncio.subprocess.Process | None = None
         self.last_exit = ""
-        """How it last ended, with its last words; empty: it has not."""
+        """How it last ended without being told to, with its last words; empty: it has not."""
+        self.crashes = 0
+        """How often it has ended so in a row, without having run for a minute."""
+        self.start_time = 0.0
+        """When it was last started; by the monotonic clock."""
+        self._asked = asyncio.Event()
+        """Whether somebody wants it to be started anew."""
 
     async def run(self) -> None:
         """Keep it running until cancelled; then end it."""
         backoff = Backoff(first_s=0.1, most_s=30.0)
         try:
             while True:
-                started = time.monotonic()
-                code = await self._run_once()
-                if time.monotonic() - started > _STEADY_S:
+                self._asked.clear()
+                self.start_time = time.monotonic()
+                try:
+                    how = _exit_text(await self._run_once(), self.log_tail())
+                except OSError as error:
+                    # No process, or no file more: there may be again, and the core goes on.
+                    how = f"it can't be started: {error.strerror}"
+                if time.monotonic() - self.start_time > _STEADY_S:
                     backoff.reset()
-                wait_s = backoff.next()
-                last_words = (self.log_tail() or [""])[-1]
-                self.last_exit = _exit_text(code) + (
-                    f", saying: {last_words}" if last_words else ""
-                )
-                log.warning("gate %s: %s; again in %.1f s", self.name, self.last_exit, wait_s)
-                await asyncio.sleep(wait_s)
+                    self.crashes = 0
+                if not self._asked.is_set():
+                    await self._pause(how, backoff.next())
+                if self._asked.is_set():
+                    log.info("gate %s is started anew, as somebody asked", self.name)
+                    backoff.reset()
+                    self.crashes, self.last_exit = 0, ""
                 self.restarts += 1
         finally:
             await self._end()
+
+    async def _pause(self, how: str, wait_s: float) -> None:
+        """Note how it ended, and wait, unless somebody wants it sooner."""
+        self.crashes += 1
+        self.last_exit = how
+        log.warning("gate %s: %s; again in %.1f s", self.name, how, wait_s)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._asked.wait(), wait_s)
 
     def log_tail(self) -> list[str]:
         """The last lines of its log."""
@@ -75,19 +97,27 @@ class GateProcess:
             return file.read().decode(errors="replace").splitlines()[-_TAIL_LINES:]
         return []
 
-    def terminate(self) -> None:
-        """Ask it to end; it is started again."""
+    def restart(self) -> None:
+        """Have it end and be started anew at once; one that does not end in time is killed."""
+        self._asked.set()
+        process = self._running
+        if process is not None and process.returncode is None:
+            process.terminate()
+            asyncio.get_running_loop().call_later(_END_S, _kill, process)
+
+    def kill(self, why: str) -> None:
+        """Have it gone, because it does its work no more; it is started again."""
         if self._running is not None and self._running.returncode is None:
-            self._running.terminate()
+            log.warning("gate %s is killed: %s", self.name, why)
+            _kill(self._running)
 
     async def _run_once(self) -> int:
-        self._rotate()
         environment = dict(os.environ)
         environment[SUPERVISED] = "1"
         # A gate that was installed beside the core is found without being on the user's PATH.
         beside = str(Path(sys.executable).parent)
         environment["PATH"] = f"{beside}:{environment.get('PATH', os.defpath)}"
-        with self._log_path.open("ab") as output:
+        with self._log() as output:
             self._running = await asyncio.create_subprocess_exec(
                 sys.executable, "-I", "-S", str(_SPAWN), str(os.getpid()), *self._command,
                 stdin=asyncio.subprocess.PIPE, stdout=output, stderr=output,
@@ -112,11 +142,24 @@ class GateProcess:
             process.kill()
             await process.wait()
 
-    def _rotate(self) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            if self._log_path.stat().st_size > _LOG_BYTES:
-                self._log_path.replace(self._log_path.with_suffix(".log.1"))
+    def _log(self) -> IO[bytes]:
+        """Where its output goes. A disk that takes none is no reason to have no gate."""
+        try:
+            with contextlib.suppress(FileNotFoundError):
+                if self._log_path.stat().st_size > _LOG_BYTES:
+                    self._log_path.replace(self._log_path.with_suffix(".log.1"))
+            return self._log_path.open("ab")
+        except OSError as error:
+            log.warning("gate %s runs without a log: %s", self.name, error)
+            return open(os.devnull, "ab")  # noqa: PTH123 - no path of ours
 
 
-def _exit_text(code: int) -> str:
-    return f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+def _kill(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+
+
+def _exit_text(code: int, said: Sequence[str]) -> str:
+    how = f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
+    return f"{how}, saying: {said[-1]}" if said else how

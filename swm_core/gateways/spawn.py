@@ -24,7 +24,7 @@ def main() -> None:
         if os.getppid() != core_pid:
             os.kill(os.getpid(), signal.SIGKILL)
     try:
-        os.execvp(program[0], program)  # noqa: S606  the command is the administrator's own
+        os.execvp(program[0], program)  # noqa: S606  the command is the administrator's own  # nosec B606
     except OSError as error:
         print(f"cannot run {program[0]}: {error.strerror}", file=sys.stderr)  # noqa: T201
         os._exit(127)

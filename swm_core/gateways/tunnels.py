@@ -10,7 +10,7 @@ import grpc.aio
 
 from skyport.gate.v1 import tunnel_pb2, types_pb2
 from swm_core.gateways.gate import Gate
-from swm_core.gateways.watching import heard
+from swm_core.gateways.watching import heard, readable
 
 CHUNK_BYTES = 256 << 10
 _OPEN_S = 30.0
@@ -38,7 +38,7 @@ class TunnelStream:
         """
         try:
             while (answer := await self._call.read()) is not grpc.aio.EOF:
-                match answer.WhichOneof("frame"):
+                match readable(answer).WhichOneof("frame"):
                     case "data" if answer.data:
                         return bytes(answer.data)
                     case "eof":
@@ -94,7 +94,7 @@ async def _open(gate: Gate, call: Any, opening: Any, frame: Any) -> TunnelStream
     try:
         async with asyncio.timeout(_OPEN_S):
             await call.write(opening)
-            answer = await call.read()
+            answer = readable(await call.read())
     except grpc.aio.AioRpcError as error:
         raise gate.problem(error) from error
     except BaseException:

@@ -19,7 +19,7 @@ async def heard(call: grpc.aio.UnaryStreamCall[Any, T]) -> AsyncIterator[T]:
 
     Raises:
         TimeoutError: Nothing came for SILENCE_S seconds.
-        grpc.aio.AioRpcError: The call failed.
+        grpc.aio.AioRpcError: The call failed, or what came can't be read.
     """
     try:
         while True:
@@ -27,6 +27,19 @@ async def heard(call: grpc.aio.UnaryStreamCall[Any, T]) -> AsyncIterator[T]:
                 answer = await call.read()
             if answer is grpc.aio.EOF:
                 return
-            yield cast(T, answer)  # read() is typed with EOF, which is dealt with above
+            yield readable(cast(T, answer))  # read() is typed with EOF, which is dealt with above
     finally:
         call.cancel()
+
+
+def readable(answer: T | None) -> T:
+    """`answer`, which grpc gives as None where it is no message of its type.
+
+    Raises:
+        grpc.aio.AioRpcError: It is None; nothing is known then.
+    """
+    if answer is None:
+        text = "its gate sent what can't be read"
+        nothing = grpc.aio.Metadata()
+        raise grpc.aio.AioRpcError(grpc.StatusCode.INTERNAL, nothing, nothing, details=text)
+    return answer

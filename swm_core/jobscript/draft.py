@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from swm_core.domain.job import JobSpec, Port, Resources
+from swm_core.domain.words import words
 from swm_core.jobscript import paths, values
 from swm_core.jobscript.results import ScriptError, ScriptErrors, ScriptWarning
 from swm_core.jobscript.words import split_words
@@ -60,7 +61,9 @@ class Draft:
         Raises:
             ScriptErrors: There are too many already.
         """
-        self.errors.append(ScriptError(self.line, self.directive, reason, message))
+        # They quote the script, which may hold what no terminal should be sent.
+        error = ScriptError(self.line, words(self.directive), reason, words(message))
+        self.errors.append(error)
         if len(self.errors) >= MAX_ERRORS:
             self.errors.append(
                 ScriptError(
@@ -75,7 +78,7 @@ class Draft:
     def warn(self, message: str) -> None:
         """Keep a remark about the line being read; the first hundred count."""
         if len(self.warnings) < _MAX_WARNINGS:
-            self.warnings.append(ScriptWarning(self.line, message))
+            self.warnings.append(ScriptWarning(self.line, words(message)))
 
     def add_ports(self, value: str) -> None:
         """Take ports, with commas between them."""

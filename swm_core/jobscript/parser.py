@@ -52,9 +52,7 @@ def parse(script: bytes) -> ParsedScript:
         _warn_of_likenesses(draft, text)
     if draft.fields.get("submission_address") and not draft.ports and not draft.errors:
         draft.line = draft.lines["submission-address"]
-        draft.warn(
-            "submission-address: it is where in ports are reached, and the script asks for none"
-        )
+        draft.warn("submission-address: it is the other end of ports, and the script asks for none")
     if "stdin" in draft.fields and not draft.input_files and not draft.errors:
         draft.line = draft.lines["stdin"]
         draft.warn("stdin: it is taken from the input files, and the script names none")

@@ -7,6 +7,7 @@ backoff; what is certain becomes an answer or an `AttemptFailed`.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections.abc import Awaitable, Callable, Iterable
 from typing import TypeVar
 
@@ -23,6 +24,8 @@ from swm_core.store import Root
 T = TypeVar("T")
 
 _AGAIN_MOST_S = 60.0
+_MOST_ROOTS = 10_000
+_ROOT_CHARS = 500
 
 _FAILURES = {
     "USER_NOT_MAPPED": FailureReason.USER_NOT_MAPPED,
@@ -77,8 +80,9 @@ class Asker:
         known = {root.node for root in store.of(job.site, job.partition_id, job.owner)}
         new = [
             Root(job.site, job.partition_id, root.node, job.owner, root.root_uid)
-            for root in roots
-            if root.node not in known
+            # No more than a job can have nodes, and each as the contract has it.
+            for root in itertools.islice(roots, _MOST_ROOTS)
+            if root.node not in known and len(root.node) + len(root.root_uid) <= _ROOT_CHARS
         ]
         if new:
             await store.put(new)
@@ -121,13 +125,29 @@ class Asker:
                     await self._say(f"site {job.site} could not {what} yet: {error.message}")
                 await asyncio.sleep(wait_s)
 
+    async def ask_anew(
+        self, job: Job, what: str, call: Callable[[types_pb2.JobRef], Awaitable[T]]
+    ) -> T:
+        """As `ask`, of what is begun anew where the site has lost the attempt.
+
+        Raises:
+            AttemptFailed: The gate refused for good, or the partition is gone.
+        """
+        backoff = Backoff(first_s=0.5, most_s=_AGAIN_MOST_S)
+        while True:
+            try:
+                return await self.ask(job, what, call)
+            except GateError as error:
+                if error.reason != "JOB_NOT_FOUND":
+                    raise AttemptFailed(_gone(error, job)) from error
+                await asyncio.sleep(backoff.next())
+
     def _judge(self, error: GateError, job: Job, what: str, *, gone_fails: bool) -> None:
         """Raise what is certain."""
         if error.attempt_is_gone(dynamic=self._is_dynamic(job)):
             if not gone_fails:
                 raise error
-            text = f"site {job.site} has nothing left of the attempt that tells how it ended"
-            raise AttemptFailed(Failure(FailureReason.END_UNKNOWN, text)) from error
+            raise AttemptFailed(_gone(error, job)) from error
         text = f"site {job.site} did not {what}: {error.message}"
         # Of a partition it would mean: elsewhere. What a job runs in is not had elsewhere either.
         if error.meaning is Meaning.REFUSED or error.reason == "IMAGE_NOT_FOUND":
@@ -144,3 +164,12 @@ class Asker:
         job = self._context.jobs.get(self._job_id)
         if job is not None and job.text != text:
             await self._context.jobs.note(self._job_id, text)
+
+
+def _gone(error: GateError, job: Job) -> Failure:
+    """What it means for the attempt that it is gone: alone, or with its partition."""
+    if error.reason == "PARTITION_NOT_FOUND":
+        text = f"partition {job.partition_id}, which it was on, is gone from site {job.site}"
+        return Failure(FailureReason.NODE_FAIL, text, retryable=True)
+    text = f"site {job.site} has nothing left of the attempt that tells how it ended"
+    return Failure(FailureReason.END_UNKNOWN, text)

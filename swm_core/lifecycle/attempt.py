@@ -18,6 +18,7 @@ from swm_core.domain import secrets
 from swm_core.domain.failures import Failure, FailureReason, may_retry
 from swm_core.domain.job import End, Job
 from swm_core.domain.states import JobState, PartitionState
+from swm_core.domain.words import words
 from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import AttemptKey, Gate
@@ -27,13 +28,14 @@ from swm_core.lifecycle.asking import Asker, AttemptFailed
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.mirror import OutputMirror
-from swm_core.lifecycle.patience import reachable_time
+from swm_core.lifecycle.patience import OutOfReach, Overdue, Spent, patient
 from swm_core.lifecycle.placement import ready_steps
 from swm_core.lifecycle.ports import PortForwards
-from swm_core.lifecycle.staging import Collection, put_inputs
+from swm_core.lifecycle.staging import Collected, Collection, put_inputs
 from swm_core.lifecycle.views import own_partition
 from swm_core.scheduler import QueuedJob, allocate
-from swm_core.store import Step
+from swm_core.spool import SpoolFull
+from swm_core.store import Step, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -52,17 +54,25 @@ class AttemptDriver:
         job: The job, in a state after QUEUED.
         gate: Its site's.
         forwards: Who opens the job's ports.
+        spent: What jobs have spent of their deadlines.
     """
 
-    def __init__(self, context: Context, job: Job, gate: Gate, forwards: PortForwards) -> None:
+    def __init__(
+        self, context: Context, job: Job, gate: Gate, forwards: PortForwards, spent: Spent
+    ) -> None:
         self._context = context
         self._job_id = job.job_id
+        self._owner = job.owner
         self._attempt = job.attempt
         self._gate = gate
         self._forwards = forwards
+        self._spent = spent
         self._asker = Asker(context, gate, job.job_id)
         self._cancel = asyncio.Event()
         self._force = asyncio.Event()
+        self._lost: Failure | None = None
+        """Why the attempt is lost with its place, when an administrator says that it is."""
+        self._ended_event = asyncio.Event()
         self._mirroring: asyncio.Task[None] | None = None
         self.changed(job)
 
@@ -73,12 +83,19 @@ class AttemptDriver:
         if job.force:
             self._force.set()
 
+    async def lose(self, failure: Failure) -> None:
+        """End the attempt, which is lost with its place; returns when that is stored."""
+        self._lost = failure
+        self._cancel.set()
+        self._force.set()
+        await self._ended_event.wait()
+
     async def run(self) -> None:
         """Returns when the attempt has ended: the job is terminal or queued again."""
         backoff = Backoff(first_s=0.5)
         with (
             job_context(self._job_id, self._attempt),
-            self._gate.attempt(AttemptKey(self._job_id, self._attempt)) as slot,
+            self._gate.attempt(AttemptKey(self._job_id, self._attempt), self._owner) as slot,
         ):
             try:
                 while (job := self._job()) is not None:
@@ -86,11 +103,15 @@ class AttemptDriver:
                         await self._step(job, slot)
                     except NotLive:
                         return
+                    except StoreUnavailable as error:
+                        log.warning("the attempt waits in %s: %s", job.state, error)
+                        await asyncio.sleep(backoff.next())
                     except Exception:
-                        # A defect or a store that cannot write: the attempt must not be forgotten.
+                        # A defect: the attempt must not be forgotten.
                         log.exception("the attempt stumbled in %s; again soon", job.state)
                         await asyncio.sleep(backoff.next())
             finally:
+                self._ended_event.set()
                 if self._mirroring is not None:
                     self._mirroring.cancel()
                     await asyncio.gather(self._mirroring, return_exceptions=True)
@@ -104,7 +125,9 @@ class AttemptDriver:
 
     async def _step(self, job: Job, slot: Slot[job_pb2.JobStatus]) -> None:
         try:
-            if job.state is JobState.STAGING_OUT:
+            if self._lost is not None:
+                await self._fail(self._lost)
+            elif job.state is JobState.STAGING_OUT:
                 if job.force:
                     await self._conclude(None)
                 else:
@@ -137,17 +160,20 @@ class AttemptDriver:
 
     @contextlib.asynccontextmanager
     async def _deadline(
-        self, job: Job, limit_s: float, *, unsure: bool = False
+        self, job: Job, limit_s: float | None, *, unsure: bool = False
     ) -> AsyncIterator[None]:
-        """Fail the attempt once the job was in its state for `limit_s` seconds of wall time."""
-        left_s = job.state_time + limit_s - self._context.clock()
-        timeout = asyncio.timeout(max(0.0, left_s))
+        """Fail the attempt once it was in its state for too long; see `patient`.
+
+        Args:
+            job: The job in that state.
+            limit_s: Seconds; None: only a site that stays away ends it.
+            unsure: Whether something of it may run.
+        """
+        lost_s = self._context.deadlines.site_lost
         try:
-            async with timeout:
+            async with patient(job, self._gate, self._spent, limit_s=limit_s, lost_s=lost_s):
                 yield
-        except TimeoutError:
-            if not timeout.expired():
-                raise
+        except Overdue:
             text = self._current_text() or "no answer"
             raise AttemptFailed(
                 Failure(
@@ -156,6 +182,11 @@ class AttemptDriver:
                 ),
                 unsure=unsure,
             ) from None
+        except OutOfReach as error:
+            # Nothing has run of what was not asked for yet: another place may do.
+            before = job.state in (JobState.PROVISIONING, JobState.STAGING_IN)
+            failure = Failure(FailureReason.SITE_LOST, str(error), retryable=before)
+            raise AttemptFailed(failure) from None
 
     def _current_text(self) -> str:
         job = self._context.jobs.get(self._job_id)
@@ -166,6 +197,7 @@ class AttemptDriver:
     async def _await_partition(self, job: Job) -> None:
         slot = self._context.partitions.slot(job.partition_id)
         if slot is None:
+            await self._gate.wait_ready()
             if self._gate.inventory.partitions.get(job.partition_id) is not None:
                 await self._placed(job)
                 return
@@ -185,7 +217,8 @@ class AttemptDriver:
                         FailureReason.PROVISIONING_FAILED, "its partition ended", retryable=True
                     )
                 )
-            if partition.state is PartitionState.READY:
+            known = self._gate.ready and job.partition_id in self._gate.inventory.partitions
+            if partition.state is PartitionState.READY and known:
                 allocations = allocate(QueuedJob.of(job), own_partition(self._gate, partition))
                 if allocations is None:
                     raise AttemptFailed(
@@ -196,6 +229,10 @@ class AttemptDriver:
                     )
                 await self._placed(job, allocations=allocations)
                 return
+            if partition.state is PartitionState.READY and not self._gate.ready:
+                # A core that was restarted does not know its nodes before the gate has told them.
+                await self._gate.wait_ready()
+                continue
             if partition.text and partition.text != job.text:
                 job = await self._context.jobs.note(self._job_id, partition.text)
             await slot.newer(version)
@@ -206,7 +243,7 @@ class AttemptDriver:
         )
 
     async def _stage_in(self, job: Job) -> None:
-        roots = await self._asker.ask(
+        roots = await self._asker.ask_anew(
             job, "take its inputs", lambda ref: put_inputs(self._context, self._gate, job, ref)
         )
         await self._asker.keep_roots(job, roots)
@@ -256,7 +293,7 @@ class AttemptDriver:
                 await put_inputs(self._context, self._gate, job, ref)
                 return await self._gate.call(self._gate.jobs.StartJob, request)
 
-        answer = await self._asker.ask(job, "start it", start)
+        answer = await self._asker.ask_anew(job, "start it", start)
         await self._asker.keep_roots(job, answer.status.roots)
         # The watch may have told more already.
         if slot.version == version:
@@ -267,37 +304,35 @@ class AttemptDriver:
         self._begin_mirror(job)
         if job.state is JobState.RUNNING:
             await self._forwards.open(job, self._gate)
-        patience = reachable_time(self._gate, self._context.deadlines.site_lost, reachable=False)
-        try:
-            async with patience:
-                while True:
-                    version = slot.version
-                    if slot.missing:
-                        slot.missing = False
-                        await self._look(job, slot)
-                    if _forgotten(slot.value) and job.state is JobState.QUEUED_AT_SITE:
-                        await self._ask_to_start(job, slot)
-                    if await self._saw(slot.value):
-                        return
-                    await slot.newer(version)
-        except TimeoutError:
-            raise AttemptFailed(
-                Failure(
-                    FailureReason.SITE_LOST,
-                    f"site {job.site} could not be reached for "
-                    f"{self._context.deadlines.site_lost:.0f} s",
-                )
-            ) from None
+        async with self._deadline(job, None):
+            while True:
+                version = slot.version
+                if slot.missing:
+                    slot.missing = False
+                    await self._look(job, slot)
+                if job.uncertain and _has_not_begun(slot.value):
+                    text = f"site {job.site} has the attempt, and it has not begun there"
+                    raise AttemptFailed(Failure(FailureReason.END_UNKNOWN, text))
+                if _forgotten(slot.value) and job.state is JobState.QUEUED_AT_SITE:
+                    await self._ask_to_start(job, slot)
+                if await self._saw(slot.value):
+                    return
+                await slot.newer(version)
 
     async def _look(self, job: Job, slot: Slot[job_pb2.JobStatus]) -> None:
         """Ask for the attempt itself: a list that lacks it proves nothing."""
-        answer = await self._asker.ask(
-            job,
-            "tell how it is",
-            lambda ref: self._gate.call(self._gate.jobs.GetJob, job_pb2.GetJobRequest(ref=ref)),
-            gone_fails=True,
-        )
-        slot.put(answer.status)
+        try:
+            answer = await self._asker.ask(
+                job,
+                "tell how it is",
+                lambda ref: self._gate.call(self._gate.jobs.GetJob, job_pb2.GetJobRequest(ref=ref)),
+                gone_fails=job.state is JobState.RUNNING,
+            )
+        except GateError:
+            # It was never seen running, and the site has lost it: it is asked for anew.
+            await self._ask_to_start(job, slot)
+        else:
+            slot.put(answer.status)
 
     async def _saw(self, status: job_pb2.JobStatus | None) -> bool:
         """Commit what the gate says; whether the job is in another state now."""
@@ -318,23 +353,24 @@ class AttemptDriver:
                 )
             await self._ended(end, allocations=status.allocations)
             return True
+        text = words(status.text)
         if status.state == job_pb2.JOB_STATE_RUNNING and job.state is not JobState.RUNNING:
             changes: dict[str, Any] = {"claimed": True}
             if status.HasField("start_time"):
-                changes["start_time"] = status.start_time.ToNanoseconds() / convert.NANOS
+                changes["start_time"] = convert.seconds(status.start_time)
             if status.allocations and not job.allocations:
                 changes["allocations"] = convert.allocations(status.allocations)
             await self._context.jobs.move(
-                self._job_id, JobState.RUNNING, message=status.text or "running", **changes
+                self._job_id, JobState.RUNNING, message=text or "running", **changes
             )
             return True
         if status.state == job_pb2.JOB_STATE_QUEUED_AT_SITE and job.state is JobState.STARTING:
             await self._context.jobs.move(
-                self._job_id, JobState.QUEUED_AT_SITE, message=status.text or "queued at its site"
+                self._job_id, JobState.QUEUED_AT_SITE, message=text or "queued at its site"
             )
             return True
-        if status.text and status.text != job.text:
-            await self._context.jobs.note(self._job_id, status.text)
+        if text and text != job.text:
+            await self._context.jobs.note(self._job_id, text)
         return False
 
     async def _ended(self, end: End, *, allocations: Sequence[types_pb2.Allocation] = ()) -> None:
@@ -361,19 +397,15 @@ class AttemptDriver:
         """Bring outputs and logs home, then end the job."""
         self._forwards.close(self._job_id)
         mirroring = self._begin_mirror(job)
-        limit_s = self._context.deadlines.staging_out
         failure = _failure_of(job)
         changes: dict[str, Any] = {}
         collection = Collection(self._context, self._gate, job)
+        deadlines = self._context.deadlines
+        lost_s, limit_s = deadlines.site_lost, deadlines.staging_out
         try:
-            async with reachable_time(self._gate, limit_s, reachable=True):
+            async with patient(job, self._gate, self._spent, limit_s=limit_s, lost_s=lost_s):
                 if not job.cancel_requested and job.end is not None and job.end.start_time:
-                    collected = await self._asker.ask(
-                        job,
-                        "give its results",
-                        collection.run,
-                        gone_fails=True,
-                    )
+                    collected = await self._results(job, collection)
                     changes = {
                         "output_manifest_sha256": collected.manifest_sha256,
                         "skipped_outputs": collected.skipped,
@@ -381,16 +413,34 @@ class AttemptDriver:
                     }
                     failure = failure or collected.failure
                 await asyncio.shield(mirroring)
-        except TimeoutError:
-            failure = failure or Failure(
-                FailureReason.STAGING_FAILED,
-                f"results could not be collected within {limit_s:.0f} s",
-            )
+        except Overdue:
+            text = f"results could not be collected within {limit_s:.0f} s"
+            reason = FailureReason.STAGING_FAILED
+            if collection.refused is not None:
+                text, reason = f"{text}: {collection.refused}", FailureReason.SPOOL_FULL
+            failure = failure or Failure(reason, text)
+        except OutOfReach as error:
+            text = f"its results are lost: {error}"
+            failure = failure or Failure(FailureReason.SITE_LOST, text)
         except AttemptFailed as error:
             failure = failure or error.failure
         finally:
             collection.close()
         await self._conclude(failure, **changes)
+
+    async def _results(self, job: Job, collection: Collection) -> Collected:
+        """Its outputs, once the core has room for them."""
+        backoff = Backoff(first_s=0.5, most_s=60.0)
+        while True:
+            try:
+                return await self._asker.ask(job, "give its results", collection.run)
+            except GateError as error:
+                text = f"nothing is left of its results at site {job.site}: {error.message}"
+                raise AttemptFailed(Failure(FailureReason.STAGING_FAILED, text)) from error
+            except SpoolFull as error:
+                text = f"its results wait for room in the core's spool: {error}"
+                await self._context.jobs.note(self._job_id, text)
+                await asyncio.sleep(backoff.next())
 
     async def _conclude(self, failure: Failure | None, **changes: Any) -> None:
         """The attempt is over and its results are safe, or were given up on."""
@@ -519,6 +569,10 @@ def _forgotten(status: job_pb2.JobStatus | None) -> bool:
         and status.state == job_pb2.JOB_STATE_STAGED
         and bool(status.spec_fingerprint)
     )
+
+
+def _has_not_begun(status: job_pb2.JobStatus | None) -> bool:
+    return status is not None and status.state == job_pb2.JOB_STATE_STAGED
 
 
 def _failure_of(job: Job) -> Failure | None:

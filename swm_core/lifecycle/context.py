@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Mapping
 
-from swm_core.config import Deadlines, Limits
+from swm_core.config import Deadlines, Limits, Ports
 from swm_core.gateways.gate import Gate
 from swm_core.lifecycle.live import LiveJobs, LivePartitions
 from swm_core.spool import Spool
@@ -26,5 +26,6 @@ class Context:
     spool: Spool
     deadlines: Deadlines
     limits: Limits
+    ports: Ports
     clock: Callable[[], float]
     """Seconds since the epoch."""

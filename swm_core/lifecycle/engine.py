@@ -12,7 +12,8 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from rpc_kit.logs import job_context
-from swm_core.domain.failures import FailureReason
+from swm_core.config import Reconciliation as ReconciliationConfig
+from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import JobState
@@ -21,8 +22,10 @@ from swm_core.lifecycle.attempt import AttemptDriver
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import Change
 from swm_core.lifecycle.partitions import PartitionDriver
+from swm_core.lifecycle.patience import Spent
 from swm_core.lifecycle.placement import Placement
 from swm_core.lifecycle.ports import PortForwards
+from swm_core.lifecycle.reconciliation import Reconciliation
 from swm_core.lifecycle.removals import Removals
 from swm_core.store import Step
 
@@ -34,14 +37,20 @@ class Lifecycle:
 
     Args:
         context: The core's parts; its live jobs and partitions are loaded.
+        reconciliation: How sites are compared with the store.
     """
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, reconciliation: ReconciliationConfig) -> None:
         self._context = context
         self.forwards = PortForwards(context)
         self.placement = Placement(context, self._new_partition)
         self.removals = {name: Removals(context, gate) for name, gate in context.gates.items()}
+        self.reconciliations = {
+            name: Reconciliation(context, gate, reconciliation)
+            for name, gate in context.gates.items()
+        }
         self._drivers: dict[AttemptKey, AttemptDriver] = {}
+        self._spent = Spent(context.store.meta, context.jobs)
         self._group: asyncio.TaskGroup | None = None
         context.jobs.listen(self._changed)
 
@@ -54,10 +63,12 @@ class Lifecycle:
                     gate.on_change = self.placement.wake
                     group.create_task(gate.run())
                     group.create_task(self.removals[name].run())
+                    group.create_task(self.reconciliations[name].run())
                 for partition in self._context.partitions:
                     self._drive_partition(partition)
                 for job in self._context.jobs:
                     self._drive(job)
+                group.create_task(self._spent.run())
                 group.create_task(self.placement.run())
         finally:
             self._group = None
@@ -123,6 +134,12 @@ class Lifecycle:
         self._context.jobs.add(queued)
         return queued
 
+    async def lose(self, job: Job, failure: Failure) -> None:
+        """End the attempt of a job, which is lost with its place; returns when that is stored."""
+        driver = self._drivers.get(AttemptKey(job.job_id, job.attempt))
+        if driver is not None:
+            await driver.lose(failure)
+
     # ---- what follows from a change ----
 
     def _changed(self, change: Change) -> None:
@@ -169,7 +186,9 @@ class Lifecycle:
         if gate is None:
             log.error("job %s is at site %s, which is not configured any more", *key[:1], job.site)
             return
-        driver = self._drivers[key] = AttemptDriver(self._context, job, gate, self.forwards)
+        driver = self._drivers[key] = AttemptDriver(
+            self._context, job, gate, self.forwards, self._spent
+        )
         self._group.create_task(self._run(key, driver))
 
     async def _run(self, key: AttemptKey, driver: AttemptDriver) -> None:

@@ -7,6 +7,7 @@ here afterwards, one change of an object at a time.
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import time
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -45,6 +46,7 @@ class LiveJobs:
         self._jobs: dict[str, Job] = {}
         self._queued: dict[str, Job] = {}
         self._placed: dict[str, Job] = {}
+        self._counts: collections.Counter[str] = collections.Counter()
         self._locks: dict[str, asyncio.Lock] = {}
         self._listeners: list[Callable[[Change], None]] = []
 
@@ -69,6 +71,10 @@ class LiveJobs:
     def get(self, job_id: str) -> Job | None:
         """The job as it is now; None when it has ended or never was."""
         return self._jobs.get(job_id)
+
+    def count(self, owner: str) -> int:
+        """How many the owner has."""
+        return self._counts[owner]
 
     def listen(self, listener: Callable[[Change], None]) -> None:
         """Have `listener` called after every change, on the event loop; it must not block."""
@@ -159,11 +165,15 @@ class LiveJobs:
         return after
 
     def _keep(self, job: Job) -> None:
+        if job.job_id not in self._jobs:
+            self._counts[job.owner] += 1
         self._jobs[job.job_id] = job
         group = self._queued if job.state is JobState.QUEUED else self._placed
         group[job.job_id] = job
 
     def _drop(self, job_id: str) -> None:
+        if job := self._jobs.get(job_id):
+            self._counts[job.owner] -= 1
         for group in (self._jobs, self._queued, self._placed):
             group.pop(job_id, None)
 

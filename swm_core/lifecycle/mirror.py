@@ -24,12 +24,18 @@ from swm_core.spool import LogKind, LogMirror, SpoolRefusal
 
 log = logging.getLogger(__name__)
 
+_MOST_BYTES = 1 << 60
+_SHA256_BYTES = 32
 _LOST = (Meaning.GONE, Meaning.REFUSED)
 
 KINDS = {
     job_pb2.OUTPUT_KIND_STDOUT: LogKind.STDOUT,
     job_pb2.OUTPUT_KIND_STDERR: LogKind.STDERR,
 }
+
+
+class _Defective(Exception):
+    """A gate told of output that cannot be."""
 
 
 class Stream(NamedTuple):
@@ -79,6 +85,9 @@ class OutputMirror:
                 if problem.meaning in _LOST or problem.reason == "OFFSET":
                     log.warning("the rest of the output is lost: %s", problem.message)
                     await self._finish_all()
+            except _Defective as error:
+                log.warning("the rest of the output is lost: %s", error)
+                await self._finish_all()
             except TimeoutError:
                 pass  # a silent stream: asked again from where it was
             except (OSError, SpoolRefusal) as error:
@@ -99,12 +108,17 @@ class OutputMirror:
             follow=True,
         )
         async for answer in heard(self._gate.jobs.ReadOutput(request)):
+            cursors = [*(piece.at for piece in answer.pieces), *(end.at for end in answer.ends)]
+            for cursor in cursors:
+                if cursor.offset > _MOST_BYTES:
+                    raise _Defective(f"its gate tells of output at byte {cursor.offset}")
             for piece in answer.pieces:
                 if mirror := self._open.get(Stream(piece.at.node, piece.at.kind)):
                     await mirror.append(piece.at.offset, piece.data)
             for end in answer.ends:
                 if mirror := self._open.pop(Stream(end.at.node, end.at.kind), None):
-                    await mirror.finish(end.at.offset, end.sha256)
+                    is_digest = len(end.sha256) == _SHA256_BYTES
+                    await mirror.finish(end.at.offset, end.sha256 if is_digest else b"")
             if not self._open:
                 return
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable, Coroutine
 from typing import Any
@@ -11,6 +12,7 @@ from skyport.gate.v1 import partition_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState
+from swm_core.domain.words import words
 from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
@@ -24,6 +26,11 @@ log = logging.getLogger(__name__)
 _CREATE_S = 120.0
 _TTL_S = 24 * 3600.0
 """How far ahead a partition's own end is set where its site has one; renewed at a third of it."""
+
+_ASKED_IN_PEACE = 6
+"""A deletion takes its time: so often (some 12 s) it is asked for before it counts as failing."""
+_LOOK_S = 15.0
+"""How often it is looked whether that is due."""
 
 _NO_ROOM = frozenset({"CAPACITY", "QUOTA", "FLAVOR_NOT_FOUND", "IMAGE_NOT_FOUND"})
 
@@ -49,6 +56,8 @@ class PartitionDriver:
         self._id = partition.partition_id
         self._gate = gate
         self._wanted = wanted
+        self._renew_time = 0.0
+        """When its end was moved on last; 0: not since the core's start."""
 
     async def run(self) -> None:
         """Returns when the partition is gone."""
@@ -149,6 +158,8 @@ class PartitionDriver:
                 await asyncio.sleep(backoff.next(error.problem.retry_after_s))
                 continue
             if slot.version == version:
+                # With its nodes: where it is READY, jobs are placed on them at once.
+                self._gate.inventory.put_partition(answer.partition)
                 slot.put(answer.partition)
             return True
 
@@ -166,7 +177,7 @@ class PartitionDriver:
                 )
                 return True
             case partition_pb2.PARTITION_STATE_FAILED:
-                await self._failed(told.failure.reason, told.failure.message)
+                await self._failed(told.failure.reason, words(told.failure.message))
                 return True
             case partition_pb2.PARTITION_STATE_STOPPED:
                 if partition.state is PartitionState.READY:
@@ -175,37 +186,42 @@ class PartitionDriver:
                     )
                     return True
             case _:
-                if told.text and told.text != partition.text:
-                    await self._context.partitions.note(self._id, text=told.text)
+                if told.text and (text := words(told.text)) != partition.text:
+                    await self._context.partitions.note(self._id, text=text)
         return False
 
     async def _watch(self, slot: Slot[partition_pb2.Partition]) -> None:
         """While it is there: renew it, and notice when it is not what it was."""
-        renew_s = _TTL_S / 3
         while True:
             version = slot.version
+            await self._renew()
             if slot.missing and await self._is_gone():
+                self._gate.partition_gone(self._id)
                 await self._failed("PROVISIONING_FAILED", "it vanished at its site")
                 return
             slot.missing = False
             if slot.value is not None and await self._saw(slot.value):
                 return
-            try:
-                async with asyncio.timeout(renew_s):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_LOOK_S):
                     await slot.newer(version)
-            except TimeoutError:
-                await self._renew()
 
     async def _renew(self) -> None:
-        if not self._gate.can("EXPIRY") or not self._gate.ready:
+        """Have its end moved on, if that is due."""
+        now = self._context.clock()
+        # By the clock on the wall, as at the site: a machine that slept finds it due. One whose
+        # clock was set back has it renewed at once.
+        is_due = not 0 <= now - self._renew_time < _TTL_S / 3
+        if not is_due or not self._gate.can("EXPIRY") or not self._gate.ready:
             return
         request = partition_pb2.RenewPartitionRequest(
             partition_id=self._id,
-            expire_time=convert.timestamp(self._context.clock() + _TTL_S),
+            expire_time=convert.timestamp(now + _TTL_S),
             scope_uid=self._scope(),
         )
         try:
             await self._gate.call(self._gate.partitions.RenewPartition, request)
+            self._renew_time = now
         except GateError as error:
             log.warning("partition %s was not renewed: %s", self._id, error.message)
 
@@ -224,6 +240,7 @@ class PartitionDriver:
     async def _delete(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
         """Ask for it until the gate says that it is gone; for ever, with backoff."""
         backoff = Backoff(first_s=0.2, most_s=60.0)
+        asked = 0
         request = partition_pb2.DeletePartitionRequest(
             partition_id=self._id,
             installation=self._context.installation,
@@ -241,15 +258,25 @@ class PartitionDriver:
                         self._id, PartitionState.DELETED, delete_time=self._context.clock()
                     )
                     return
-                await self._context.partitions.note(
-                    self._id, text=f"not deleted yet: {error.message}"
-                )
+                await self._not_deleted(partition, error.message)
+            else:
+                asked += 1
+                # One that the site does not let go stays, with the reason in its text.
+                if asked > _ASKED_IN_PEACE and slot.value is not None:
+                    await self._not_deleted(partition, words(slot.value.text))
             # It says so by the watch as soon as it is gone; asking again is the proof.
             try:
                 async with asyncio.timeout(backoff.next()):
                     await slot.newer(version)
             except TimeoutError:
                 pass
+
+    async def _not_deleted(self, partition: Partition, why: str) -> None:
+        now = self._context.partitions.get(self._id) or partition
+        text = f"not deleted yet: {why}"
+        if text != now.text:
+            log.warning("partition %s was not deleted: %s; again until it is", self._id, why)
+        await self._context.partitions.note(self._id, text=text, delete_tries=now.delete_tries + 1)
 
     async def _is_gone(self) -> bool:
         request = partition_pb2.GetPartitionRequest(partition_id=self._id, scope_uid=self._scope())
@@ -260,4 +287,4 @@ class PartitionDriver:
         return False
 
     def _scope(self) -> str:
-        return self._gate.info.scope_uid if self._gate.info else ""
+        return self._gate.scope_uid

@@ -183,8 +183,9 @@ class Placement:
         """Into PROVISIONING as a new attempt, and on as far as nobody has to be asked."""
         jobs = self._context.jobs
         fresh: dict[str, Any] = {
-            "attempt": job.attempt + 1,
+            "attempt": max(job.attempt, job.attempt_floor) + 1,
             "claimed": False,
+            "uncertain": False,
             "end": None,
             "failure": None,
             "start_time": None,

@@ -8,6 +8,8 @@ import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
+from rpc_kit.endpoint import Endpoint
+from swm_core.domain.addresses import allowed, dialled
 from swm_core.domain.job import Direction, Job
 from swm_core.domain.states import JobState
 from swm_core.gateways import tunnels
@@ -19,8 +21,9 @@ from swm_core.lifecycle.context import Context
 
 log = logging.getLogger(__name__)
 
-_LOOPBACK = "127.0.0.1"
 _LISTENING_S = 10.0
+_MOST_CONNECTIONS = 1_000
+"""Of one job at a time. A site that makes more of them is not to wear the core out."""
 
 TakeOver = Callable[[Gate, str], Awaitable[None]]
 """Given the gate and the id of each connection that the job opens."""
@@ -48,7 +51,11 @@ class PortForwards:
         numbers = in_ports(job)
         if not numbers or job.job_id in self._servers or _cannot(gate, "TUNNELS"):
             return
-        host = job.spec.submission_address or _LOOPBACK
+        host = dialled(job.spec.submission_address)
+        if not allowed(self._context.ports.in_at, host):
+            # It was when the job was submitted: the list has changed since.
+            log.warning("ports of job %s: %s is not in ports.in_at any more", job.job_id, host)
+            return
         servers = self._servers[job.job_id] = []
         local = dict(job.local_ports)
         for number in numbers:
@@ -63,6 +70,9 @@ class PortForwards:
         self, job: Job, gate: Gate, host: str, number: int, wanted: int
     ) -> asyncio.Server | None:
         async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            if self._is_full(job.job_id):
+                writer.close()
+                return
             self._own(job.job_id, self._to_job(job.job_id, gate, number, reader, writer))
 
         for port in dict.fromkeys((wanted, 0)):
@@ -117,7 +127,9 @@ class PortForwards:
             return begun
         for number in out_ports(job):
             key = (job.job_id, number)
-            if key not in self._listeners:
+            listener = self._listeners.get(key)
+            # A site may refuse to listen before the job runs: then it is asked again once it does.
+            if listener is None or listener.done():
                 begun.append(asyncio.Event())
                 self._listeners[key] = asyncio.create_task(
                     self._stay_listening(job, gate, number, begun[-1])
@@ -137,10 +149,8 @@ class PortForwards:
                     if connection_id is None:
                         listening.set()
                         backoff.reset()
-                    else:
-                        self._own(
-                            job.job_id, self._from_job(job.job_id, gate, number, connection_id)
-                        )
+                    elif not self._is_full(job.job_id):
+                        self._own(job.job_id, self._from_job(job, gate, number, connection_id))
             except GateError as error:
                 if error.meaning in (Meaning.GONE, Meaning.REFUSED):
                     log.warning("port %d of job %s: %s", number, job.job_id, error.message)
@@ -150,7 +160,8 @@ class PortForwards:
                 pass  # silent: listened anew
             await asyncio.sleep(backoff.next())
 
-    async def _from_job(self, job_id: str, gate: Gate, port: int, connection_id: str) -> None:
+    async def _from_job(self, job: Job, gate: Gate, port: int, connection_id: str) -> None:
+        job_id = job.job_id
         if taken := self._taken.get((job_id, port)):
             await taken[0](gate, connection_id)
             return
@@ -159,11 +170,14 @@ class PortForwards:
         except (GateError, OSError, TimeoutError) as error:
             log.debug("a connection from job %s is gone: %s", job_id, error)
             return
+        host = dialled(job.spec.submission_address)
         try:
-            reader, writer = await asyncio.open_connection(_LOOPBACK, port)
+            if not allowed(self._context.ports.out_to, host, port):
+                raise PermissionError(f"{host}:{port} is not in ports.out_to")
+            reader, writer = await asyncio.open_connection(host, port)
         except OSError as error:
             # Taken and closed: the job learns at once that nobody answers.
-            log.info("job %s dialled port %d, where nothing listens: %s", job_id, port, error)
+            log.info("job %s dialled port %d, where nothing answers: %s", job_id, port, error)
             stream.close()
             return
         try:
@@ -218,7 +232,14 @@ class PortForwards:
         local = job.local_ports.get(str(number))
         if local is None or job.job_id not in self._servers:
             return ""
-        return f"{job.spec.submission_address or _LOOPBACK}:{local}"
+        return str(Endpoint(dialled(job.spec.submission_address), local))
+
+    def _is_full(self, job_id: str) -> bool:
+        """Whether the job has as many connections as it may have at a time."""
+        if len(self._connections.get(job_id, ())) < _MOST_CONNECTIONS:
+            return False
+        log.debug("job %s has %d connections open: no more now", job_id, _MOST_CONNECTIONS)
+        return True
 
     def _own(self, job_id: str, work: Coroutine[Any, Any, None]) -> None:
         tasks = self._connections.setdefault(job_id, set())

@@ -1,23 +1,42 @@
-"""Remove what ended attempts left at their sites: asked for until the site says that it is done."""
+"""Remove what ended attempts left at their sites: asked for until the site says that it is done.
+
+What is to be removed is in the store, so this goes on after any restart. Each attempt has a backoff
+of its own: those that a dead host holds up hold up no others.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
+import time
 
-from skyport.gate.v1 import job_pb2, types_pb2
+from skyport.gate.v1 import types_pb2
 from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
-from swm_core.gateways.gate import Gate
+from swm_core.gateways.gate import AttemptKey, Gate
 from swm_core.gateways.problems import GateError
 from swm_core.lifecycle.context import Context
-from swm_core.store import Attempt
+from swm_core.lifecycle.removing import remove_attempt
+from swm_core.store import Attempt, StoreError
 
 log = logging.getLogger(__name__)
 
 _AT_ONCE = 8
 _BATCH = 200
-_CANCEL_S = 15.0
+
+
+@dataclasses.dataclass(slots=True)
+class Failed:
+    """A removal that the site was asked for in vain."""
+
+    partition_id: str
+    tries: int = 0
+    message: str = ""
+    """Why; for people."""
+    due: float = 0.0
+    """When it is asked for again; by the monotonic clock."""
+    backoff: Backoff = dataclasses.field(default_factory=lambda: Backoff(first_s=0.5, most_s=60.0))
 
 
 class Removals:
@@ -30,8 +49,8 @@ class Removals:
         self._wake.set()
         self.pending = 0
         """How many there are now."""
-        self.problem = ""
-        """Why the last round did not empty it; for people."""
+        self.failed: dict[AttemptKey, Failed] = {}
+        """Those of them that the site was asked for in vain since the core's start."""
 
     def wake(self) -> None:
         """An attempt has ended at this site."""
@@ -39,54 +58,60 @@ class Removals:
 
     async def run(self) -> None:
         """Remove, until cancelled."""
-        backoff = Backoff(first_s=0.5, most_s=60.0)
         while True:
             await self._gate.wait_ready()
             self._wake.clear()
-            attempts = self._context.store.attempts.pending_removals(self._gate.name, _BATCH)
-            self.pending = len(attempts)
-            if not attempts:
-                backoff.reset()
-                await self._wake.wait()
+            waiting = self._waiting()
+            now = time.monotonic()
+            due = [key for key in waiting if key not in self.failed or self.failed[key].due <= now]
+            if due:
+                permits = asyncio.Semaphore(_AT_ONCE)
+                await asyncio.gather(*(self._remove(key, permits) for key in due[:_BATCH]))
                 continue
-            self.problem = ""
-            permits = asyncio.Semaphore(_AT_ONCE)
-            done = await asyncio.gather(*(self._remove(each, permits) for each in attempts))
-            self.pending -= sum(done)
-            if not all(done):
-                try:
-                    async with asyncio.timeout(backoff.next()):
-                        await self._wake.wait()
-                except TimeoutError:
-                    pass
-
-    async def _remove(self, attempt: Attempt, permits: asyncio.Semaphore) -> bool:
-        """Whether nothing of the attempt is left."""
-        ref = self._ref(attempt)
-        async with permits:
+            wait_s = min((each.due - now for each in self.failed.values()), default=None)
             try:
-                try:
-                    await self._gate.call(
-                        self._gate.jobs.RemoveJob, job_pb2.RemoveJobRequest(ref=ref)
-                    )
-                except GateError as error:
-                    if error.reason != "JOB_RUNNING":
-                        raise
-                    # Ended without the site's word (a forced cancel): it is stopped first.
-                    cancel = job_pb2.CancelJobRequest(ref=ref)
-                    await self._gate.call(self._gate.jobs.CancelJob, cancel, timeout_s=_CANCEL_S)
-                    return False
+                async with asyncio.timeout(wait_s):
+                    await self._wake.wait()
+            except TimeoutError:
+                pass
+
+    def _waiting(self) -> list[AttemptKey]:
+        """The attempts that wait, oldest first; what has failed of others is forgotten."""
+        waiting = [
+            AttemptKey(*key) for key in self._context.store.attempts.to_remove(self._gate.name)
+        ]
+        there = set(waiting)
+        self.failed = {key: failed for key, failed in self.failed.items() if key in there}
+        self.pending = len(waiting)
+        return waiting
+
+    async def _remove(self, key: AttemptKey, permits: asyncio.Semaphore) -> None:
+        async with permits:
+            attempts = self._context.store.attempts
+            attempt = attempts.get(*key)
+            if attempt is None or not attempt.to_remove:
+                return
+            known = self._context.store.partitions.get(attempt.partition_id)
+            try:
+                await remove_attempt(self._gate, self._ref(attempt), dynamic=known is not None)
+                await attempts.removed(*key)
             except GateError as error:
-                known = self._context.store.partitions.get(attempt.partition_id)
-                if not error.attempt_is_gone(dynamic=known is not None):
-                    self.problem = error.message
-                    log.warning(
-                        "attempt %s/%d was not removed: %s",
-                        attempt.job_id, attempt.attempt, error.message,
-                    )  # fmt: skip
-                    return False
-            await self._context.store.attempts.removed(attempt.job_id, attempt.attempt)
-            return True
+                self._note(attempt, error.message)
+            except StoreError as error:
+                # The site is done, and is asked once more: that does no harm.
+                self._note(attempt, f"the store could not note it: {error}")
+            else:
+                self.failed.pop(key, None)
+                self.pending -= 1
+
+    def _note(self, attempt: Attempt, message: str) -> None:
+        key = AttemptKey(attempt.job_id, attempt.attempt)
+        failed = self.failed.setdefault(key, Failed(attempt.partition_id))
+        if message != failed.message:
+            log.warning("attempt %s/%d was not removed: %s; again until it is", *key, message)
+        failed.tries += 1
+        failed.message = message
+        failed.due = time.monotonic() + failed.backoff.next()
 
     def _ref(self, attempt: Attempt) -> types_pb2.JobRef:
         return convert.job_ref(

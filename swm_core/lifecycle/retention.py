@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections.abc import Iterator, Sequence
 
 from swm_core.config import Spool as SpoolConfig
@@ -14,29 +15,47 @@ log = logging.getLogger(__name__)
 
 _EVERY_S = 600.0
 _EVENTS_KEPT_S = 30 * 86_400.0
-_EVENTS_KEPT = 100_000
+EVENTS_KEPT = 100_000
+"""So many events are kept however old they are."""
+_JUMP_S = 60.0
+"""Clocks that differ so much more than before: one was set, or the machine slept."""
 
 
 class Retention:
-    """Deletes, every ten minutes.
+    """Deletes, now and then.
 
     Args:
         context: The core's parts.
         config: How long jobs are kept.
+        every_s: How long it rests in between.
     """
 
-    def __init__(self, context: Context, config: SpoolConfig) -> None:
+    def __init__(self, context: Context, config: SpoolConfig, *, every_s: float = _EVERY_S) -> None:
         self._context = context
         self._config = config
+        self._every_s = every_s
 
     async def run(self) -> None:
-        """Until cancelled."""
+        """Until cancelled.
+
+        Nothing is deleted at the core's start, nor in the first round after a clock has jumped: it
+        may be wrong and be put right, and who slept may still need what was theirs before.
+        """
+        lag_s = self._lag_s()
         while True:
+            await asyncio.sleep(min(self._every_s, self._config.job_retention))
+            before_s, lag_s = lag_s, self._lag_s()
+            if abs(lag_s - before_s) > _JUMP_S:
+                log.info("the clock is %.0f s ahead of what it was", lag_s - before_s)
+                continue
             try:
                 await self.once()
             except (OSError, StoreError):
                 log.exception("collecting what is not needed any more failed; again later")
-            await asyncio.sleep(_EVERY_S)
+
+    def _lag_s(self) -> float:
+        """How far the clock on the wall is ahead of one that only runs."""
+        return self._context.clock() - time.monotonic()
 
     async def once(self) -> None:
         """One round."""
@@ -48,7 +67,7 @@ class Retention:
             except (NotFound, NotTerminal):
                 continue  # deleted or requeued meanwhile
             await spool.forget_job(job.owner, job.job_id)
-        await store.journal.compact(before_time=now - _EVENTS_KEPT_S, keep=_EVENTS_KEPT)
+        await store.journal.compact(before_time=now - _EVENTS_KEPT_S, keep=EVENTS_KEPT)
         await asyncio.to_thread(spool.collect_logs, self._jobs)
         freed = await asyncio.to_thread(spool.collect, self._references)
         if freed:

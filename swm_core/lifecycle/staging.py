@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -15,14 +16,15 @@ from skyport.gate.v1 import file_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job, Launch
 from swm_core.domain.paths import Tree
+from swm_core.domain.words import words
 from swm_core.gateways.gate import Gate
-from swm_core.gateways.inventory import pages
-from swm_core.gateways.watching import heard
+from swm_core.gateways.inventory import Endless, pages
+from swm_core.gateways.watching import heard, readable
 from swm_core.lifecycle.asking import AttemptFailed
 from swm_core.lifecycle.context import Context
 from swm_core.spool import CHUNK_BYTES, ManifestRefused, OwnerContents, SpoolFull, SpoolRefusal
 from swm_core.spool.contents import Writer
-from swm_core.spool.manifests import check_entry
+from swm_core.spool.manifests import MAX_ENTRIES, check_entry
 from swm_core.spool.syncing import sync_file_system
 
 _PAGE_ENTRIES = 5_000
@@ -32,6 +34,13 @@ _TELL_EVERY_S = 2.0
 _LIST_S = 120.0
 _MOST_REMARKS = 100
 """Of skipped files and unmatched patterns, so many are told with the job."""
+_MOST_SKIPPED = 10_000
+_GROWTH_BYTES = 64 << 20
+"""A file may have grown by so much since it was listed; beyond that its gate sends without end."""
+
+
+class _Defective(Exception):
+    """A gate sent what it must not; the text says what."""
 
 
 async def put_inputs(
@@ -75,9 +84,16 @@ async def put_inputs(
         # Typed with EOF, which ends the loop.
         answer: Any
         while (answer := await call.read()) is not grpc.aio.EOF:
-            match answer.WhichOneof("message"):
+            match readable(answer).WhichOneof("message"):
                 case "needed":
+                    if sending is not None:
+                        raise _Defective("what it needs, twice")
                     needed += answer.needed.files
+                    if len(needed) > len(manifest.sizes):
+                        raise _Defective("more files that it needs than there are")
+                    for need in answer.needed.files:
+                        if need.offset > manifest.sizes.get(need.sha256, -1):
+                            raise _Defective(f"{need.sha256.hex()} as needed, which is no input")
                     if answer.needed.last:
                         sending = asyncio.create_task(_send(call, contents, manifest, needed))
                 case "progress":
@@ -95,6 +111,8 @@ async def put_inputs(
         raise ConnectionResetError("the gate ended the transfer without a result")
     except grpc.aio.AioRpcError as error:
         raise gate.problem(error) from error
+    except _Defective as error:
+        raise AttemptFailed(_defect(gate, error)) from error
     except (asyncio.InvalidStateError, ConnectionResetError):
         # A write after the call has ended: its status tells more than the write's own error.
         raise gate.problem(await _status(call)) from None
@@ -219,13 +237,21 @@ class Collection:
         self._writers: dict[tuple[str, str], _Download] = {}
         self._skipped: dict[str, str] = {}
         self._unmatched: list[str] = []
+        self._size = 0
+        """Bytes that one node has listed, at most."""
+        self.refused: SpoolFull | None = None
+        """Why the spool has not taken all."""
+        # Until the job names what has come, and a while longer, nothing else keeps it.
+        self._hold = contextlib.ExitStack()
+        self._hold.enter_context(self._contents.holding())
 
     async def run(self, ref: types_pb2.JobRef) -> Collected:
         """All outputs, durable.
 
         Raises:
             GateError: It broke; run it again.
-            AttemptFailed: The spool has no room.
+            SpoolFull: The spool has no room now.
+            AttemptFailed: It never has so much room.
         """
         if not self._job.spec.output_files:
             return Collected("", (), (), None)
@@ -235,8 +261,19 @@ class Collection:
             await asyncio.to_thread(sync_file_system, self._contents.blobs)
             digest = await self._context.spool.write_manifest(self._job.owner, self._manifest())
         except SpoolFull as error:
-            failure = Failure(FailureReason.SPOOL_FULL, f"its results do not fit: {error}")
-            raise AttemptFailed(failure) from error
+            spool = self._context.spool
+            share = spool.room(self._job.owner).max_bytes or spool.max_bytes
+            if self._size < min(share, spool.max_bytes):
+                self.refused = error
+                raise
+            what, mend = "the spool may hold", "spool.max_size"
+            if share < spool.max_bytes:
+                what, mend = "a user may have in the spool", "limits.spool_bytes_per_user"
+            text = f"its results, {self._size} bytes, are more than {what} at all; raise {mend}"
+            raise AttemptFailed(Failure(FailureReason.SPOOL_FULL, text)) from None
+        except (_Defective, Endless, SpoolRefusal) as error:
+            # Asked again, it would send the same.
+            raise AttemptFailed(_defect(self._gate, error)) from error
         missing = [name for name in self._unmatched if not _is_glob(name)]
         missed: Failure | None = None
         if missing:
@@ -254,33 +291,40 @@ class Collection:
         for download in self._writers.values():
             download.writer.close()
         self._writers.clear()
+        self._hold.close()
 
     async def _from_node(self, ref: types_pb2.JobRef, node: str) -> None:
-        wanted: list[file_pb2.SiteFile] = []
+        wanted: dict[str, file_pb2.SiteFile] = {}
         request = file_pb2.ListFilesRequest(
             ref=ref, patterns=self._job.spec.output_files, node=node
         )
         unmatched: list[str] = []
+        listed_bytes = 0
         async for page in pages(
             lambda asked: self._gate.call(self._gate.files.ListFiles, asked, timeout_s=_LIST_S),
             request,
             page_size=_FILES_A_CALL,
         ):
-            unmatched += page.unmatched_patterns
+            unmatched += (each for each in page.unmatched_patterns if each in request.patterns)
             for skipped in page.skipped:
-                self._skipped[_landing(node, skipped.path)] = skipped.reason
+                self._skip(_landing(node, skipped.path), skipped.reason)
+            if len(self._done) + len(wanted) + len(page.files) > MAX_ENTRIES:
+                raise _Defective(f"more than {MAX_ENTRIES} outputs")
             for file in page.files:
+                listed_bytes += file.entry.size
                 key = (node, file.entry.path)
                 if key in self._done:
                     continue
                 if file.entry.type == manifest_pb2.FILE_TYPE_FILE:
-                    wanted.append(file)
+                    wanted[file.entry.path] = file
                 else:
                     self._done[key] = file.entry
+        self._size = max(self._size, listed_bytes)
         if not node:
-            self._unmatched = unmatched
-        for start in range(0, len(wanted), _FILES_A_CALL):
-            await self._get(ref, node, wanted[start : start + _FILES_A_CALL])
+            self._unmatched = list(dict.fromkeys(unmatched))
+        files = list(wanted.values())
+        for start in range(0, len(files), _FILES_A_CALL):
+            await self._get(ref, node, files[start : start + _FILES_A_CALL])
 
     async def _get(
         self, ref: types_pb2.JobRef, node: str, files: Sequence[file_pb2.SiteFile]
@@ -310,11 +354,17 @@ class Collection:
         pieces: Sequence[file_pb2.SiteFilePiece],
     ) -> None:
         for piece in pieces:
+            if piece.index >= len(files):
+                raise _Defective(f"a piece of file {piece.index} of {len(files)}")
             file = files[piece.index]
             key = (node, file.entry.path)
+            if key in self._done:
+                raise _Defective(f"pieces behind the end of {words(file.entry.path)!r}")
             download = self._writers.get(key)
             if download is None:
                 download = self._writers[key] = _Download(file, Writer(self._contents))
+            if piece.offset + len(piece.data) > file.entry.size + _GROWTH_BYTES:
+                raise _Defective(f"more of {words(file.entry.path)!r} than the file has")
             download.writer.write(piece.offset, piece.data)
             if piece.HasField("end"):
                 del self._writers[key]
@@ -327,12 +377,12 @@ class Collection:
             problem = f"{writer.size} of {end.size} bytes came"
         if problem:
             writer.discard()
-            self._skipped[_landing(*key)] = problem
+            self._skip(_landing(*key), problem)
             return
         digest = writer.finish()
         if end.sha256 and end.sha256.hex() != digest:
             writer.discard()
-            self._skipped[_landing(*key)] = "its content changed on the way"
+            self._skip(_landing(*key), "its content changed on the way")
             return
         entry = manifest_pb2.ManifestEntry()
         entry.CopyFrom(download.file.entry)
@@ -340,12 +390,19 @@ class Collection:
         writer.place(digest)
         self._done[key] = entry
 
+    def _skip(self, path: str, reason: str) -> None:
+        """Note what is not taken, in words that a site may have chosen."""
+        if len(self._skipped) < _MOST_SKIPPED:
+            self._skipped[words(path)] = words(reason)
+
     def _manifest(self) -> list[manifest_pb2.ManifestEntry]:
         """The entries under the names where they land, in order; a site's bad names are skipped."""
         landed = []
         for (node, path), entry in self._done.items():
             copy = manifest_pb2.ManifestEntry()
             copy.CopyFrom(entry)
+            # What a newer gate knows of it would make a manifest that is not canonical.
+            copy.DiscardUnknownFields()
             copy.path = _landing(node, path)
             copy.mode &= 0o777
             landed.append(copy)
@@ -355,7 +412,7 @@ class Collection:
             try:
                 check_entry(entry, tree)
             except ManifestRefused as refused:
-                self._skipped[entry.path] = str(refused)
+                self._skip(entry.path, str(refused))
             else:
                 kept.append(entry)
         return kept
@@ -365,6 +422,11 @@ class Collection:
 class _Download:
     file: file_pb2.SiteFile
     writer: Writer
+
+
+def _defect(gate: Gate, error: Exception) -> Failure:
+    text = f"the gate of site {gate.name} sent what it must not: {error}"
+    return Failure(FailureReason.STAGING_FAILED, words(text))
 
 
 def _landing(node: str, path: str) -> str:

@@ -42,6 +42,9 @@ _FAILURES = {
     "RESOURCES_UNSATISFIABLE": FailureReason.NO_CAPACITY,
 }
 
+_MOST_WAIT_S = 3_600.0
+"""Neither a job nor a place for it is put off for so long."""
+
 _rank = attrgetter("rank")
 
 
@@ -111,7 +114,7 @@ class _Group:
         self.waiting: list[str] | None = None
         """Those behind a blocked one, once no place can be set aside for them."""
 
-        excluded = [exclusion for exclusion in job.excluded if now < exclusion.until]
+        excluded = [exclusion for exclusion in job.excluded if _is_ahead(exclusion.until, now)]
         ends = [exclusion.until for exclusion in excluded if exclusion.until != math.inf]
         self.until = min(ends, default=0.0)
         surveys = [survey(demand, site) for site in relevant(demand, board.sites)]
@@ -174,6 +177,11 @@ class _Group:
         return [*self.obstacles, *full]
 
 
+def _is_ahead(time: float, now: float) -> bool:
+    """Whether a time is to be waited for. One that is far ahead was set by another clock."""
+    return now < time <= now + _MOST_WAIT_S or time == math.inf
+
+
 def schedule(queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float) -> list[Decision]:
     """Decide for every queued job: a place, a rejection, or what it waits for.
 
@@ -186,7 +194,7 @@ def schedule(queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float)
     waits = waiting.Waits()
     groups: dict[str, _Group] = {}
     for job in sorted(queued, key=_rank):
-        if job.not_before > now:
+        if _is_ahead(job.not_before, now):
             waits.list_for(waiting.BACKOFF, job.not_before).append(job.job_id)
             continue
         if job.job_id in board.made_for:

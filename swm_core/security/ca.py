@@ -9,19 +9,21 @@ import dataclasses
 import datetime
 
 from cryptography import x509
+from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric.types import CertificatePublicKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-from rpc_kit.identity import Kind, spiffe_uri
+from rpc_kit.identity import Kind, of_certificate, spiffe_uri
 from rpc_kit.tls import core_name, gate_name
 from swm_core.security import names
 
 CA_LIFETIME = datetime.timedelta(days=3653)
 LEAF_LIFETIME = datetime.timedelta(days=365)
 
-# Another machine's clock may be a little behind.
-_CLOCK_SKEW = datetime.timedelta(minutes=5)
+# Another machine's clock may be behind, or this one's be set back after it was ahead.
+_CLOCK_SKEW = datetime.timedelta(days=1)
 
 # What keeps a user's certificate from ever serving, and a gate's from ever calling.
 _USAGE = {
@@ -73,6 +75,11 @@ class CertificateAuthority:
         self._key = _load_key(key_pem)
         if self._key.public_key() != self._certificate.public_key():
             raise CaError("the CA's key does not belong to its certificate")
+
+    @property
+    def expires_at(self) -> float:
+        """When its own certificate ends, in seconds since the epoch; nothing it signs lives on."""
+        return self._certificate.not_valid_after_utc.timestamp()
 
     @classmethod
     def create(
@@ -128,17 +135,82 @@ class CertificateAuthority:
         Raises:
             CaError: The name can't be used.
         """
-        dns = self._dns_name(kind, name)
-        uri = x509.UniformResourceIdentifier(spiffe_uri(self.installation, kind, name))
         key_pem = key_pem or new_key()
-        key = _load_key(key_pem)
+        certificate = self._sign(
+            kind, name, _load_key(key_pem).public_key(), valid_from=valid_from, lifetime=lifetime
+        )
+        return Issued(
+            _pem(certificate),
+            key_pem,
+            f"{certificate.serial_number:x}",
+            certificate.not_valid_after_utc,
+        )
+
+    def renew(self, cert_pem: bytes, *, lifetime: datetime.timedelta = LEAF_LIFETIME) -> bytes:
+        """A new certificate for the same part and the same key; the key itself is not needed.
+
+        Args:
+            cert_pem: One that this CA has signed; it may have ended.
+            lifetime: As for `issue`.
+
+        Raises:
+            CaError: It is none of this CA's.
+        """
+        try:
+            old = x509.load_pem_x509_certificate(cert_pem)
+            old.verify_directly_issued_by(self._certificate)
+            identity = of_certificate(cert_pem)
+        except (ValueError, TypeError, InvalidSignature):
+            raise CaError("the certificate is not one that this CA has signed") from None
+        return _pem(self._sign(identity.kind, identity.name, old.public_key(), lifetime=lifetime))
+
+    def certify(
+        self,
+        kind: Kind,
+        name: str,
+        request_pem: bytes,
+        *,
+        lifetime: datetime.timedelta = LEAF_LIFETIME,
+    ) -> bytes:
+        """A certificate for the key of a signing request, whose private part stays where it is.
+
+        Args:
+            kind: As for `issue`.
+            name: As for `issue`; what the request says of itself does not count.
+            request_pem: A certificate signing request (PKCS #10).
+            lifetime: As for `issue`.
+
+        Raises:
+            CaError: The request or the name can't be used.
+        """
+        try:
+            request = x509.load_pem_x509_csr(request_pem)
+        except ValueError:
+            raise CaError("the file holds no certificate signing request") from None
+        if not request.is_signature_valid:
+            raise CaError("the signing request is not signed by its own key")
+        return _pem(self._sign(kind, name, request.public_key(), lifetime=lifetime))
+
+    def _sign(
+        self,
+        kind: Kind,
+        name: str,
+        key: CertificatePublicKeyTypes,
+        *,
+        valid_from: datetime.datetime | None = None,
+        lifetime: datetime.timedelta,
+    ) -> x509.Certificate:
+        dns = self._dns_name(kind, name)
+        if not isinstance(key, ec.EllipticCurvePublicKey):
+            raise CaError("the key is not an elliptic curve key; make one of prime256v1")
+        uri = x509.UniformResourceIdentifier(spiffe_uri(self.installation, kind, name))
         start = valid_from or datetime.datetime.now(datetime.UTC)
         end = min(start + lifetime, self._certificate.not_valid_after_utc)
-        certificate = (
+        return (
             x509.CertificateBuilder()
             .subject_name(_name(f"{kind} {name}".rstrip()))
             .issuer_name(self._certificate.subject)
-            .public_key(key.public_key())
+            .public_key(key)
             .serial_number(x509.random_serial_number())
             .not_valid_before(start - _CLOCK_SKEW)
             .not_valid_after(end)
@@ -154,12 +226,6 @@ class CertificateAuthority:
                 critical=False,
             )
             .sign(self._key, hashes.SHA256())
-        )
-        return Issued(
-            certificate.public_bytes(serialization.Encoding.PEM),
-            key_pem,
-            f"{certificate.serial_number:x}",
-            certificate.not_valid_after_utc,
         )
 
     def _dns_name(self, kind: Kind, name: str) -> str:
@@ -191,6 +257,10 @@ def installation_of(ca_pem: bytes) -> str:
         if names.is_installation(installation):
             return installation
     raise CaError("the certificate is not that of a Sky Port CA")
+
+
+def _pem(certificate: x509.Certificate) -> bytes:
+    return certificate.public_bytes(serialization.Encoding.PEM)
 
 
 def _load_key(key_pem: bytes) -> ec.EllipticCurvePrivateKey:

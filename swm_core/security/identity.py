@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Protocol
 
 from rpc_kit import interceptor
 from rpc_kit.errors import denied, unauthenticated
-from rpc_kit.identity import Identity, Kind, peer_identity
+from rpc_kit.identity import Identity, Kind, certificate_expired, peer_identity
 
 __all__ = ["Accounts", "Authenticator", "Caller", "Identity", "Kind", "current_caller"]
 
@@ -15,8 +16,8 @@ __all__ = ["Accounts", "Authenticator", "Caller", "Identity", "Kind", "current_c
 class Accounts(Protocol):
     """What the store knows of users. Asked at every call, so it answers from memory."""
 
-    def is_revoked(self, serial: str) -> bool:
-        """Whether the certificate with this serial number (lower-case hex) was revoked."""
+    def is_revoked(self, user: str, serial: str) -> bool:
+        """Whether the user's certificate with this serial number (lower-case hex) was revoked."""
 
     def is_admin(self, user: str) -> bool | None:
         """Whether the user is an administrator; None if there is no such user."""
@@ -56,10 +57,21 @@ class Authenticator:
         self._accounts = accounts
 
     def __call__(self, method: str, context: interceptor.Context) -> Caller:
-        identity = peer_identity(context, self._installation, (Kind.USER,))
-        if self._accounts.is_revoked(identity.serial):
+        return self.caller(peer_identity(context, self._installation, (Kind.USER,)))
+
+    def caller(self, identity: Identity) -> Caller:
+        """Who the holder of a certificate is to the core now.
+
+        Raises:
+            Refusal: UNAUTHENTICATED with CERTIFICATE_EXPIRED, CERTIFICATE_REVOKED or
+                IDENTITY_UNKNOWN.
+        """
+        if identity.expires_at <= time.time():
+            raise certificate_expired()
+        if self._accounts.is_revoked(identity.name, identity.serial):
             raise unauthenticated(
-                "CERTIFICATE_REVOKED", "the certificate was revoked; ask for a new bundle"
+                "CERTIFICATE_REVOKED",
+                "the certificate was revoked; ask the administrator for a new bundle",
             )
         is_admin = self._accounts.is_admin(identity.name)
         if is_admin is None:

@@ -1,7 +1,7 @@
 """Files by digest, and what jobs write: see `Spool`."""
 
 from swm_core.spool.batch import AsyncBatch
-from swm_core.spool.contents import CHUNK_BYTES, OwnerContents, Piece, Writer
+from swm_core.spool.contents import CHUNK_BYTES, PIN_S, OwnerContents, Piece, Writer
 from swm_core.spool.errors import (
     ContentMissing,
     DigestMismatch,
@@ -12,7 +12,7 @@ from swm_core.spool.errors import (
 )
 from swm_core.spool.logs import LogEnd, LogKind, LogMirror, LogPiece
 from swm_core.spool.manifests import MAX_BYTES, MAX_ENTRIES, read_manifest, write_manifest
-from swm_core.spool.spool import PIN_S, Spool
+from swm_core.spool.spool import Spool
 
 __all__ = [
     "CHUNK_BYTES",

@@ -112,7 +112,9 @@ class Batch:
 
         Raises:
             SpoolFull: The disk had no room after all; what was not committed before may be lost.
+            OSError: The disk could not write it, or is away.
         """
+        self._owner.check()
         with full_disk_refuses():
             self._disk.sync()
             for whole in self._small.values():

@@ -9,13 +9,15 @@ A file's time of change is its pin: the collector leaves alone what was asked fo
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import os
 import re
 import secrets
 import threading
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,6 +26,8 @@ from swm_core.spool.partial import Partial, remove, size_of
 from swm_core.spool.room import Room
 
 CHUNK_BYTES = 1 << 20
+PIN_S = 3_600.0
+"""How long a content that nothing refers to is left alone after it was asked for or written."""
 PRIVATE = "tmp-"
 """How the names of files begin that belong to one transfer."""
 
@@ -42,15 +46,28 @@ class Piece:
     last: bool
 
 
+@dataclasses.dataclass(slots=True, eq=False)
+class _Hold:
+    """Something that brings contents."""
+
+    since: float
+    """What was touched from then on is held; seconds since the epoch."""
+    ended: float | None = None
+    """None: it is under way."""
+
+
 class OwnerContents:
     """The contents of one owner. Methods block: call them in a thread.
 
     Args:
         folder: The owner's tree.
-        room: What the whole spool holds.
+        room: What the owner has in the spool.
+        check: Raises OSError unless the spool is where it was.
     """
 
-    def __init__(self, folder: Path, room: Room) -> None:
+    def __init__(self, folder: Path, room: Room, check: Callable[[], None]) -> None:
+        check()
+        self.check = check
         self.blobs = folder / "blobs"
         self.partial = folder / "partial"
         self.room = room
@@ -60,6 +77,7 @@ class OwnerContents:
         self._blobs = str(self.blobs)
         self._partial = str(self.partial)
         self._in_use: dict[str, Partial] = {}
+        self._holds: list[_Hold] = []
         # Keeps what is pinned or taken into use from being collected in the same moment.
         self._lock = threading.Lock()
 
@@ -152,8 +170,32 @@ class OwnerContents:
             if there is not None:
                 self.room.give_back(there)
 
+    @contextlib.contextmanager
+    def holding(self) -> Iterator[None]:
+        """Have nothing collected that is written or asked for from now on.
+
+        For what brings contents that are named in the end: however long it takes, and for PIN_S
+        more.
+        """
+        hold = _Hold(time.time() - PIN_S)
+        with self._lock:
+            self._holds.append(hold)
+        try:
+            yield
+        finally:
+            hold.ended = time.time()
+
+    def _held_since(self, before: float) -> float:
+        """What was touched from then on stays."""
+        with self._lock:
+            self._holds = [
+                each for each in self._holds if each.ended is None or each.ended >= before
+            ]
+            return min([before, *(each.since for each in self._holds)])
+
     def collect(self, digests: Iterable[str], before: float) -> int:
         """Delete contents that were not touched since `before`; returns the bytes it gave."""
+        before = self._held_since(before)
         return sum(self._drop(self._blob(sha256), before) for sha256 in digests)
 
     def collect_partial(self, before: float) -> int:

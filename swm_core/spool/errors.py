@@ -24,6 +24,12 @@ class SpoolFull(SpoolRefusal):
     reason = "SPOOL_FULL"
 
 
+class QuotaReached(SpoolFull):
+    """No room for this owner: they have what one may have. Others are not affected."""
+
+    reason = "QUOTA"
+
+
 class ContentMissing(SpoolRefusal):
     """A content that this owner has not brought."""
 

@@ -56,12 +56,16 @@ class LogMirror:
     Args:
         folder: Where it is kept.
         job: All segments of its job, which bounds them.
-        room: What the whole spool holds. A log is written also when that is full: what a job said
-            is the last thing to be lost, and each is bounded.
+        room: What its owner has in the spool. A log is written also when that is full: what a job
+            said is the last thing to be lost, and each is bounded.
+        check: Raises OSError unless the spool is where it was.
     """
 
-    def __init__(self, folder: Path, job: JobSegments, room: Room) -> None:
+    def __init__(
+        self, folder: Path, job: JobSegments, room: Room, check: Callable[[], None]
+    ) -> None:
         self._folder = folder
+        self._check = check
         self._job = job
         self._room = room
         self._starts = sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
@@ -105,6 +109,7 @@ class LogMirror:
                 start = self._starts[-1] if self._starts else None
                 if start is None or offset != self._last_end or offset - start >= limit:
                     start = offset
+                    self._check()
                     self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
                     self._job.make_room(limit)
                 part = view[: start + limit - offset]
@@ -145,6 +150,7 @@ class LogMirror:
 
     def _finish(self, size: int, sha256: bytes) -> None:
         with self._writing:
+            self._check()
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = self._folder / "end.new"
             text = f"{size} {sha256.hex()}\n"
@@ -205,11 +211,19 @@ class Logs:
     Args:
         root: The spool.
         max_bytes_per_job: Shared by the streams of a job.
-        room: What the whole spool holds.
+        room: What an owner has in the spool.
+        check: Raises OSError unless the spool is where it was.
     """
 
-    def __init__(self, root: Path, max_bytes_per_job: int, room: Room) -> None:
+    def __init__(
+        self,
+        root: Path,
+        max_bytes_per_job: int,
+        room: Callable[[str], Room],
+        check: Callable[[], None],
+    ) -> None:
         self._root = root
+        self._check = check
         self._max_bytes = max_bytes_per_job
         self._room = room
         # Who writes and who reads a log share one object, which tells the readers of growth.
@@ -222,11 +236,12 @@ class Logs:
         folder = job_folder / str(attempt) / f"{quote(node, safe='')}.{kind}"
         found = self._open.get(folder)
         if found is None:
+            room = self._room(owner)
             job = self._jobs.get(job_folder)
             if job is None:
-                job = JobSegments(job_folder, self._max_bytes, self._room, self._dropped)
+                job = JobSegments(job_folder, self._max_bytes, room, self._dropped)
                 self._jobs[job_folder] = job
-            found = self._open[folder] = LogMirror(folder, job, self._room)
+            found = self._open[folder] = LogMirror(folder, job, room, self._check)
         return found
 
     def close_attempt(self, owner: str, job_id: str, attempt: int) -> None:
@@ -239,7 +254,7 @@ class Logs:
 
     def forget(self, owner: str, job_id: str) -> None:
         """Delete all logs of a job. Blocks."""
-        self._remove(self._job(owner, job_id))
+        self._remove(owner, self._job(owner, job_id))
 
     def collect(self, owner_folder: Path, jobs: Collection[str], before: float) -> None:
         """Delete the logs of jobs that are not among `jobs` and were not touched since. Blocks."""
@@ -249,14 +264,14 @@ class Logs:
             return
         for folder in folders:
             if folder.name not in jobs and folder.stat().st_mtime < before:
-                self._remove(folder)
+                self._remove(owner_of(owner_folder), folder)
 
-    def _remove(self, folder: Path) -> None:
+    def _remove(self, owner: str, folder: Path) -> None:
         size = 0
         for path, _, names in os.walk(folder):
             size += sum(size_of(f"{path}/{name}") or 0 for name in names if name.endswith(SUFFIX))
         shutil.rmtree(folder, ignore_errors=True)
-        self._room.give_back(size)
+        self._room(owner).give_back(size)
 
     def _dropped(self, folder: str, start: int) -> None:
         mirror = self._open.get(Path(folder))

@@ -24,7 +24,7 @@ class Partial:
     Args:
         path: The file, which may be there already.
         expected: The digest in hex, when it is known; then two streams may bring it together.
-        room: What the whole spool holds.
+        room: What its owner has in the spool.
     """
 
     def __init__(self, path: str, expected: str, room: Room) -> None:

@@ -16,6 +16,8 @@ _MAX_SEGMENT_BYTES = 4 << 20
 _MIN_SEGMENT_BYTES = 64 << 10
 _SEGMENTS = 16
 """For each stream: what is dropped at once is so small a part of a job's share."""
+_MOST_SEGMENTS = 4_000
+"""Of a job, beside those that are kept: a site may tell of a gap behind every byte."""
 _KEPT = 2
 """Segments at the end of each stream that are never dropped: a new one may be all but empty."""
 
@@ -55,8 +57,14 @@ class JobSegments:
 
     def make_room(self, size: int) -> None:
         """Drop the oldest segments until `size` bytes more are within what the job may keep."""
-        while self._total + size > self._max_bytes and self.drop_oldest():
+        while self._is_too_much(size) and self.drop_oldest():
             pass
+
+    def _is_too_much(self, size: int) -> bool:
+        with self._lock:
+            self._look()
+            most = _MOST_SEGMENTS + _KEPT * len(self._counts)
+            return self._total + size > self._max_bytes or len(self._sizes) >= most
 
     def drop_oldest(self) -> bool:
         """Drop the oldest segment that is not the end of its stream; False: there is none."""

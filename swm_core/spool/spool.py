@@ -6,22 +6,20 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from skyport.common.v1 import manifest_pb2
 from swm_core.spool.batch import AsyncBatch, Batch
 from swm_core.spool.collector import Collector, References
-from swm_core.spool.contents import PRIVATE, OwnerContents, Writer
+from swm_core.spool.contents import PIN_S, PRIVATE, OwnerContents, Writer
 from swm_core.spool.errors import ContentMissing, ManifestRefused
-from swm_core.spool.logs import Logs, owner_folder
+from swm_core.spool.logs import Logs, owner_folder, owner_of
 from swm_core.spool.manifests import MAX_BYTES, read_manifest, write_manifest
-from swm_core.spool.room import Room
+from swm_core.spool.place import Place
+from swm_core.spool.room import OwnerRoom, Room
 from swm_core.spool.segments import SUFFIX
 from swm_core.spool.syncing import FileSystem, GroupSync
-
-PIN_S = 3_600.0
-"""How long a content that nothing refers to is left alone after it was asked for or written."""
 
 
 class Spool:
@@ -31,14 +29,28 @@ class Spool:
         root: Its folder.
         max_bytes: How much it may hold.
         log_bytes_per_job: How much of what one job writes is kept.
-        used_bytes: How much it holds.
+        bytes_per_owner: How much one owner may have in it; 0: as much as there is room for.
+        used_bytes: How much it holds of each owner.
     """
 
-    def __init__(self, root: Path, max_bytes: int, log_bytes_per_job: int, used_bytes: int) -> None:
+    def __init__(
+        self,
+        root: Path,
+        max_bytes: int,
+        log_bytes_per_job: int,
+        bytes_per_owner: int,
+        used_bytes: Mapping[str, int],
+    ) -> None:
         self._root = root
-        self._room = Room(max_bytes, used_bytes)
+        self._room = Room(max_bytes, sum(used_bytes.values()))
+        self._bytes_per_owner = bytes_per_owner
+        self._rooms = {
+            owner: OwnerRoom(self._room, bytes_per_owner, used)
+            for owner, used in used_bytes.items()
+        }
         self._owners: dict[str, OwnerContents] = {}
-        self._logs = Logs(root, log_bytes_per_job, self._room)
+        self._place = Place(root)
+        self._logs = Logs(root, log_bytes_per_job, self.room, self._place.check)
         self._collector = Collector(root, self.owner, self.manifest)
         self.log = self._logs.log
         self._sync = GroupSync(root)
@@ -46,13 +58,21 @@ class Spool:
         self.close_logs = self._logs.close_attempt
 
     @classmethod
-    def open(cls, root: Path, max_bytes: int, log_bytes_per_job: int) -> Spool:
+    def open(
+        cls, root: Path, max_bytes: int, log_bytes_per_job: int, bytes_per_owner: int = 0
+    ) -> Spool:
         """Open or begin the spool in `root`. Blocks.
 
         Counts what it holds, and drops what belonged to transfers that a crash ended.
         """
         root.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return cls(root, max_bytes, log_bytes_per_job, _clean_and_count(root))
+        used_bytes = _clean_and_count(root)
+        return cls(root, max_bytes, log_bytes_per_job, bytes_per_owner, used_bytes)
+
+    @property
+    def uid(self) -> str:
+        """What tells it from any other spool; empty where that can't be written down."""
+        return self._place.uid
 
     @property
     def used_bytes(self) -> int:
@@ -64,30 +84,49 @@ class Spool:
         """Bytes that it may hold."""
         return self._room.max_bytes
 
+    def room(self, owner: str) -> Room:
+        """How much one owner has in it, and may have (0: as much as there is room for)."""
+        found = self._rooms.get(owner)
+        if found is None:
+            found = self._rooms.setdefault(owner, OwnerRoom(self._room, self._bytes_per_owner))
+        return found
+
     def owner(self, owner: str) -> OwnerContents:
         """The contents of one owner."""
         # Asked from several threads: two objects of one owner would not know of each other's work.
         found = self._owners.get(owner)
         if found is None:
-            fresh = OwnerContents(owner_folder(self._root, owner), self._room)
+            folder = owner_folder(self._root, owner)
+            fresh = OwnerContents(folder, self.room(owner), self._place.check)
             found = self._owners.setdefault(owner, fresh)
         return found
 
     async def missing(
         self, owner: str, contents: Sequence[tuple[str, int]]
     ) -> list[tuple[int, int]]:
-        """Of contents (hex digest, size): index and offset of each that is not whole here."""
-        return await asyncio.to_thread(self.owner(owner).missing, contents)
+        """Of contents (hex digest, size): index and offset of each that is not whole here.
+
+        Raises:
+            OSError: The disk can't be used now.
+        """
+
+        def look() -> list[tuple[int, int]]:
+            self._place.check()
+            return self.owner(owner).missing(contents)
+
+        return await asyncio.to_thread(look)
 
     @contextlib.asynccontextmanager
     async def batch(self, owner: str) -> AsyncIterator[AsyncBatch]:
         """Contents that become durable together, when `commit` returns."""
-        batch = AsyncBatch(Batch(self.owner(owner)))
-        try:
-            yield batch
-        finally:
-            # Also when it is cancelled once more: what is in use is to be let go of.
-            await asyncio.shield(batch.close())
+        contents = self.owner(owner)
+        with contents.holding():
+            batch = AsyncBatch(Batch(contents))
+            try:
+                yield batch
+            finally:
+                # Also when it is cancelled once more: what is in use is to be let go of.
+                await asyncio.shield(batch.close())
 
     async def check_manifest(self, owner: str, sha256: str) -> None:
         """Raise unless a manifest and all that it names are here; pins them.
@@ -95,10 +134,12 @@ class Spool:
         Raises:
             ContentMissing: Naming the first that is not.
             ManifestRefused: Naming the entry that cannot be.
+            OSError: The disk can't be used now.
         """
         await asyncio.to_thread(self._check_manifest, owner, sha256)
 
     def _check_manifest(self, owner: str, sha256: str) -> None:
+        self._place.check()
         contents = self.owner(owner)
         try:
             size = contents.path(sha256).stat().st_size
@@ -141,6 +182,7 @@ class Spool:
         return await asyncio.to_thread(self._write_manifest, owner, entries)
 
     def _write_manifest(self, owner: str, entries: Iterable[manifest_pb2.ManifestEntry]) -> str:
+        self._place.check()
         disk = FileSystem(self._root)
         writer = Writer(self.owner(owner))
         try:
@@ -205,14 +247,14 @@ def _pinned_since(now: float | None) -> float:
     return (time.time() if now is None else now) - PIN_S
 
 
-def _clean_and_count(root: Path) -> int:
-    """Bytes of all contents and logs; removes what belonged to transfers that are no more."""
-    used = 0
-    for owner in root.glob("u-*"):
-        for private in (owner / "partial").glob(f"{PRIVATE}*"):
+def _clean_and_count(root: Path) -> dict[str, int]:
+    """Bytes of each owner's contents and logs; removes what belonged to transfers of before."""
+    used = {}
+    for folder in root.glob("u-*"):
+        for private in (folder / "partial").glob(f"{PRIVATE}*"):
             private.unlink()
-        used += _bytes_below(f"{owner}/blobs") + _bytes_below(f"{owner}/partial")
-        used += _bytes_below(f"{owner}/jobs", SUFFIX)
+        contents = _bytes_below(f"{folder}/blobs") + _bytes_below(f"{folder}/partial")
+        used[owner_of(folder)] = contents + _bytes_below(f"{folder}/jobs", SUFFIX)
     return used
 
 

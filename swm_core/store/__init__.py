@@ -26,12 +26,15 @@ from swm_core.store.errors import (
     StoreUnusable,
 )
 from swm_core.store.events import Event, EventKind
+from swm_core.store.held import hold_back, raise_attempts
 from swm_core.store.job_lists import JobLists, JobPage
 from swm_core.store.jobs import Jobs, Step
 from swm_core.store.journal import EventPage, Journal, Subscription
 from swm_core.store.meta import Meta
+from swm_core.store.orphans import Orphans
 from swm_core.store.partitions import PartitionPage, Partitions
 from swm_core.store.roots import Root, Roots
+from swm_core.store.sites import Sites
 from swm_core.store.users import User, UserCertificate, Users
 
 __all__ = [
@@ -48,6 +51,7 @@ __all__ = [
     "Meta",
     "NotFound",
     "NotTerminal",
+    "Orphans",
     "Outcome",
     "PartitionPage",
     "Partitions",
@@ -56,6 +60,7 @@ __all__ = [
     "Roots",
     "SchemaTooNew",
     "SequenceExpired",
+    "Sites",
     "StaleJob",
     "StaleObject",
     "StalePartition",
@@ -83,6 +88,8 @@ class Store:
         self.attempts = Attempts(database)
         self.partitions = Partitions(database)
         self.roots = Roots(database)
+        self.sites = Sites(database)
+        self.orphans = Orphans(database)
         self.users = Users(database)
         self.meta = Meta(database)
 
@@ -90,6 +97,19 @@ class Store:
     def open(cls, path: Path) -> Store:
         """Open or create the store file at `path`. Errors are those of `Database.open`."""
         return cls(Database.open(path))
+
+    async def hold_back(self, *, time: float) -> None:
+        """Start nothing of what is here: the store was put back from a backup, or copied.
+
+        Tokens of watchers, and numbers of attempts, that were given since the backup are none of
+        this store's any more. May be done twice.
+
+        Args:
+            time: Now; seconds since the epoch.
+        """
+        await self._database.write(raise_attempts)
+        await self.journal.leave_gap(time=time)
+        await hold_back(self.jobs, self.partitions, time=time)
 
     async def close(self) -> None:
         """Finish the writes that are queued, and close the file."""

@@ -68,6 +68,11 @@ class Attempts:
         """All attempts of a job, oldest first; also of one that was deleted."""
         return self._select("WHERE job_id = ? ORDER BY attempt", job_id)
 
+    def get(self, job_id: str, attempt: int) -> Attempt | None:
+        """One attempt; also of a job that was deleted."""
+        found = self._select("WHERE job_id = ? AND attempt = ?", job_id, attempt)
+        return found[0] if found else None
+
     def placed(
         self, *, owner: str | None = None, since: float | None = None, before: float | None = None
     ) -> list[Attempt]:
@@ -89,6 +94,15 @@ class Attempts:
             return self._select(f"{pending} LIMIT ?", limit)
         return self._select(f"{pending} AND site = ? ORDER BY place_time LIMIT ?", site, limit)
 
+    def to_remove(self, site: str) -> list[tuple[str, int]]:
+        """Job and number of the ended attempts whose folder has to be removed, oldest first."""
+        rows = self._database.read().execute(
+            "SELECT job_id, attempt FROM attempts"
+            " WHERE to_remove = 1 AND outcome <> '' AND site = ? ORDER BY place_time",
+            (site,),
+        )
+        return rows.fetchall()
+
     async def removed(self, job_id: str, attempt: int) -> None:
         """Note that nothing of the attempt is left at its site. The same again does nothing."""
 
@@ -102,7 +116,7 @@ class Attempts:
 
     def _select(self, condition: str, *values: object) -> list[Attempt]:
         rows = self._database.read().execute(
-            f"SELECT {_COLUMNS} FROM attempts {condition}",  # noqa: S608
+            f"SELECT {_COLUMNS} FROM attempts {condition}",  # noqa: S608 - our own text  # nosec B608
             values,
         )
         return [_attempt(row) for row in rows.fetchall()]
@@ -142,7 +156,7 @@ def _differs(before: Job, after: Job) -> bool:
 
 def _place(transaction: sqlite3.Connection, job: Job) -> None:
     transaction.execute(
-        f"INSERT INTO attempts ({_COLUMNS})"  # noqa: S608
+        f"INSERT INTO attempts ({_COLUMNS})"  # noqa: S608 - our own text  # nosec B608
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL, '', '', '', 1)",
         (
             job.job_id,

@@ -24,6 +24,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+from rpc_kit import failpoints
 from swm_core.store.errors import StoreClosed, StoreUnavailable, StoreUnusable
 from swm_core.store.events import Event
 from swm_core.store.migrations import known_migrations, migrate, missing_migrations
@@ -64,11 +65,16 @@ class Transaction(sqlite3.Connection):
     """The writer's connection inside a transaction, as a write function gets it."""
 
     _emitted: list[Event]
+    _passed: list[str]
     _log_has_erased = True  # a core that was killed may have left it so
 
     def emit(self, event: Event) -> None:
         """Have `event` told to the listeners once the transaction is committed."""
         self._emitted.append(event)
+
+    def passes(self, transition: str) -> None:
+        """Have a fail point before and after the commit, named after what the transaction does."""
+        self._passed.append(transition)
 
     def erased(self) -> None:
         """Have the log emptied soon: it still holds a page with what was erased just now."""
@@ -253,7 +259,8 @@ class Database:
                 events.clear()
                 outcomes = self._transact(batch, isolated=True)
         except sqlite3.Error as error:
-            _log.error("a commit of %d writes failed: %s", len(batch), error)
+            kind = getattr(error, "sqlite_errorname", "")
+            _log.error("a commit of %d writes failed: %s %s", len(batch), error, kind)
             events.clear()
             outcomes = [
                 (future, None, StoreUnavailable(f"the store cannot write: {error}"))
@@ -272,6 +279,7 @@ class Database:
         """
         writer = self._writer
         outcomes: list[_Outcome] = []
+        writer._passed = []
         try:
             writer.execute("BEGIN IMMEDIATE")
             for fn, future in batch:
@@ -281,7 +289,9 @@ class Database:
                     outcomes.append((future, *self._isolated(fn)))
                 else:
                     outcomes.append((future, self._bare(fn), None))
+            _reach(writer._passed, "before")
             writer.execute("COMMIT")
+            _reach(writer._passed, "after")
         except BaseException:
             try:
                 # SQLite has ended the transaction by itself after some errors.
@@ -334,6 +344,12 @@ class Database:
                 future.set_exception(error)
         # After those who were answered have had their turn, and may have written again.
         asyncio.get_running_loop().call_soon(self._hand_over)
+
+
+def _reach(transitions: Sequence[str], when: str) -> None:
+    """Be at the fail points of a transaction; there are none unless a test asks for them."""
+    for transition in transitions:
+        failpoints.reach(f"{transition} {when}")
 
 
 _DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})

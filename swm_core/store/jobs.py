@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from rpc_kit import failpoints
 from swm_core.domain.failures import Failure
 from swm_core.domain.job import Job
 from swm_core.domain.states import check_job_transition
@@ -79,6 +80,8 @@ class Jobs:
                 kind=EventKind.SUBMITTED,
                 message=job.text,
             )
+            if failpoints.ON:
+                transaction.passes(_transition(None, job))
             try:
                 cursor = transaction.execute(
                     "INSERT INTO jobs (job_id, owner, request_id, fingerprint, state, ended_time,"
@@ -173,6 +176,8 @@ class Jobs:
                     reason=step.reason,
                     message=step.message,
                 )
+                if failpoints.ON:
+                    transaction.passes(_transition(previous, job))
                 attempts.follow(transaction, previous, job, step.failure)
                 erase = erase or job.state.terminal
                 previous = job
@@ -324,6 +329,10 @@ class Jobs:
         )
         return [job_id for (job_id,) in rows.fetchall()]
 
+    def has_request(self, owner: str, request_id: str) -> bool:
+        """Whether the owner has sent a request with this id before."""
+        return _requested(self._database.read(), owner, request_id) is not None
+
     def references(self) -> Iterator[tuple[str, str, tuple[str, ...]]]:
         """Owner, id and manifest digests of every job: what the spool has to keep.
 
@@ -402,6 +411,12 @@ def _update_row(
             number,
         ),
     )
+
+
+def _transition(before: Job | None, after: Job) -> str:
+    """The name of a transition for fail points, with the site where it is one of an attempt."""
+    site = after.site or (before.site if before else "") or after.spec.site
+    return f"{site} job {before.state if before else 'NEW'}>{after.state}"
 
 
 def _ended_time(job: Job) -> float | None:

@@ -25,6 +25,8 @@ _RING = 8192
 """Recent events in memory, at least; at most twice as many."""
 _SCAN = 5000
 """Events looked at in one read that filters: under a millisecond or two of the loop's time."""
+_GAP = 1_000_000
+"""Events that another store may have had since this one was copied or backed up."""
 _CHUNK = 1000
 """Rows looked at by one write of a compaction."""
 
@@ -153,6 +155,22 @@ class Journal:
             deleted += count
         return deleted
 
+    async def leave_gap(self, *, time: float) -> None:
+        """Go on with sequences that no store has given yet; those of before are expired then."""
+        gap = self._latest + _GAP
+
+        def leave(transaction: Transaction) -> None:
+            event = Event(gap, time, "", "", 0, None, JobState.QUEUED, EventKind.DELETED)
+            transaction.execute(
+                f"INSERT INTO events ({_COLUMNS}) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - our own text  # nosec B608
+                dataclasses.astuple(event),
+            )
+            _store_floor(transaction, gap - 1)
+            transaction.emit(event)
+
+        await self._database.write(leave)
+        self._floor = gap - 1
+
     def _floor_at(self, before_time: float, low: int, high: int) -> int:
         """The highest sequence up to `high` until which all after `low` is old enough to go."""
         with self._database.scan() as connection:
@@ -214,7 +232,7 @@ class Journal:
             condition += " AND job_id IN (SELECT value FROM json_each(?))"
             values.append(json.dumps(list(job_ids)))
         rows = reader.execute(
-            f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ?{condition}"  # noqa: S608
+            f"SELECT {_COLUMNS} FROM events WHERE sequence > ? AND sequence <= ?{condition}"  # noqa: S608 - our own text  # nosec B608
             " ORDER BY sequence LIMIT ?",
             [*values, limit],
         ).fetchall()

@@ -67,7 +67,7 @@ def _apply(connection: sqlite3.Connection, number: int, name: str, sql: str) -> 
             " (number INTEGER PRIMARY KEY, name TEXT NOT NULL, time REAL NOT NULL);\n"
         )
     record = (
-        f"\nINSERT INTO migrations VALUES ({number}, '{name}',"
+        f"\nINSERT INTO migrations VALUES ({number}, '{name}',"  # of our own package  # nosec B608
         " (julianday('now') - 2440587.5) * 86400.0);\nCOMMIT;"
     )
     try:

@@ -6,6 +6,7 @@ import dataclasses
 import sqlite3
 from collections.abc import Collection
 
+from rpc_kit import failpoints
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState, check_partition_transition
 from swm_core.store import codec
@@ -48,6 +49,8 @@ class Partitions:
                 )
             except sqlite3.IntegrityError as error:
                 raise AlreadyExists(f"there is a partition {stored.partition_id!r}") from error
+            if failpoints.ON:
+                transaction.passes(f"{stored.site} partition NEW>{stored.state}")
             return stored
 
         return await self._database.write(insert)
@@ -82,7 +85,7 @@ class Partitions:
         """All partitions, at one site or all, that are not yet known to be gone; oldest first."""
         marks = ", ".join("?" * len(_ACTIVE))
         rows = self._database.read().execute(
-            f"SELECT record FROM partitions WHERE state IN ({marks}) ORDER BY number",  # noqa: S608
+            f"SELECT record FROM partitions WHERE state IN ({marks}) ORDER BY number",  # noqa: S608 - our own text  # nosec B608
             _ACTIVE,
         )
         partitions = [codec.decode_partition(record) for (record,) in rows.fetchall()]
@@ -112,7 +115,7 @@ class Partitions:
         rows = (
             self._database.read()
             .execute(
-                f"SELECT number, record FROM partitions WHERE {condition}"  # noqa: S608
+                f"SELECT number, record FROM partitions WHERE {condition}"  # noqa: S608 - our own text  # nosec B608
                 " ORDER BY number DESC LIMIT ?",
                 [*values, page_size + 1],
             )
@@ -145,6 +148,8 @@ class Partitions:
                     f"partition {stored.partition_id} has changed:"
                     f" revision {row[0]}, not {before.revision}"
                 )
+            if failpoints.ON and stored.state is not before.state:
+                transaction.passes(f"{stored.site} partition {before.state}>{stored.state}")
             return stored
 
         return await self._database.write(change)

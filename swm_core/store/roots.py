@@ -47,6 +47,15 @@ class Roots:
         )
         return [Root(*row) for row in rows.fetchall()]
 
+    def at(self, site: str, partition_id: str = "") -> list[Root]:
+        """The roots of all owners at a site, or at one of its partitions."""
+        rows = self._database.read().execute(
+            "SELECT site, partition_id, node, owner, root_uid FROM roots"
+            " WHERE site = ? AND ? IN ('', partition_id) ORDER BY partition_id, node, owner",
+            (site, partition_id),
+        )
+        return [Root(*row) for row in rows.fetchall()]
+
     def get(self, site: str, partition_id: str, node: str, owner: str) -> str | None:
         """The `root_uid` that was told for one node."""
         row = (
@@ -59,6 +68,18 @@ class Roots:
             .fetchone()
         )
         return None if row is None else str(row[0])
+
+    async def forget(self, root: Root) -> None:
+        """Forget one root, unless another was told in its place since."""
+
+        def delete(transaction: Transaction) -> None:
+            transaction.execute(
+                "DELETE FROM roots WHERE site = ? AND partition_id = ? AND node = ? AND owner = ?"
+                " AND root_uid = ?",
+                dataclasses.astuple(root),
+            )
+
+        await self._database.write(delete)
 
     async def forget_partition(self, site: str, partition_id: str) -> None:
         """Forget the roots of a partition that is gone."""

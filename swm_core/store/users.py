@@ -11,11 +11,17 @@ from swm_core.store.errors import AlreadyExists, NotFound
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class User:
-    """A user. `created`: seconds since the epoch."""
+    """A user. Times are seconds since the epoch."""
 
     name: str
     admin: bool
     created: float
+    revoked: float | None = None
+    """When all certificates of the user were last revoked; None: never.
+
+    From then on only certificates that are on record count: what was made before, and is known to
+    nobody (a store that was put back from a backup), stays revoked too.
+    """
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -38,8 +44,8 @@ class Users:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    async def add(self, user: User) -> None:
-        """Add a user.
+    async def add(self, user: User, certificate: UserCertificate | None = None) -> None:
+        """Add a user, and the record of a first certificate with them.
 
         Raises:
             AlreadyExists: There is one of this name.
@@ -48,10 +54,12 @@ class Users:
         def add(transaction: Transaction) -> None:
             try:
                 transaction.execute(
-                    "INSERT INTO users VALUES (?, ?, ?)", (user.name, user.admin, user.created)
+                    "INSERT INTO users VALUES (?, ?, ?, ?)", dataclasses.astuple(user)
                 )
             except sqlite3.IntegrityError as error:
                 raise AlreadyExists(f"there is a user {user.name!r}") from error
+            if certificate is not None:
+                _add_certificate(transaction, certificate)
 
         await self._database.write(add)
 
@@ -69,6 +77,23 @@ class Users:
 
         await self._database.write(change)
 
+    async def revoke_all(self, name: str, *, time: float) -> None:
+        """Revoke all certificates of a user as of `time`; the user stays.
+
+        Raises:
+            NotFound: There is no such user.
+        """
+
+        def revoke(transaction: Transaction) -> None:
+            cursor = transaction.execute(
+                "UPDATE users SET revoked = ? WHERE name = ?", (time, name)
+            )
+            if cursor.rowcount == 0:
+                raise NotFound(f"there is no user {name!r}")
+            _revoke_certificates(transaction, name, time)
+
+        await self._database.write(revoke)
+
     async def remove(self, name: str, *, time: float) -> None:
         """Remove a user and revoke all their certificates as of `time`; they stay known as revoked.
 
@@ -80,10 +105,7 @@ class Users:
             cursor = transaction.execute("DELETE FROM users WHERE name = ?", (name,))
             if cursor.rowcount == 0:
                 raise NotFound(f"there is no user {name!r}")
-            transaction.execute(
-                "UPDATE certificates SET revoked = ? WHERE user = ? AND revoked IS NULL",
-                (time, name),
-            )
+            _revoke_certificates(transaction, name, time)
 
         await self._database.write(remove)
 
@@ -91,21 +113,30 @@ class Users:
         """The user of this name."""
         row = (
             self._database.read()
-            .execute("SELECT name, admin, created FROM users WHERE name = ?", (name,))
+            .execute("SELECT name, admin, created, revoked FROM users WHERE name = ?", (name,))
             .fetchone()
         )
         return None if row is None else _user(row)
 
     def all(self) -> list[User]:
         """All users, by name."""
-        rows = self._database.read().execute("SELECT name, admin, created FROM users ORDER BY name")
+        rows = self._database.read().execute(
+            "SELECT name, admin, created, revoked FROM users ORDER BY name"
+        )
         return [_user(row) for row in rows.fetchall()]
 
-    async def add_certificate(self, certificate: UserCertificate) -> None:
+    async def add_certificate(
+        self, certificate: UserCertificate, *, instead_of: str | None = None
+    ) -> None:
         """Record a certificate before it is handed out.
 
+        Args:
+            certificate: The new one.
+            instead_of: The serial number of one that must still count: what was revoked meanwhile
+                is not renewed.
+
         Raises:
-            NotFound: There is no such user.
+            NotFound: There is no such user, or no such certificate that counts.
             AlreadyExists: The serial number is taken.
         """
 
@@ -115,13 +146,11 @@ class Users:
             ).fetchone()
             if user is None:
                 raise NotFound(f"there is no user {certificate.user!r}")
-            try:
-                transaction.execute(
-                    "INSERT INTO certificates VALUES (?, ?, ?, ?)",
-                    dataclasses.astuple(certificate),
-                )
-            except sqlite3.IntegrityError as error:
-                raise AlreadyExists(f"there is a certificate {certificate.serial}") from error
+            if instead_of is not None:
+                old = _certificate(transaction, instead_of)
+                if old is None or old.revoked is not None:
+                    raise NotFound(f"there is no certificate {instead_of} that counts")
+            _add_certificate(transaction, certificate)
 
         await self._database.write(add)
 
@@ -165,9 +194,24 @@ class Users:
         return frozenset(serial for (serial,) in rows.fetchall())
 
 
-def _user(row: tuple[str, int, float]) -> User:
-    name, admin, created = row
-    return User(name, bool(admin), created)
+def _user(row: tuple[str, int, float, float | None]) -> User:
+    name, admin, created, revoked = row
+    return User(name, bool(admin), created, revoked)
+
+
+def _add_certificate(transaction: Transaction, certificate: UserCertificate) -> None:
+    try:
+        transaction.execute(
+            "INSERT INTO certificates VALUES (?, ?, ?, ?)", dataclasses.astuple(certificate)
+        )
+    except sqlite3.IntegrityError as error:
+        raise AlreadyExists(f"there is a certificate {certificate.serial}") from error
+
+
+def _revoke_certificates(transaction: Transaction, user: str, time: float) -> None:
+    transaction.execute(
+        "UPDATE certificates SET revoked = ? WHERE user = ? AND revoked IS NULL", (time, user)
+    )
 
 
 def _certificate(connection: sqlite3.Connection, serial: str) -> UserCertificate | None:

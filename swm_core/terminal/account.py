@@ -17,6 +17,7 @@ from swm_core.lifecycle.context import Context
 from swm_core.security.identity import current_caller
 from swm_core.store import Attempt
 from swm_core.terminal import convert
+from swm_core.terminal.quotas import Streams
 
 _EVERYBODY = "*"
 _HOUR_S = 3_600
@@ -35,8 +36,9 @@ class _Row:
 class AccountService(account_pb2_grpc.AccountServiceServicer):
     """Tells callers of themselves; administrators of others too."""
 
-    def __init__(self, context: Context) -> None:
+    def __init__(self, context: Context, streams: Streams) -> None:
         self._context = context
+        self._streams = streams
 
     async def WhoAmI(
         self, request: account_pb2.WhoAmIRequest, context: CallContext
@@ -90,15 +92,23 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
     async def GetQuotas(
         self, request: account_pb2.GetQuotasRequest, context: CallContext
     ) -> account_pb2.GetQuotasResponse:
-        caller = current_caller()
-        active = sum(1 for job in self._context.jobs if job.owner == caller.user)
+        user = current_caller().user
+        spool = self._context.spool
+        room = spool.room(user)
         return account_pb2.GetQuotasResponse(
             quotas=[
-                account_pb2.Quota(name="active_jobs", used=active),
+                account_pb2.Quota(
+                    name="active_jobs",
+                    limit=self._context.limits.active_jobs_per_user,
+                    used=self._context.jobs.count(user),
+                ),
                 account_pb2.Quota(
                     name="spool_bytes",
-                    limit=self._context.spool.max_bytes,
-                    used=self._context.spool.used_bytes,
+                    limit=min(room.max_bytes or spool.max_bytes, spool.max_bytes),
+                    used=room.used_bytes,
+                ),
+                account_pb2.Quota(
+                    name="streams", limit=self._streams.limit, used=self._streams.used(user)
                 ),
             ]
         )

@@ -19,10 +19,13 @@ from swm_core.domain.states import PartitionState
 from swm_core.gateways.gate import Gate, SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.engine import Lifecycle
+from swm_core.lifecycle.removals import Removals
 from swm_core.security.identity import Caller, current_caller
 from swm_core.terminal import convert
 
 T = TypeVar("T")
+
+_MOST_FAILED = 20
 
 _SITE_STATES = {
     SiteState.STARTING: catalog_pb2.SITE_STATE_STARTING,
@@ -78,10 +81,13 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             for partition in self._context.partitions
             if partition.site == gate.name and partition.state is PartitionState.DELETING
         ]
+        change = gate.site_changed and (
+            f"{gate.site_changed}; if that is meant: `swm site accept-change {gate.name}`"
+        )
         site = catalog_pb2.Site(
             name=gate.name,
             state=_SITE_STATES[gate.state],
-            message=gate.message,
+            message=gate.message or change,
             supervised=gate.process is not None,
             active_jobs=sum(1 for job in self._context.jobs if _placed_at(job, gate.name)),
             pending_removals=removals.pending + len(deleting),
@@ -99,6 +105,9 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
                 site.pid = gate.process.pid or 0
                 if not gate.ready:
                     site.log_tail.extend(gate.process.log_tail())
+        if caller.is_admin:
+            site.orphans = len(self._lifecycle.reconciliations[gate.name].orphans.all())
+            site.failed_removals.extend(_failed(removals, deleting))
         if gate.last_contact is not None:
             site.last_contact_time.CopyFrom(convert.timestamp(gate.last_contact))
         return site
@@ -217,6 +226,30 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         return used
 
 
+def _failed(removals: Removals, deleting: Iterable[Partition]) -> list[catalog_pb2.FailedRemoval]:
+    """What a site was asked to remove in vain, the most tried first."""
+    failed = [
+        catalog_pb2.FailedRemoval(
+            partition_id=partition.partition_id,
+            tries=partition.delete_tries,
+            message=partition.text,
+        )
+        for partition in deleting
+        if partition.delete_tries
+    ]
+    failed += [
+        catalog_pb2.FailedRemoval(
+            partition_id=each.partition_id,
+            job_id=key.job_id,
+            attempt=key.attempt,
+            tries=each.tries,
+            message=each.message,
+        )
+        for key, each in removals.failed.items()
+    ]
+    return sorted(failed, key=lambda each: -each.tries)[:_MOST_FAILED]
+
+
 def _placed_at(job: Job, site: str) -> bool:
     return job.site == site and bool(site) and job.state.value != "QUEUED"
 
@@ -226,7 +259,7 @@ def _page(request: Any, items: Sequence[T], key: Callable[[T], Any]) -> tuple[li
 
     The token holds the last key that was shown, so what comes and goes between pages does no harm.
     """
-    page = page_of(request)
+    page = page_of(request, current_caller().user)
     ordered = sorted(items, key=key)
     keys = [repr(key(item)) for item in ordered]
     order = sorted(range(len(keys)), key=keys.__getitem__)

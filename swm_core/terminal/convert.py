@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterable
 from decimal import Decimal
 
@@ -194,7 +195,9 @@ def attempt(value: Attempt) -> job_pb2.Attempt:
     if value.start_time is not None:
         message.start_time.CopyFrom(timestamp(value.start_time))
     if value.end_time is not None:
-        message.end_time.CopyFrom(timestamp(value.end_time))
+        # As its site has it: the core may have heard of it days later.
+        end_time = value.end and value.end.end_time
+        message.end_time.CopyFrom(timestamp(end_time or value.end_time))
     if value.failure is not None:
         message.failure.CopyFrom(failure(value.failure))
     if value.end is not None:
@@ -206,8 +209,9 @@ def attempt(value: Attempt) -> job_pb2.Attempt:
     return message
 
 
+@functools.lru_cache(maxsize=1_000)
 def event(value: Event) -> job_pb2.JobEvent:
-    """A journal's event as a message."""
+    """A journal's event as a message, the same for all who watch; not to be changed."""
     message = job_pb2.JobEvent(
         sequence=value.sequence,
         time=timestamp(value.time),

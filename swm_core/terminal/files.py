@@ -6,7 +6,7 @@ import asyncio
 import fnmatch
 from collections.abc import AsyncIterator, Iterator, Sequence
 
-from rpc_kit.errors import invalid, not_found, out_of_range, unavailable
+from rpc_kit.errors import invalid, not_found, out_of_range
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.paging import Page, page_of
 from skyport.common.v1 import manifest_pb2
@@ -15,9 +15,9 @@ from swm_core.domain.job import Job
 from swm_core.domain.paths import PathRefused, check_path
 from swm_core.lifecycle.context import Context
 from swm_core.security.identity import current_caller
-from swm_core.spool import CHUNK_BYTES, OwnerContents, Piece, SpoolRefusal
+from swm_core.spool import CHUNK_BYTES, OwnerContents, Piece
 from swm_core.terminal.access import Access
-from swm_core.terminal.submit import spool_refused
+from swm_core.terminal.submit import spool_refuses
 from swm_core.terminal.work_folders import WorkFolders
 
 MOST_CONTENTS = 10_000
@@ -46,7 +46,8 @@ class FileService(file_pb2_grpc.FileServiceServicer):
         for index, content in enumerate(request.contents):
             _check_digest(content.sha256, f"contents[{index}].sha256")
             asked.append((content.sha256.hex(), content.size))
-        missing = await self._context.spool.missing(current_caller().user, asked)
+        with spool_refuses():
+            missing = await self._context.spool.missing(current_caller().user, asked)
         return file_pb2.FindMissingResponse(
             missing=[
                 file_pb2.MissingContent(index=index, offset=offset) for index, offset in missing
@@ -56,7 +57,7 @@ class FileService(file_pb2_grpc.FileServiceServicer):
     async def Upload(
         self, request_iterator: AsyncIterator[file_pb2.UploadRequest], context: CallContext
     ) -> file_pb2.UploadResponse:
-        try:
+        with spool_refuses():
             async with self._context.spool.batch(current_caller().user) as batch:
                 async for request in request_iterator:
                     await batch.write([_piece(piece) for piece in request.pieces])
@@ -70,21 +71,19 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 return file_pb2.UploadResponse(
                     contents=batch.contents, received_bytes=batch.received_bytes
                 )
-        except SpoolRefusal as refusal:
-            raise spool_refused(refusal) from None
-        except OSError as error:
-            raise unavailable(
-                "STORE_UNAVAILABLE",
-                f"the core cannot write its spool: {error.strerror}; see the core's log",
-                retry_after_s=5.0,
-            ) from error
 
     async def ListOutputs(
         self, request: file_pb2.ListOutputsRequest, context: CallContext
     ) -> file_pb2.ListOutputsResponse:
         job = self._access.job(request.job_id)
         # A list that was begun while the job ran does not go on with what was collected.
-        page = page_of(request, job.state.terminal, default_size=1_000, max_size=10_000)
+        page = page_of(
+            request,
+            current_caller().user,
+            job.state.terminal,
+            default_size=1_000,
+            max_size=10_000,
+        )
         for index, pattern in enumerate(request.patterns):
             if pattern.startswith("/") or ".." in pattern.split("/"):
                 raise invalid(
@@ -157,11 +156,9 @@ class FileService(file_pb2_grpc.FileServiceServicer):
                 )
         contents = self._context.spool.owner(job.owner)
         answers = _downloads(contents, entries, request.files)
-        try:
+        with spool_refuses():
             while (piece := await asyncio.to_thread(next, answers, None)) is not None:
                 yield piece
-        except SpoolRefusal as refusal:
-            raise spool_refused(refusal) from None
 
     def _find(self, job: Job, paths: Sequence[str]) -> list[manifest_pb2.ManifestEntry]:
         wanted = set(paths)

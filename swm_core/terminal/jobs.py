@@ -26,7 +26,9 @@ from swm_core.store import (
 )
 from swm_core.terminal import convert
 from swm_core.terminal.access import Access, no_job, store_unavailable
+from swm_core.terminal.listed import ListedJobs
 from swm_core.terminal.output import OutputReader
+from swm_core.terminal.quotas import ActiveJobs
 from swm_core.terminal.submit import Submission, check_secrets, packed_secrets, warning_messages
 
 HEARTBEAT_S = 15.0
@@ -47,7 +49,9 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self._context = context
         self._lifecycle = lifecycle
         self._access = access
-        self._submission = Submission(context, lifecycle.placement.views)
+        self._active = ActiveJobs(context.jobs, context.limits.active_jobs_per_user)
+        self._submission = Submission(context, lifecycle.placement.views, self._active)
+        self._listed = ListedJobs()
         self._output = OutputReader(context, access)
 
     async def CheckJob(
@@ -95,7 +99,7 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             after=int(page.after) if page.after else None,
         )
         return job_pb2.ListJobsResponse(
-            jobs=[self._job(job) for job in found.jobs],
+            jobs=[self._listed_job(job) for job in found.jobs],
             next_page_token="" if found.after is None else page.token(str(found.after)),
             watch_token=token,
         )
@@ -178,7 +182,8 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 names=",".join(sorted(lacking)),
             )
         try:
-            job = await self._lifecycle.requeue(job, given)
+            with self._active.admit(job.owner):
+                job = await self._lifecycle.requeue(job, given)
         except (StaleJob, NotFound):
             raise _not_ended(self._access.job(request.job_id)) from None
         except StoreUnavailable as error:
@@ -218,6 +223,12 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 attempt.flavor = partition.spec.flavor
                 attempt.location = partition.spec.location
         return message
+
+    def _listed_job(self, job: Job) -> job_pb2.Job:
+        if any(allocation.ports for allocation in job.allocations):
+            return self._job(job)
+        waiting = self._lifecycle.placement.waiting.get(job.job_id, "")
+        return self._listed.message(job, waiting=waiting)
 
     def _token_before(self, job: Job) -> str:
         """Watching from here tells everything of the job, its submit first."""

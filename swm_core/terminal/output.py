@@ -66,15 +66,18 @@ class OutputReader:
             yield answer
 
     def _mirror(self, job: Job, attempt: int, node: str, kind: LogKind) -> LogMirror:
-        nodes = [allocation.node for allocation in job.allocations]
+        allocations = job.allocations if attempt == job.attempt else ()
+        if not allocations and (earlier := self._context.store.attempts.get(job.job_id, attempt)):
+            allocations = earlier.allocations
+        nodes = [allocation.node for allocation in allocations]
         if nodes and node == nodes[0]:
             node = ""
         # Only nodes that run the script write; with `launch first` that is the first.
         known = nodes if job.spec.launch is Launch.EVERY else nodes[:1]
-        if node and node not in known and attempt == job.attempt:
+        if node and node not in known:
             raise not_found(
                 "NODE_NOT_FOUND",
-                f"node {node} does not run the script of job {job.job_id}; these do: "
+                f"node {node[:60]} does not run the script of job {job.job_id}; these do: "
                 + (", ".join(known) or "none yet"),
             )
         return self._context.spool.log(job.owner, job.job_id, attempt, node, kind)

@@ -37,6 +37,11 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
         counts = collections.Counter(
             job.state for job in self._context.jobs if caller.may_see(job.owner)
         )
+        spool = self._context.spool
+        room = spool.room(caller.user)
+        limit = spool.max_bytes
+        if room.max_bytes and not caller.is_admin:
+            limit = min(limit, room.max_bytes)
         return server_pb2.GetServerInfoResponse(
             version=self._version,
             api_versions=["v1"],
@@ -54,6 +59,6 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
                 server_pb2.JobCount(state=convert.state(state), jobs=count)
                 for state, count in sorted(counts.items())
             ],
-            spool_used_bytes=self._context.spool.used_bytes,
-            spool_limit_bytes=self._context.spool.max_bytes,
+            spool_used_bytes=spool.used_bytes if caller.is_admin else room.used_bytes,
+            spool_limit_bytes=limit,
         )

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
+import logging
 import re
+from collections.abc import Iterator
 
 import grpc
 from google.protobuf.message import Message
 
-from rpc_kit.errors import Refusal, exists, invalid, not_found, precondition
+from rpc_kit.errors import (
+    Refusal,
+    denied,
+    exists,
+    invalid,
+    not_found,
+    precondition,
+    unavailable,
+)
 from skyport.terminal.v1 import job_pb2, types_pb2
 from swm_core.domain import secrets
+from swm_core.domain.addresses import Place, allowed, dialled
 from swm_core.domain.ids import new_id
-from swm_core.domain.job import Job, JobSpec
+from swm_core.domain.job import Direction, Job, JobSpec
 from swm_core.domain.states import JobState
 from swm_core.jobscript import (
     ParsedScript,
@@ -31,11 +43,16 @@ from swm_core.scheduler import Problem, candidates, feasible
 from swm_core.spool import SpoolRefusal
 from swm_core.store import RequestIdReused
 from swm_core.terminal import convert
+from swm_core.terminal.quotas import ActiveJobs
+
+log = logging.getLogger(__name__)
 
 _REQUEST_ID = re.compile(r"[A-Za-z0-9._-]{1,64}")
+_NOT_ALLOWED = "ADDRESS_NOT_ALLOWED"
 _SHA256_BYTES = 32
 _GLOB_SIGNS = frozenset("*?[")
 _SPOOL_CODES = {
+    "QUOTA": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "SPOOL_FULL": grpc.StatusCode.RESOURCE_EXHAUSTED,
     "CONTENT_MISSING": grpc.StatusCode.NOT_FOUND,
     "OFFSET": grpc.StatusCode.OUT_OF_RANGE,
@@ -48,9 +65,10 @@ _WithSecrets = job_pb2.SubmitJobRequest | job_pb2.RequeueJobRequest
 class Submission:
     """Checks and submits jobs."""
 
-    def __init__(self, context: Context, views: Views) -> None:
+    def __init__(self, context: Context, views: Views, active: ActiveJobs) -> None:
         self._context = context
         self._views = views
+        self._active = active
 
     def check(self, request: job_pb2.CheckJobRequest) -> job_pb2.CheckJobResponse:
         """What a script would become. Errors as for `submit`, except for what sites lack."""
@@ -72,6 +90,8 @@ class Submission:
             types_pb2.Failure(reason=problem.reason, message=problem.message)
             for problem in feasible(parsed.spec, views)
         )
+        if not_allowed := self._address_problem(parsed.spec):
+            answer.obstacles.add(reason=_NOT_ALLOWED, message=not_allowed)
         return answer
 
     async def submit(
@@ -91,6 +111,8 @@ class Submission:
             )
         parsed = self._parse(request.script, request.overrides)
         check_secrets(request)
+        if not_allowed := self._address_problem(parsed.spec):
+            raise denied(_NOT_ALLOWED, not_allowed)
         problems = feasible(parsed.spec, self._views.empty_sites())
         if problems:
             raise _infeasible(problems)
@@ -107,22 +129,27 @@ class Submission:
             text="queued",
             retries_left=parsed.spec.retries,
         )
+        again = self._active.is_full(owner) and self._context.store.jobs.has_request(
+            owner, request.request_id
+        )
         try:
-            job, created = await self._context.store.jobs.submit(
-                job,
-                request.script,
-                request.request_id,
-                _fingerprint(request),
-                packed_secrets(request),
-            )
+            # A request of before makes no job: it is answered also where no more are allowed.
+            with contextlib.nullcontext() if again else self._active.admit(owner):
+                job, created = await self._context.store.jobs.submit(
+                    job,
+                    request.script,
+                    request.request_id,
+                    _fingerprint(request),
+                    packed_secrets(request),
+                )
+                if created:
+                    self._context.jobs.add(job)
         except RequestIdReused:
             raise exists(
                 "REQUEST_ID_REUSED",
                 f"request_id {request.request_id} was used for another job; choose a new one",
                 request_id=request.request_id,
             ) from None
-        if created:
-            self._context.jobs.add(job)
         return job, parsed
 
     def _parse(self, script: bytes, overrides: job_pb2.JobOverrides) -> ParsedScript:
@@ -139,6 +166,24 @@ class Submission:
             raise _script_refused(errors) from None
         return resolve(parsed, self._context.gates.keys())
 
+    def _address_problem(self, spec: JobSpec) -> str:
+        """What of the user's side its ports may have nothing to do with; empty: all is allowed."""
+        host = dialled(spec.submission_address)
+        lists = self._context.ports
+        for port in spec.ports:
+            if port.direction is Direction.IN and not allowed(lists.in_at, host):
+                return (
+                    f"in ports may not be reached at {host}; leave submission-address out, or have "
+                    f'the administrator add "{host}" to ports.in_at in swm.toml'
+                )
+            if port.direction is Direction.OUT and not allowed(lists.out_to, host, port.number):
+                place = Place(host, port.number)
+                return (
+                    f"out port {port.number} may not lead to {host}; have the administrator add "
+                    f'"{place}" to ports.out_to in swm.toml'
+                )
+        return ""
+
     async def _check_inputs(self, owner: str, parsed: ParsedScript, digest: bytes) -> None:
         if not digest:
             if parsed.spec.input_files:
@@ -154,11 +199,9 @@ class Submission:
                 f"manifest_sha256 has {len(digest)} bytes; a SHA-256 has {_SHA256_BYTES}",
                 field="manifest_sha256",
             )
-        try:
+        with spool_refuses():
             await self._context.spool.check_manifest(owner, digest.hex())
             lacking = await asyncio.to_thread(self._lacking, owner, parsed.spec, digest.hex())
-        except SpoolRefusal as refusal:
-            raise spool_refused(refusal) from None
         if lacking:
             raise precondition(
                 "INPUTS_MISSING",
@@ -182,10 +225,22 @@ class Submission:
         return sorted(wanted)
 
 
-def spool_refused(refusal: SpoolRefusal) -> Refusal:
-    """What the spool refuses, for the wire."""
-    code = _SPOOL_CODES.get(refusal.reason, grpc.StatusCode.INVALID_ARGUMENT)
-    return Refusal(code, refusal.reason, str(refusal), metadata=refusal.metadata)
+@contextlib.contextmanager
+def spool_refuses() -> Iterator[None]:
+    """Have what the spool refuses, and a disk that it can't use, raise a Refusal."""
+    try:
+        yield
+    except SpoolRefusal as refusal:
+        code = _SPOOL_CODES.get(refusal.reason, grpc.StatusCode.INVALID_ARGUMENT)
+        raise Refusal(code, refusal.reason, str(refusal), metadata=refusal.metadata) from None
+    except OSError as error:
+        log.warning("the spool can't be used: %s", error)
+        raise unavailable(
+            "STORE_UNAVAILABLE",
+            f"the core cannot use its spool, so nothing was done: {error.strerror}; "
+            "see the core's log",
+            retry_after_s=5.0,
+        ) from error
 
 
 def _script_refused(errors: ScriptErrors) -> Refusal:

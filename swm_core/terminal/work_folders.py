@@ -13,11 +13,14 @@ import grpc
 
 from rpc_kit.errors import Refusal, invalid, precondition, unavailable
 from rpc_kit.paging import Page
+from skyport.common.v1 import manifest_pb2
 from skyport.gate.v1 import file_pb2 as gate_pb2
 from skyport.gate.v1 import types_pb2 as gate_types_pb2
 from skyport.terminal.v1 import file_pb2, types_pb2
 from swm_core.domain.job import Job, Launch
+from swm_core.domain.paths import PathRefused, check_link, check_path
 from swm_core.domain.states import JobState
+from swm_core.domain.words import words
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
 from swm_core.gateways.watching import heard
@@ -72,6 +75,9 @@ class WorkFolders:
         for skipped in answer.skipped:
             skipped.path = _landing(node, skipped.path)
         for file in found.files:
+            if why := _refused_path(_landing(node, file.entry.path), file.entry):
+                answer.skipped.add(path=words(file.entry.path), reason=words(why))
+                continue
             listed = answer.files.add(entry=file.entry)
             listed.entry.path = _landing(node, file.entry.path)
             if file.HasField("modify_time"):
@@ -151,6 +157,8 @@ def _download(
 ) -> file_pb2.DownloadResponse:
     told = file_pb2.DownloadResponse()
     for piece in answer.pieces:
+        if piece.index >= len(files):
+            continue  # of nothing that was asked for
         copy = told.pieces.add(
             index=files[piece.index].position, offset=piece.offset, data=piece.data
         )
@@ -163,6 +171,17 @@ def _download(
                     types_pb2.Failure(reason=failure.reason, message=failure.message)
                 )
     return told
+
+
+def _refused_path(path: str, entry: manifest_pb2.ManifestEntry) -> str:
+    """Why a terminal must not be told of what a site names; empty: it may."""
+    try:
+        check_path(path)
+        if entry.type == manifest_pb2.FILE_TYPE_SYMLINK:
+            check_link(path, entry.link_target)
+    except PathRefused as refused:
+        return str(refused)
+    return ""
 
 
 def _landing(node: str, path: str) -> str:

@@ -11,7 +11,14 @@ from collections.abc import Mapping
 import click
 
 _COMMANDS: Mapping[str, Mapping[str, str]] = {
-    "Core": {"init": "start", "up": "start", "down": "stop", "status": "status"},
+    "Core": {
+        "init": "start",
+        "up": "start",
+        "down": "stop",
+        "status": "status",
+        "backup": "backup",
+        "restore": "backup",
+    },
     "Jobs": {
         "submit": "submit",
         "jobs": "jobs",
@@ -30,8 +37,16 @@ _COMMANDS: Mapping[str, Mapping[str, str]] = {
         "partitions": "catalog",
         "nodes": "catalog",
         "site": "site",
+        "gate": "gate",
+        "orphans": "orphans",
     },
-    "You": {"usage": "account", "whoami": "account", "completion": "completion"},
+    "Users": {"user": "user"},
+    "You": {
+        "login": "login",
+        "usage": "account",
+        "whoami": "account",
+        "completion": "completion",
+    },
 }
 """The sections of the help, their commands, and the modules that have them."""
 

@@ -13,22 +13,45 @@ from click.shell_completion import CompletionItem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from rpc_kit.bundle import Bundle
     from terminals.client.connection import Client
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 _COMPLETION_S = 1.0
 _COMPLETIONS = 200
+_WARNED_S = 14 * 86_400.0
+"""How long before its end a certificate is told of."""
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
 @contextlib.contextmanager
 def connected() -> Iterator[Client]:
-    """The user's connection to the core."""
+    """The user's connection to the core; a certificate that ends soon is told of."""
     from terminals.client.connection import Client
 
     with Client.connect() as client:
+        _warn_of_its_end(client.bundle)
         yield client
+
+
+def _warn_of_its_end(bundle: Bundle) -> None:
+    """Tell of a certificate that will have to be renewed by somebody.
+
+    The core renews the one in its own home long before.
+    """
+    import time
+
+    ends = bundle.expire_time
+    left_s = _WARNED_S if ends is None else ends - time.time()
+    if 0 < left_s < _WARNED_S:
+        from terminals.cli.words import span
+
+        click.echo(
+            f"swm: your certificate ends in {span(left_s)}; ask the administrator for a new bundle "
+            f"(`swm user renew {bundle.user}`)",
+            err=True,
+        )
 
 
 class JobId(click.ParamType[str]):
@@ -65,6 +88,33 @@ def jobs_argument(function: F) -> F:
     return click.argument("job_texts", metavar="JOB...", type=JobId(), nargs=-1, required=True)(
         function
     )
+
+
+class SiteName(click.ParamType[str]):
+    """The name of a site; completed from what the core lists."""
+
+    name = "site"
+
+    def shell_complete(
+        self, ctx: click.Context, param: click.Parameter, incomplete: str
+    ) -> list[CompletionItem[str]]:
+        with contextlib.suppress(Exception):
+            from skyport.terminal.v1 import catalog_pb2
+
+            request = catalog_pb2.ListSitesRequest(page_size=_COMPLETIONS)
+            with connected() as client:
+                answer = client.call(client.catalog.ListSites, request, timeout_s=_COMPLETION_S)
+            return [
+                CompletionItem(site.name, help=site.summary)
+                for site in answer.sites
+                if site.name.startswith(incomplete)
+            ]
+        return []
+
+
+def site_argument(function: F) -> F:
+    """The argument NAME, a site's, as `name`."""
+    return click.argument("name", metavar="NAME", type=SiteName())(function)
 
 
 def json_option(function: F) -> F:

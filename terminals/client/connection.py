@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import functools
 import os
+import threading
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, Self, TypeVar
+from typing import TYPE_CHECKING, Protocol, Self, TypeVar, cast
 
 import grpc
 
 from rpc_kit.bundle import Bundle, BundleError
+from rpc_kit.channels import RenewableChannel
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.tls import channel_credentials, channel_options
 from terminals.client.errors import BundleInvalid, CallFailed
@@ -66,22 +68,40 @@ def bundle_path(environ: Mapping[str, str] = os.environ) -> Path:
     return Path.home() / ".swm" / "client.toml"
 
 
+def _look(path: Path | None) -> tuple[int, int] | None:
+    """What changes when a file is written anew."""
+    try:
+        found = path.stat() if path else None
+    except OSError:
+        return None
+    return (found.st_ino, found.st_mtime_ns) if found else None
+
+
+def _open(bundle: Bundle) -> grpc.Channel:
+    return grpc.secure_channel(
+        Endpoint.parse(bundle.endpoint).target,
+        channel_credentials(bundle.key_pair),
+        # Retries are ours: with those of grpc 1.85, a streaming call that has received nothing
+        # waits for ever once its server has been away for longer than they last.
+        options=[*channel_options(bundle.server_name), ("grpc.enable_retries", 0)],
+    )
+
+
 class Client:
     """A connection to the core. May be used by several threads at once; close it in the end.
 
     Args:
         bundle: Who we are and where the core is.
+        source: Its file. When that has got another certificate, the next call is made with it.
     """
 
-    def __init__(self, bundle: Bundle) -> None:
+    def __init__(self, bundle: Bundle, source: Path | None = None) -> None:
         self.bundle = bundle
-        self._channel = grpc.secure_channel(
-            Endpoint.parse(bundle.endpoint).target,
-            channel_credentials(bundle.key_pair),
-            # Retries are ours: with those of grpc 1.85, a streaming call that has received nothing
-            # waits for ever once its server has been away for longer than they last.
-            options=[*channel_options(bundle.server_name), ("grpc.enable_retries", 0)],
-        )
+        self._source = source
+        self._seen = _look(source)
+        self._renewing = threading.Lock()
+        # A channel as far as stubs go; the types of grpc know none but their own.
+        self._channel = cast("grpc.Channel", RenewableChannel(_open(bundle), self._renewed))
         self.has_answered = False
         """Whether the core has ever answered a call of ours."""
 
@@ -99,13 +119,33 @@ class Client:
         if path.is_dir():
             path = path / "client.toml"
         try:
-            return cls(Bundle.read(path))
+            return cls(Bundle.read(path), path)
         except BundleError as error:
             raise BundleInvalid(str(error)) from None
 
     def close(self) -> None:
         """End all calls and the connection."""
         self._channel.close()
+
+    def _renewed(self) -> grpc.Channel | None:
+        """A channel with the certificate that has come into the bundle's file, if one has."""
+        with self._renewing:
+            bundle = self._newer_bundle()
+            if bundle is None:
+                return None
+            self._seen, self.bundle = _look(self._source), bundle
+            return _open(bundle)
+
+    def _newer_bundle(self) -> Bundle | None:
+        """What is in the bundle's file, when that is another certificate for the same user."""
+        if self._source is None or _look(self._source) == self._seen:
+            return None
+        try:
+            found = Bundle.read(self._source)
+        except BundleError:
+            return None  # it is being replaced, or gone: the one that we have may still do
+        same = (found.installation, found.user) == (self.bundle.installation, self.bundle.user)
+        return found if same and found.cert_pem != self.bundle.cert_pem else None
 
     def __enter__(self) -> Self:
         return self
@@ -224,9 +264,12 @@ class Client:
         """Our error for what a stub raised."""
         # Together they take as long to import as a call takes, and most commands need neither.
         from rpc_kit.errors import Problem
-        from terminals.client.errors import failure
+        from terminals.client.errors import CertificateRenewed, failure
 
-        return failure(Problem.from_error(error), self._explain)
+        problem = Problem.from_error(error)
+        if problem.reason == "CERTIFICATE_EXPIRED" and self._newer_bundle() is not None:
+            return CertificateRenewed(problem)
+        return failure(problem, self._explain)
 
     def _explain(self) -> str:
         from rpc_kit.diagnosis import explain_connection_failure

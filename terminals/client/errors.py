@@ -7,6 +7,7 @@
     │   ├── RequestInvalid     the request can't be served as it is; `violations` name the places
     │   ├── NotFound           there is no such object, or not for this user
     │   ├── NotAllowed         this user may not, or is not known (any more)
+    │   ├── CertificateRenewed     ours ended meanwhile; the same call is made with the new one
     │   └── WatchExpired       the resume token is older than what the core's journal keeps
     ├── LocalFileError         something about files on this machine
     │   ├── InputsInvalid      inputs that are missing, unreadable or in conflict; `problems`
@@ -103,6 +104,15 @@ class NotFound(CallFailed):
 
 class NotAllowed(CallFailed):
     """This user may not, or is not known (any more)."""
+
+
+class CertificateRenewed(CallFailed):
+    """Our certificate ended during the call, and its file has a new one by now."""
+
+    @property
+    def transient(self) -> bool:
+        """The same call again is made with the new one."""
+        return True
 
 
 class WatchExpired(CallFailed):

@@ -53,6 +53,6 @@ class Patience:
             raise error
         asked_s = error.problem.retry_after_s or 0.0
         # Jitter, so that the terminals of many jobs do not come back at the same moment.
-        pause_s = max(asked_s, self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311
+        pause_s = max(asked_s, self._pause_s * random.uniform(0.5, 1.0))  # noqa: S311 - no secret  # nosec B311
         self._stop.wait(min(pause_s, left_s))
         self._pause_s = min(self._pause_s * 2, _LONGEST_PAUSE_S)

@@ -293,6 +293,8 @@ do_list() {
     for folder in "$root/jobs/$partition"/$1/*.*; do
         [ -d "$folder" ] || continue
         key=${folder#"$root/jobs/"}
+        # The account's own processes may have made it, with any name.
+        case $key in *[!A-Za-z0-9._/-]*) continue ;; esac
         printf '=key %s\n' "$key"
         [ ! -e "$root/tombstones/$key" ] || printf '=buried\n'
         show "$folder" all

@@ -173,6 +173,8 @@ class Site(_message.Message):
     LAST_CONTACT_TIME_FIELD_NUMBER: _builtins.int
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     PENDING_REMOVALS_FIELD_NUMBER: _builtins.int
+    FAILED_REMOVALS_FIELD_NUMBER: _builtins.int
+    ORPHANS_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """REQUIRED. As in the core's configuration."""
     state: Global___SiteState.ValueType
@@ -195,6 +197,8 @@ class Site(_message.Message):
     """OPTIONAL. Jobs that have a place there now, over all users."""
     pending_removals: _builtins.int
     """OPTIONAL. What waits for this site's word: partitions and attempts to be removed."""
+    orphans: _builtins.int
+    """OPTIONAL. How many orphans the site has (AdminService.ListOrphans). Told to admins."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. What the gate can do, as in the Gate API, without the prefix CAPABILITY_."""
@@ -206,6 +210,10 @@ class Site(_message.Message):
     @_builtins.property
     def last_contact_time(self) -> _timestamp_pb2.Timestamp:
         """OPTIONAL. When the gate last answered."""
+
+    @_builtins.property
+    def failed_removals(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedRemoval]:
+        """OPTIONAL. Those of them that the site was asked for in vain, the most tried first; at most 20. Told to admins."""
 
     def __init__(
         self,
@@ -224,14 +232,54 @@ class Site(_message.Message):
         last_contact_time: _timestamp_pb2.Timestamp | None = ...,
         active_jobs: _builtins.int = ...,
         pending_removals: _builtins.int = ...,
+        failed_removals: _abc.Iterable[Global___FailedRemoval] | None = ...,
+        orphans: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_contact_time", b"last_contact_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "gate_name", b"gate_name", "gate_version", b"gate_version", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "message", b"message", "name", b"name", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "failed_removals", b"failed_removals", "gate_name", b"gate_name", "gate_version", b"gate_version", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "message", b"message", "name", b"name", "orphans", b"orphans", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___Site: _TypeAlias = Site  # noqa: Y015
+
+@_typing.final
+class FailedRemoval(_message.Message):
+    """Something that the core has asked a site to remove, and that is still there. It is asked for until it is gone."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PARTITION_ID_FIELD_NUMBER: _builtins.int
+    JOB_ID_FIELD_NUMBER: _builtins.int
+    ATTEMPT_FIELD_NUMBER: _builtins.int
+    TRIES_FIELD_NUMBER: _builtins.int
+    MESSAGE_FIELD_NUMBER: _builtins.int
+    partition_id: _builtins.str
+    """REQUIRED. The partition; or that of the attempt."""
+    job_id: _builtins.str
+    """REQUIRED for an attempt, empty for a partition."""
+    attempt: _builtins.int
+    """REQUIRED for an attempt, zero for a partition."""
+    tries: _builtins.int
+    """REQUIRED. How often the site was asked in vain; of an attempt since the core's start."""
+    message: _builtins.str
+    """REQUIRED. For people: why it is still there."""
+    def __init__(
+        self,
+        *,
+        partition_id: _builtins.str = ...,
+        job_id: _builtins.str = ...,
+        attempt: _builtins.int = ...,
+        tries: _builtins.int = ...,
+        message: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempt", b"attempt", "job_id", b"job_id", "message", b"message", "partition_id", b"partition_id", "tries", b"tries"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___FailedRemoval: _TypeAlias = FailedRemoval  # noqa: Y015
 
 @_typing.final
 class ListSitesRequest(_message.Message):

@@ -322,7 +322,9 @@ class JobSpec(_message.Message):
     container_image: _builtins.str
     """OPTIONAL. The image that the job runs in."""
     submission_address: _builtins.str
-    """OPTIONAL. Where the core listens for its IN ports; empty means loopback."""
+    """OPTIONAL. Where the core listens for its IN ports, and whereto it connects for its OUT ports; empty means loopback.
+    Another one has to be on the administrator's list.
+    """
     workdir: _builtins.str
     """OPTIONAL. An absolute work folder at the site."""
     stdin: _builtins.str

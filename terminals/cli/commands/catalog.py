@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -49,6 +50,25 @@ def sites(as_json: bool) -> None:
         found = [site for page in pages for site in page.sites]
     columns, rows = sites_table(found)
     _show(found, columns, rows, [], as_json=as_json, none="no sites; add one to swm.toml")
+    if not as_json:
+        for line in crash_lines(found):
+            click.echo(line)
+
+
+def crash_lines(found: Iterable[catalog_pb2.Site]) -> list[str]:
+    """The last lines of the logs of gates that keep ending; the core tells administrators."""
+    from terminals.cli.words import counted, plain
+
+    lines = []
+    for site in found:
+        if site.log_tail and site.restarts:
+            name = plain(site.name)
+            times = counted(site.restarts, "time")
+            lines += ["", f"gate of site {name}, started anew {times}; the end of its log:"]
+            # A gate that always ends for the same reason says it again and again.
+            lines += [f"  {plain(line)}" for line, _ in itertools.groupby(site.log_tail)]
+            lines.append(f"  all of it is in log/gate-{name}.log below SWM_HOME")
+    return lines
 
 
 def sites_table(found: Iterable[catalog_pb2.Site]) -> tuple[list[Column], Iterator[list[str]]]:

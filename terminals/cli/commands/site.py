@@ -1,7 +1,7 @@
-"""`swm site check`: whether jobs can run at a site, asked of its gate by the administrator.
+"""`swm site`: what administrators do about a site.
 
-The core is not needed for it: the gate's own program is run with `--check`, as the core would run
-it to serve, and looks at the site itself.
+The core is not needed for `swm site check`, whether jobs can run there: the gate's own program is
+run with `--check`, as the core would run it to serve, and looks at the site itself.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import NoReturn
 import click
 
 from terminals.cli.command import Command
+from terminals.cli.options import connected, site_argument
 
 _HELP_S = 30.0
 _END_S = 5.0
@@ -54,6 +55,61 @@ def check(name: str, as_json: bool) -> None:
     environment = _environment(home)
     _require_check(name, command, home, environment)
     sys.exit(_run([*command, "--check", *(["--json"] if as_json else [])], home, environment))
+
+
+@site.command(cls=Command, examples=["swm site drain lab"])
+@site_argument
+def drain(name: str) -> None:
+    """Have a site take no new jobs. What it has runs to its end."""
+    _set_drained(name, drained=True)
+    click.echo(f"site {name} takes no new jobs, until `swm site resume {name}`")
+
+
+@site.command(cls=Command, examples=["swm site resume lab"])
+@site_argument
+def resume(name: str) -> None:
+    """Have a site that was drained take jobs again."""
+    _set_drained(name, drained=False)
+    click.echo(f"site {name} takes jobs")
+
+
+def _set_drained(name: str, *, drained: bool) -> None:
+    from skyport.terminal.v1 import admin_pb2
+
+    with connected() as client:
+        request = admin_pb2.DrainSiteRequest(site=name, drained=drained)
+        client.call(client.admin.DrainSite, request)
+
+
+@site.command(
+    name="accept-change",
+    cls=Command,
+    examples=["swm site accept-change lab --partition hosts --node n3"],
+)
+@site_argument
+@click.option("--partition", default="", help="Only this partition.")
+@click.option("--node", default="", help="Only this node of the partition.")
+@click.option("--yes", is_flag=True, help="Do it without asking.")
+def accept_change(name: str, partition: str, node: str, yes: bool) -> None:
+    """Take a site as it is now: a replaced host or disk, or another account.
+
+    Where a site is not what it was, the core waits: what it sees there says nothing about what was
+    there before. This ends the attempts that were on the old one, as lost.
+    """
+    from skyport.terminal.v1 import admin_pb2
+    from terminals.cli.failures import Refused
+
+    if node and not partition:
+        raise click.UsageError("--node goes with --partition")
+    if not yes:
+        if not sys.stdin.isatty():
+            raise Refused("nobody is there to be asked; add --yes to do it all the same")
+        click.confirm(f"Give up what was at site {name} before it changed?", abort=True, err=True)
+    request = admin_pb2.AcceptSiteChangeRequest(site=name, partition_id=partition, node=node)
+    with connected() as client:
+        # Each place that the core knows there is asked what it is now.
+        client.call(client.admin.AcceptSiteChange, request, timeout_s=120)
+    click.echo(f"site {name} is taken as it is now")
 
 
 def _command(home: Path, name: str) -> list[str]:

@@ -27,8 +27,9 @@ _SITES_S = 10.0
 """How long `up` waits for gates that start."""
 
 
-@click.command(cls=Command, examples=["swm init", "SWM_HOME=/srv/swm swm init"])
-def init() -> None:
+@click.command(cls=Command, examples=["swm init", "SWM_HOME=/srv/swm swm init --user ann"])
+@click.option("--user", default="", help="Who you are to the core.  [default: your login name]")
+def init(user: str) -> None:
     """Make certificates and configuration in SWM_HOME.
 
     Your own bundle too, with which you call the core. SWM_HOME is ~/.swm by default. What is there
@@ -36,7 +37,7 @@ def init() -> None:
     """
     from terminals.cli.home import core_home
 
-    sys.exit(_initialise(core_home()))
+    sys.exit(_initialise(core_home(), user))
 
 
 @click.command(cls=Command, examples=["swm up"])
@@ -56,6 +57,7 @@ def up(timeout_s: int, as_json: bool) -> None:
 
     home = core_home()
     if not ((home / "swm.toml").exists() and (home / "client.toml").exists()):
+        _check_home(home)
         code = _initialise(home)
         if code:
             sys.exit(code)
@@ -80,6 +82,22 @@ def up(timeout_s: int, as_json: bool) -> None:
     show_sites(sites)
 
 
+def _check_home(home: Path) -> None:
+    """Look whether a home is that of a user of a core elsewhere.
+
+    Raises:
+        Refused: It is, and no core is made in it.
+    """
+    from terminals.cli.failures import Refused
+
+    bundle = home / "client.toml"
+    if bundle.exists() and not ((home / "swm.toml").exists() or (home / "pki").exists()):
+        raise Refused(
+            f"{home} has the bundle of a core elsewhere, which `swm` calls; to run one here as "
+            "well, set SWM_HOME to another folder"
+        )
+
+
 def _check_ports(home: Path, endpoint: str) -> None:
     """Look whether the core will listen where our bundle says it does.
 
@@ -101,12 +119,12 @@ def _check_ports(home: Path, endpoint: str) -> None:
         )
 
 
-def _initialise(home: Path) -> int:
+def _initialise(home: Path, user: str = "") -> int:
     """Run the core's own first run; returns its exit code."""
     from terminals.cli.home import CORE_COMMAND, core_environment
 
     done = subprocess.run(
-        [*CORE_COMMAND, "init"],
+        [*CORE_COMMAND, "init", *(["--user", user] if user else [])],
         env=core_environment(home),
         stdin=subprocess.DEVNULL,
         stdout=sys.stderr,

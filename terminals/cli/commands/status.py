@@ -37,6 +37,8 @@ def status(as_json: bool) -> None:
     click.echo(f"jobs    {_jobs(info)}")
     click.echo(f"spool   {_spool(info)}")
     show_sites(sites)
+    for line in troubles(sites):
+        click.echo(line)
 
 
 def show_sites(sites: list[catalog_pb2.Site]) -> None:
@@ -49,6 +51,37 @@ def show_sites(sites: list[catalog_pb2.Site]) -> None:
         return
     click.echo()
     show_table(*sites_table(sites), styles={"BROKEN": "red", "UNREACHABLE": "yellow"})
+
+
+def troubles(sites: list[catalog_pb2.Site]) -> list[str]:
+    """What an administrator has to know beside the table, in lines."""
+    from terminals.cli.commands.catalog import crash_lines
+
+    lines = crash_lines(sites)
+    for site in sites:
+        lines += _removal_lines(site)
+    for site in sites:
+        if site.orphans:
+            from terminals.cli.words import counted, plain
+
+            what = counted(site.orphans, "orphan")
+            lines += ["", f"site {plain(site.name)} has {what}; see `swm orphans`"]
+    return lines
+
+
+def _removal_lines(site: catalog_pb2.Site) -> list[str]:
+    from terminals.cli.words import counted, plain
+
+    if not site.failed_removals:
+        return []
+    waiting = f"{site.pending_removals} to be removed at site {plain(site.name)}"
+    lines = ["", f"{waiting}; asked in vain, and asked again until it is done:"]
+    for each in site.failed_removals:
+        what = f"attempt {each.job_id}/{each.attempt}" if each.job_id else "partition"
+        where = f" in {each.partition_id}" if each.job_id else f" {each.partition_id}"
+        tries = counted(each.tries, "time")
+        lines.append(f"  {plain(what + where)}, {tries}: {plain(each.message)}")
+    return lines
 
 
 def _jobs(info: server_pb2.GetServerInfoResponse) -> str:

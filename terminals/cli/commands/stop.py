@@ -83,11 +83,13 @@ def _is_ours(client: Client, home: Path, pid: int) -> bool:
     from skyport.terminal.v1 import server_pb2
     from terminals.cli.failures import Refused
     from terminals.cli.home import is_in_use
-    from terminals.client.errors import CoreUnreachable
+    from terminals.client.errors import CoreUnreachable, NotAllowed
 
     try:
         request = server_pb2.GetServerInfoRequest()
         info = client.call(client.server.GetServerInfo, request, timeout_s=10)
+    except NotAllowed as error:
+        raise Refused(f"{error}; the core (process {pid}) can be ended by `kill {pid}`") from None
     except CoreUnreachable as error:
         if not is_in_use(home):
             return False
