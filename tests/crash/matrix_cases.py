@@ -1,0 +1,165 @@
+"""The cases of the matrix: who is killed at which points, and the scenario that gets there."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import itertools
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+
+from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points
+from tests.crash.matrix_scenarios import SCENARIOS
+from tests.crash.world import SITES
+
+Reached = Mapping[Point, Sequence[str]]
+"""The names of the scenarios that reach each point, the cheapest first."""
+
+VICTIMS = (("core",), ("gate",), ("core", "gate"))
+SAMPLE = Path(__file__).with_name("matrix_sample.txt")
+_MOST_KILLS = 4
+"""In one case of the short form: after more of them a job seldom comes by all the points."""
+_LATE = (("cancelled_while_starting", "lab"), ("created_too_late", "cloud"))
+"""In the short form in any case: what arrives only after it was called off."""
+_USUAL = "succeeds", "lab"
+"""What is played for a transition or RPC that nobody has looked at yet."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Kill:
+    """SIGKILL at a point.
+
+    Attributes:
+        point: Where.
+        victims: `core`, `gate` (that of the point's site), or both.
+    """
+
+    point: Point
+    victims: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"kill {'+'.join(self.victims)} at {self.point.what} {self.point.when}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """A scenario at a site, and the kills that come to it, each once."""
+
+    scenario: str
+    site: str
+    kills: tuple[Kill, ...]
+
+    @property
+    def name(self) -> str:
+        """Names it on the command line."""
+        return f"{self.scenario} @ {self.site}: {'; '.join(map(str, self.kills))}"
+
+    @classmethod
+    def parse(cls, name: str) -> Case:
+        """The case of that name.
+
+        Raises:
+            ValueError: It is no name of a case.
+        """
+        try:
+            what, _, kills = name.partition(": ")
+            scenario, _, site = what.partition(" @ ")
+            case = cls(scenario, site, tuple(_parse(each, site) for each in kills.split("; ")))
+        except (IndexError, ValueError):
+            raise ValueError(f"{name!r} is no case") from None
+        if case.name != name or scenario not in SCENARIOS or site not in SITES:
+            raise ValueError(f"{name!r} is no case: there is no such scenario, site or victim")
+        return case
+
+
+def _parse(text: str, site: str) -> Kill:
+    victims, _, where = text.removeprefix("kill ").partition(" at ")
+    what, _, when = where.rpartition(" ")
+    killed = tuple(victims.split("+"))
+    if killed not in VICTIMS:
+        raise ValueError(text)
+    return Kill(Point(site, what, when), killed)
+
+
+def full(reached: Reached) -> list[Case]:
+    """A case for each point that is reached, and for all who can be killed there."""
+    cases = [
+        Case(reached[point][0], point.site, (Kill(point, victims),))
+        for point in sorted(reached)
+        for victims in VICTIMS
+    ]
+    # In no order: a run that is stopped half-way has seen something of everything.
+    return sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))
+
+
+def make_sample(reached: Reached) -> list[Case]:
+    """Few cases with several kills each: every transition and every RPC that is reached, once."""
+    plays: dict[tuple[str, str], dict[str, list[Point]]] = collections.defaultdict(
+        lambda: collections.defaultdict(list)
+    )
+    for point in sorted(reached):
+        for scenario in reached[point]:
+            plays[scenario, point.site][point.subject].append(point)
+    missing = {point.subject for point in reached}
+    victims, turns = itertools.cycle(VICTIMS), itertools.count()
+    cheap = list(SCENARIOS)
+    used: collections.Counter[str] = collections.Counter()
+    cases = []
+    late = list(_LATE)
+    while missing:
+        scenario, site = (
+            late.pop()
+            if late
+            else max(
+                plays,
+                key=lambda play: (
+                    min(len(missing & plays[play].keys()), _MOST_KILLS),
+                    -used[play[1]],
+                    -cheap.index(play[0]),
+                ),
+            )
+        )
+        used[site] += 1
+        subjects = plays[scenario, site]
+        chosen = sorted(missing & subjects.keys())[:_MOST_KILLS]
+        kills = []
+        for subject in chosen:
+            points = subjects[subject]
+            kills.append(Kill(points[next(turns) % len(points)], next(victims)))
+        missing -= set(chosen)
+        cases.append(Case(scenario, site, tuple(kills)))
+    return cases
+
+
+def sample() -> list[Case]:
+    """The cases of the short form: those of the file, and one for whatever is new since."""
+    cases = [Case.parse(line) for line in SAMPLE.read_text().splitlines() if line]
+    known = {kill.point.subject for case in cases for kill in case.kills}
+    new = {
+        point.subject: point
+        for point in all_points()
+        if point.site == _USUAL[1] and point.subject not in known
+    }
+    nowhere = {subject for subject in new if is_impossible(subject)}
+    kills = [Kill(point, VICTIMS[2]) for subject, point in new.items() if subject not in nowhere]
+    return cases + [Case(*_USUAL, (kill,)) for kill in kills]
+
+
+def is_impossible(subject: str) -> bool:
+    """Whether no point at any site that is about it can be reached."""
+    points = [point for point in all_points() if point.subject == subject]
+    return all(any(entry.covers(point) for entry in IMPOSSIBLE) for point in points)
+
+
+def wrong_points(reached: Iterable[Point]) -> list[str]:
+    """What is wrong with the points: missing without a reason, or there in spite of one."""
+    there = set(reached)
+    found = []
+    for point in all_points():
+        reasons = [entry.reason for entry in IMPOSSIBLE if entry.covers(point)]
+        if point not in there and not reasons:
+            found.append(f"{point}: no scenario gets there, and no reason is told why none can")
+        elif point in there and reasons:
+            found.append(f"{point}: is reached, and told to be impossible: {reasons[0]}")
+    return found

@@ -1,0 +1,73 @@
+"""Kill core, gate or both at any moment: no job is lost, none runs twice, nothing stays behind.
+
+The short form of `make kill-matrix`: every transition and every RPC of the Gate API, each at some
+site, at some moment and with some victim.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.crash.matrix import Summary, run
+from tests.crash.matrix_cases import Case, Kill, is_impossible, sample, wrong_points
+from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points, methods, transitions
+from tests.crash.matrix_workers import Workers
+
+_WORLDS = 3
+"""Side by side: each waits most of the time."""
+
+
+@pytest.mark.timeout(900)
+def test_kills_at_every_transition_and_rpc_do_no_harm(capsys: pytest.CaptureFixture[str]) -> None:
+    summary = Summary()
+    with Workers(_WORLDS) as workers:
+        run(workers, sample(), summary)
+    told = capsys.readouterr().out
+    with capsys.disabled():
+        print(f"\n{summary}", end=" ", flush=True)  # noqa: T201 - what CI is to show
+    assert not summary.failed, told
+    assert str(summary).endswith("lost 0, doubled 0, leaked 0")
+
+
+def test_the_short_form_has_every_transition_and_every_rpc() -> None:
+    covered = {kill.point.subject for case in sample() for kill in case.kills}
+    subjects = {point.subject for point in all_points()}
+    assert len(subjects) == len(transitions()) + len(list(methods()))
+    assert not {subject for subject in subjects - covered if not is_impossible(subject)}
+
+
+def test_the_short_form_has_all_sites_and_all_victims() -> None:
+    cases = sample()
+    assert {case.site for case in cases} == {"hosts", "cloud", "batch", "lab"}
+    assert len({kill.victims for case in cases for kill in case.kills}) == 3
+
+
+def test_a_point_that_is_not_reached_needs_a_reason() -> None:
+    possible = [each for each in all_points() if not any(i.covers(each) for i in IMPOSSIBLE)]
+    assert wrong_points(possible) == []
+    (told,) = wrong_points(possible[1:])
+    assert told.startswith(str(possible[0]))
+
+
+def test_a_point_that_is_reached_may_not_be_told_to_be_impossible() -> None:
+    possible = [each for each in all_points() if not any(i.covers(each) for i in IMPOSSIBLE)]
+    other = next(each for each in all_points() if each not in possible)
+    (told,) = wrong_points([*possible, other])
+    assert told.startswith(str(other))
+
+
+def test_each_reason_is_about_some_point() -> None:
+    for entry in IMPOSSIBLE:
+        assert any(entry.covers(point) for point in all_points()), entry
+
+
+def test_a_case_is_found_by_its_name() -> None:
+    kills = (
+        Kill(Point("lab", "job RUNNING>STAGING_OUT", "before"), ("core", "gate")),
+        Kill(Point("lab", "serve skyport.gate.v1.JobService/StartJob", "after"), ("gate",)),
+    )
+    case = Case("succeeds", "lab", kills)
+    assert Case.parse(case.name) == case
+    for name in ("", "nothing", case.name.replace("lab", "moon"), case.name.replace("gate", "x")):
+        with pytest.raises(ValueError, match="is no case"):
+            Case.parse(name)
