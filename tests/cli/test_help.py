@@ -18,10 +18,13 @@ from tests.cli.terminal import Swm
 
 DOCS = Path(__file__).parents[2] / "docs" / "cli.md"
 PROMISED = [
-    *("init", "up", "down", "status"),
+    *("init", "up", "down", "status", "backup", "restore"),
     *("submit", "jobs", "show", "logs", "wait", "cancel", "requeue", "delete"),
-    *("fetch", "forward", "sites", "flavors", "images", "partitions", "nodes", "site check"),
-    *("usage", "whoami", "completion"),
+    *("fetch", "forward", "sites", "flavors", "images", "partitions", "nodes"),
+    *("site accept-change", "site check", "site drain", "site resume"),
+    *("gate list", "gate restart", "orphans"),
+    *("user add", "user list", "user renew", "user revoke"),
+    *("login", "usage", "whoami", "completion"),
 ]
 CONTEXT = click.Context(cli, info_name="swm")
 
@@ -52,7 +55,7 @@ def test_the_commands_are_those_promised() -> None:
 def test_without_a_command_the_help_is_shown_grouped(args: list[str]) -> None:
     result = CliRunner().invoke(cli, args)
     assert result.exit_code == 0
-    for title in ("Core:", "Jobs:", "Files and ports:", "Sites:", "You:"):
+    for title in ("Core:", "Jobs:", "Files and ports:", "Sites:", "Users:", "You:"):
         assert f"\n{title}\n" in result.output
     for name in PROMISED:
         assert re.search(rf"^  {name.split()[0]} +[A-Z]", result.output, re.MULTILINE)
@@ -91,7 +94,7 @@ def test_the_version_is_that_of_the_package() -> None:
 def test_every_command_and_option_is_documented() -> None:
     text = DOCS.read_text()
     sections = dict(
-        re.findall(r"^### swm ([\w ]+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
+        re.findall(r"^### swm ([\w -]+)\n(.*?)(?=^##|\Z)", text, re.MULTILINE | re.DOTALL)
     )
     assert list(sections) == PROMISED
     for name, section in sections.items():

@@ -442,7 +442,10 @@ def test_a_secret_has_to_be_given_again_for_a_requeue(up: Swm) -> None:
 def test_lists_of_a_real_core(up: Swm) -> None:
     assert "node1" in up.ok("nodes")
     assert "local" in up.ok("partitions")
-    assert "administrator" in up.ok("whoami")
+    me = up.ok("whoami")
+    assert "administrator" in me
+    for limit in (r"active_jobs +\d+ of 10000", r"spool_bytes +.* of 100G", r"streams +\d+ of 500"):
+        assert re.search(limit, me), me
     for by in ("job", "user", "site", "month"):
         up.ok("usage", "--by", by)
 

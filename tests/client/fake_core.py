@@ -21,6 +21,9 @@ from rpc_kit.tls import KeyPair, server_credentials
 from skyport.common.v1 import manifest_pb2
 from skyport.terminal.v1 import (
     account_pb2_grpc,
+    admin_pb2,
+    admin_pb2_grpc,
+    catalog_pb2,
     catalog_pb2_grpc,
     file_pb2,
     file_pb2_grpc,
@@ -88,6 +91,11 @@ class State:
         self.received_bytes = 0
         self.upload_messages: list[int] = []
         self.calls: list[str] = []
+        self.orphans: list[admin_pb2.Orphan] = []
+        self.administered: list[str] = []
+        """What an administrator had done, in words."""
+        self.troubled: catalog_pb2.Site | None = None
+        """A site that is listed beside the two."""
         self.stopping = threading.Event()
 
     # Jobs, as tests move them.
@@ -207,6 +215,7 @@ class FakeCore:
         return f"127.0.0.1:{self.port}"
 
     def start(self) -> None:
+        from tests.client.fake_admin import Admin
         from tests.client.fake_files import Files
         from tests.client.fake_jobs import Jobs
         from tests.client.fake_rest import Accounts, Catalog, ServerInfo, Tunnels
@@ -219,6 +228,7 @@ class FakeCore:
         file_pb2_grpc.add_FileServiceServicer_to_server(Files(self.state), server)
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server(Catalog(self.state), server)
         account_pb2_grpc.add_AccountServiceServicer_to_server(Accounts(self.state), server)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(Admin(self.state), server)
         server_pb2_grpc.add_ServerServiceServicer_to_server(ServerInfo(self.state), server)
         tunnel_pb2_grpc.add_TunnelServiceServicer_to_server(Tunnels(self.state), server)
         deadline = time.monotonic() + 10

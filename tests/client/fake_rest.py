@@ -45,7 +45,8 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
         broken = catalog_pb2.Site(
             name="there", state=catalog_pb2.SITE_STATE_BROKEN, message="its key is refused"
         )
-        return catalog_pb2.ListSitesResponse(sites=[site, broken])
+        troubled = [self.state.troubled] if self.state.troubled else []
+        return catalog_pb2.ListSitesResponse(sites=[site, broken, *troubled])
 
     @handler
     def ListFlavors(

@@ -4,9 +4,12 @@ import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 
+from rpc_kit.errors import unauthenticated
 from rpc_kit.tls import KeyPair
 from skyport.terminal.v1 import job_pb2, server_pb2
 from terminals.client import BundleInvalid, CallFailed, Client, CoreUnreachable
@@ -46,6 +49,58 @@ def test_a_bundle_is_read_from_a_file_or_a_home(
     for source in (tmp_path, tmp_path / "client.toml", str(tmp_path)):
         with Client.connect(source) as client:
             assert ask(client).installation == installation.name
+
+
+def test_calls_are_made_with_the_certificate_that_has_come_into_the_file(
+    core: FakeCore, installation: Installation, tmp_path: Path
+) -> None:
+    path = tmp_path / "client.toml"
+    first, second, other = (
+        installation.bundle(core.endpoint, user=name) for name in ("ann", "ann", "bob")
+    )
+    first.write_new(path)
+    with Client.connect(path) as client:
+        ask(client)
+        for written, used in ((second, second), (other, second), (first, first)):
+            written.replace(path)
+            ask(client)
+            assert client.bundle == used
+        path.write_text("nonsense")
+        ask(client)
+        path.unlink()
+        ask(client)
+        assert client.bundle == first
+
+
+def test_a_call_cut_by_the_end_of_its_certificate_is_made_again_with_the_new_one(
+    core: FakeCore, installation: Installation, tmp_path: Path
+) -> None:
+    path = tmp_path / "client.toml"
+    installation.bundle(core.endpoint).write_new(path)
+    ended = certificate_ended()
+    with Client.connect(path) as client:
+        assert not client.failure(ended).transient
+        installation.bundle(core.endpoint).replace(path)
+        assert client.failure(ended).transient
+        ask(client)
+        assert not client.failure(ended).transient
+
+
+def certificate_ended() -> grpc.RpcError:
+    """What a stub raises when the core says CERTIFICATE_EXPIRED."""
+    status = unauthenticated("CERTIFICATE_EXPIRED", "it has ended").to_status("skyport.terminal.v1")
+
+    class Ended(grpc.RpcError):
+        def code(self) -> grpc.StatusCode:
+            return status.code
+
+        def details(self) -> str:
+            return status.details
+
+        def trailing_metadata(self) -> Any:
+            return status.trailing_metadata
+
+    return Ended()
 
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:

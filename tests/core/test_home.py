@@ -24,7 +24,8 @@ from rpc_kit.identity import Kind, of_certificate
 from rpc_kit.server import RpcServer
 from swm_core import config
 from swm_core.config import Config
-from swm_core.home import Home, HomeError, initialise, issue_gate, load_ca, lock
+from swm_core.home import Home, HomeError, initialise, load_ca, lock
+from swm_core.security.gates import certify_gate, issue_gate
 
 
 @pytest.fixture
@@ -159,7 +160,8 @@ def test_the_template_says_what_the_defaults_are(home: Home) -> None:
     assert everything.count(" = ") > settings.count("\nlisten = ")
     assert config_file.parse(everything, Config, "swm.toml") == plain
     # Each setting is there to be found, the sites as an example.
-    for table in ("spool", "log", "limits", "deadlines", "metrics"):
+    tables = ("spool", "log", "limits", "certificates", "deadlines", "metrics", "reconciliation")
+    for table in tables:
         for name in type(getattr(plain, table)).__dataclass_fields__:
             assert re.search(rf"^# {name} = ", settings, flags=re.MULTILINE), name
     example = sites.replace("# [sites", "[sites").replace("# command", "command")
@@ -320,3 +322,26 @@ def test_a_gate_s_name_must_be_one(tmp_path: Path) -> None:
     initialise(home)
     with pytest.raises(HomeError, match="can't be a gate's name"):
         issue_gate(home, "../core")
+
+
+def test_a_gate_whose_key_is_elsewhere_brings_a_request(tmp_path: Path) -> None:
+    home = Home(tmp_path / "home")
+    initialise(home)
+    key, request = tmp_path / "gate.key", tmp_path / "gate.csr"
+    # As docs/users.md says it.
+    made = ("ecparam", "-genkey", "-name", "prime256v1", "-noout", "-out", str(key))
+    subprocess.run(["openssl", *made], check=True, capture_output=True)
+    asked = ("req", "-new", "-key", str(key), "-subj", "/CN=gate", "-out", str(request))
+    subprocess.run(["openssl", *asked], check=True, capture_output=True)
+    cert = certify_gate(home, "lab", request.read_bytes())
+    check_pair(cert, key)
+    assert of_certificate(cert.read_bytes()).uri.endswith(".swm/gate/lab")
+    assert not home.gate_key("lab").exists()
+    before = cert.read_bytes()
+    with pytest.raises(HomeError, match="move it away"):
+        certify_gate(home, "lab", request.read_bytes())
+    with pytest.raises(HomeError, match="for a key that is not"):
+        issue_gate(home, "lab")
+    assert cert.read_bytes() == before
+    with pytest.raises(HomeError, match="no certificate signing request"):
+        certify_gate(home, "other", b"nonsense")

@@ -22,7 +22,7 @@ import tomlkit
 from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.manifest import delimited
-from gate_kit.ssh.layout import AttemptKey
+from gate_kit.ssh.layout import AttemptPath
 from rpc_kit.errors import Problem
 from skyport.common.v1 import manifest_pb2
 from skyport.gate.v1 import (
@@ -530,7 +530,7 @@ async def read_needed(call: Any) -> list[file_pb2.NeededFile]:
 
 def processes_of(ref: types_pb2.JobRef) -> list[int]:
     """The living processes that have the mark of an attempt."""
-    return marked(f"{AttemptKey.of(ref).path}/")
+    return marked(f"{AttemptPath.of(ref).path}/")
 
 
 def end_all_jobs() -> None:

@@ -339,3 +339,16 @@ async def test_an_empty_manifest_makes_the_attempt_known(gate: Gate) -> None:
     staged = await gate.stage(ref)
     assert [root.node for root in staged.result.roots] == [""]
     assert (await gate.status(ref)).state == 1  # STAGED
+
+
+async def test_a_caller_that_goes_in_the_middle_leaves_nothing_to_be_collected(gate: Gate) -> None:
+    for number in range(5):
+        tree = Tree(files={"f": os.urandom(100)})
+        call = await _offer(gate, make_ref(f"job-{number}"), tree)
+        await read_needed(call)
+        await gate.connect()  # all that is open breaks
+    await gate.stage(make_ref("last"), Tree(files={"f": b"whole"}))
+    assert await gate.stop() == 0
+    log = gate.log.read_text()
+    assert "never retrieved" not in log
+    assert "was destroyed" not in log

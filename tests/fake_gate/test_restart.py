@@ -229,3 +229,16 @@ async def test_another_site_under_the_same_path_is_never_taken_for_gone(gate: Ga
     (gate.site / "root_uid.aside").rename(gate.site / "root_uid")
     assert (await gate.status(ref)).state == job_pb2.JOB_STATE_RUNNING
     await gate.cancel(ref, 0)
+
+
+async def test_what_a_gate_was_removing_when_it_died_is_removed_by_the_next(gate: Gate) -> None:
+    gate.kill()
+    left = [
+        gate.site / "jobs" / ".removed.p1.1a2b",  # a partition's
+        gate.site / "jobs" / "p1" / "i1" / ".removed.job-1.1.1a2b",
+        gate.site / "tombstones" / ".removed.p1.1a2b",
+    ]
+    for folder in left:
+        (folder / "within").mkdir(parents=True)
+    await gate.start()
+    assert [folder for folder in left if folder.exists()] == []

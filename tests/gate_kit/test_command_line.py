@@ -8,6 +8,7 @@ import pytest
 
 from gate_kit import command_line
 from rpc_kit.logs import LogFormat, LogLevel
+from rpc_kit.tls import KeyFiles
 
 
 def _parse(*arguments: str) -> command_line.Options:
@@ -82,8 +83,8 @@ def test_tcp_needs_certificates_and_the_cores_identity(tmp_path: Path) -> None:
     files = _files(tmp_path)
     options = _parse("--listen", "127.0.0.1:0", *files, "--core-identity", "spiffe://abc.swm/core")
     assert options.listen.core_installation == "abc"
-    assert options.listen.keys is not None
-    assert options.listen.keys.key_pem == b"key"
+    assert isinstance(options.listen.keys, KeyFiles)
+    assert options.listen.keys.pair.key_pem == b"key"
 
 
 @pytest.mark.parametrize(

@@ -77,3 +77,26 @@ def test_a_bundle_for_no_address_is_told(bundle: Bundle, tmp_path: Path) -> None
     dataclasses.replace(bundle, endpoint="nowhere").write_new(path)
     with pytest.raises(BundleError, match=r"endpoint: .*nowhere"):
         Bundle.read(path)
+
+
+def test_a_bundle_tells_when_it_ends_if_it_knows(bundle: Bundle, tmp_path: Path) -> None:
+    assert bundle.expire_time is None
+    assert "expires" not in bundle.to_toml()
+    ends = dataclasses.replace(bundle, expires="2027-11-28T04:19:23+00:00")
+    assert ends.expire_time == 1_827_375_563.0
+    ends.replace(tmp_path / "client.toml")
+    assert Bundle.read(tmp_path / "client.toml") == ends
+    assert dataclasses.replace(bundle, expires="some day").expire_time is None
+
+
+def test_a_bundle_takes_the_place_of_one_only_when_that_is_meant(
+    bundle: Bundle, tmp_path: Path
+) -> None:
+    path = tmp_path / "client.toml"
+    bundle.write_new(path)
+    path.chmod(0o644)
+    other = dataclasses.replace(bundle, user="bob")
+    other.replace(path)
+    assert Bundle.read(path) == other
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert [each.name for each in tmp_path.iterdir()] == ["client.toml"]

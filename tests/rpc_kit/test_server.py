@@ -47,6 +47,13 @@ async def test_health_is_told_of_the_server_and_of_each_service(
     with pytest.raises(grpc.aio.AioRpcError) as raised:
         await health_of(channel, "skyport.test.Unknown")
     assert raised.value.code() is grpc.StatusCode.NOT_FOUND
+    messages: Any = health_pb2  # the types know no List yet
+    stub: Any = health_pb2_grpc.HealthStub(channel)
+    listed = await stub.List(messages.HealthListRequest(), timeout=DEADLINE_S)
+    assert {name: each.status for name, each in listed.statuses.items()} == {
+        "": SERVING,
+        NAME: SERVING,
+    }
 
 
 async def test_reflection_lists_every_service(serve: Serve, connect: Connect) -> None:

@@ -3,17 +3,18 @@ from __future__ import annotations
 import asyncio
 import datetime
 from collections.abc import AsyncIterator, Callable
+from pathlib import Path
 
 import grpc
 import grpc.aio
 import pytest
 
-from rpc_kit import diagnosis
+from rpc_kit import diagnosis, private_files
 from rpc_kit.bundle import Bundle
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.errors import Problem
 from rpc_kit.identity import CoreOnly, Kind
-from rpc_kit.tls import KeyPair, core_name, gate_name
+from rpc_kit.tls import KeyFiles, KeyPair, core_name, gate_name
 from tests.rpc_kit.conftest import ANYWHERE, INSTALLATION, Connect, Pki, Serve
 from tests.rpc_kit.echo import call
 
@@ -222,3 +223,43 @@ async def test_a_message_over_the_limit_is_refused_and_the_server_goes_on(
 def test_a_key_is_never_shown(user_keys: KeyPair) -> None:
     assert "PRIVATE" not in repr(user_keys)
     assert "PRIVATE" not in repr(bundle_of(user_keys, ANYWHERE))
+
+
+# Keys in files.
+
+
+def write_keys(folder: Path, keys: KeyPair) -> KeyFiles:
+    paths = [folder / name for name in ("ca.crt", "own.crt", "own.key")]
+    for path, pem in zip(paths, (keys.ca_pem, keys.cert_pem, keys.key_pem), strict=True):
+        private_files.replace(path, pem)
+    return KeyFiles(*paths)
+
+
+async def test_a_server_shows_new_connections_what_is_in_its_files(
+    serve: Serve, connect: Connect, pki: Pki, tmp_path: Path
+) -> None:
+    files = write_keys(tmp_path, pki.keys(Kind.CORE, expired=True))
+    served = await serve(keys=files)
+    await refused(connect(served.endpoint))
+    key = files.pair.key_pem
+    renewed = pki.ca.issue(Kind.CORE, key_pem=key).cert_pem
+    private_files.replace(tmp_path / "own.crt", renewed)
+    first = connect(served.endpoint)
+    assert await call(first, "UnaryUnary", b"hello") == b"hello"
+    # Half of a file, or none, changes nothing.
+    (tmp_path / "own.crt").write_bytes(renewed[: len(renewed) // 2])
+    assert await call(connect(served.endpoint), "UnaryUnary", b"hello") == b"hello"
+    (tmp_path / "own.crt").unlink()
+    assert await call(connect(served.endpoint), "UnaryUnary", b"hello") == b"hello"
+    assert await call(first, "UnaryUnary", b"hello") == b"hello"
+
+
+def test_files_tell_once_of_what_has_changed(pki: Pki, tmp_path: Path) -> None:
+    first, second = pki.keys(Kind.CORE), pki.keys(Kind.CORE)
+    files = write_keys(tmp_path, first)
+    assert (files.pair, files.changed()) == (first, None)
+    write_keys(tmp_path, second)
+    assert files.changed() == files.pair == second
+    assert files.changed() is None
+    write_keys(tmp_path, second)  # written anew, and the same
+    assert files.changed() is None

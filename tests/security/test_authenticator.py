@@ -28,7 +28,7 @@ class Accounts:
         self.admins = {"root": True, "ann": False}
         self.revoked: set[str] = set()
 
-    def is_revoked(self, serial: str) -> bool:
+    def is_revoked(self, user: str, serial: str) -> bool:
         return serial in self.revoked
 
     def is_admin(self, user: str) -> bool | None:

@@ -6,6 +6,7 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from cryptography.hazmat.primitives.asymmetric.types import CertificateIssuerPrivateKeyTypes
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from rpc_kit.identity import Kind
@@ -145,3 +146,54 @@ def test_the_ca_signs_certificates_only(ca: CertificateAuthority) -> None:
     assert not usage.digital_signature
     assert (constraints.ca, constraints.path_length) == (True, 0)
     assert isinstance(root.signature_hash_algorithm, hashes.SHA256)
+
+
+# Certificates for keys that are not here.
+
+
+def test_a_renewed_certificate_is_for_the_same_part_and_key(ca: CertificateAuthority) -> None:
+    long_ago = datetime.datetime.now(datetime.UTC) - datetime.timedelta(days=400)
+    old = ca.issue(Kind.GATE, "lab", valid_from=long_ago)
+    new = x509.load_pem_x509_certificate(ca.renew(old.cert_pem))
+    before = x509.load_pem_x509_certificate(old.cert_pem)
+    assert new.public_key() == before.public_key()
+    assert new.serial_number != before.serial_number
+    assert new.not_valid_after_utc > datetime.datetime.now(datetime.UTC)
+    for extension in (x509.SubjectAlternativeName, x509.ExtendedKeyUsage, x509.BasicConstraints):
+        assert new.extensions.get_extension_for_class(
+            extension
+        ) == before.extensions.get_extension_for_class(extension)
+
+
+def test_what_another_ca_has_signed_is_not_renewed(ca: CertificateAuthority) -> None:
+    other = CertificateAuthority.create(INSTALLATION, new_key())
+    for pem in (other.issue(Kind.GATE, "lab").cert_pem, ca.cert_pem, b"nonsense"):
+        with pytest.raises(CaError, match="not one that this CA has signed"):
+            ca.renew(pem)
+
+
+def request_for(key: CertificateIssuerPrivateKeyTypes, name: str = "anything") -> bytes:
+    """A signing request, as openssl makes it."""
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    builder = x509.CertificateSigningRequestBuilder().subject_name(subject)
+    return builder.sign(key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
+
+
+def test_a_request_gets_a_certificate_for_what_the_ca_is_told(ca: CertificateAuthority) -> None:
+    key = ec.generate_private_key(ec.SECP256R1())
+    pem = ca.certify(Kind.GATE, "lab", request_for(key, f"core.{INSTALLATION}.swm"))
+    certificate = x509.load_pem_x509_certificate(pem)
+    assert certificate.public_key() == key.public_key()
+    names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    assert names.get_values_for_type(x509.DNSName) == ["gate-lab.abcdefghijkl.swm"]
+
+
+def test_a_request_that_can_t_be_served_is_refused(ca: CertificateAuthority) -> None:
+    good = request_for(ec.generate_private_key(ec.SECP256R1()))
+    of_rsa = request_for(rsa.generate_private_key(public_exponent=65537, key_size=2048))
+    with pytest.raises(CaError, match="not an elliptic curve key"):
+        ca.certify(Kind.GATE, "lab", of_rsa)
+    with pytest.raises(CaError, match="no certificate signing request"):
+        ca.certify(Kind.GATE, "lab", b"nonsense")
+    with pytest.raises(CaError, match="can't be the name"):
+        ca.certify(Kind.GATE, "Lab", good)

@@ -143,15 +143,13 @@ def test_time_in_a_site_s_own_queue_has_no_deadline(core: Core, latch: Callable[
     first.until(SUCCEEDED)
 
 
-def test_a_deadline_goes_on_across_a_restart_of_the_core(core: Core, lab: Site) -> None:
+def test_time_in_which_the_core_does_not_run_counts_for_no_deadline(core: Core, lab: Site) -> None:
     lab.faults({"kind": "never", "method": "PutFiles"})
     job = core.user().submit("true", site="lab", inputs={"a": b"a"})
     entered = job.until(STAGING_IN).state_time.ToNanoseconds() / 1e9
     core.kill()
-    eventually(lambda: time.time() > entered + LIMIT_S, "the time has passed")
+    lab.faults()
+    eventually(lambda: time.time() > entered + 2 * LIMIT_S, "the time has passed")
     core.start()
-    began = time.monotonic()
-    assert job.until(FAILED).failure.reason == "DEADLINE"
-    # It was over when the core came back, and does not begin anew.
-    assert time.monotonic() - began < LIMIT_S
+    job.until(SUCCEEDED)
     core.wait_ready()

@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 import threading
+import uuid
 from pathlib import Path
 
 
@@ -27,6 +28,10 @@ def main(folder: Path, name: str) -> None:
     mount("--bind", str(own / "tmp"), "/tmp")
     mount("-t", "tmpfs", "-o", "mode=755", "tmpfs", "/run")
     Path("/run/sshd").mkdir(mode=0o755)
+    # As with a kernel of its own: each start of the host is another boot.
+    boot_id = Path("/run/boot_id")
+    boot_id.write_text(f"{uuid.uuid4()}\n")
+    mount("--bind", str(boot_id), "/proc/sys/kernel/random/boot_id")
     signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGCHLD})
     threading.Thread(target=end_with_input, daemon=True).start()
     os.write(1, b"up\n")

@@ -124,7 +124,7 @@ def test_directives_count_anywhere_in_the_script_and_tabs_separate_too() -> None
         ("input-files a.txt,b.txt", "commas"),
         ("output-files a.txt, b.txt", "commas"),
         ("env OUT=$HOME/x", '"$" stays'),
-        ("submission-address 10.0.0.1", "in ports"),
+        ("submission-address 10.0.0.1", "other end of ports"),
         ("stdin in.txt", "names none"),
         ("input-files a a b", "named twice"),
         ("input-files a ./a", "named twice"),

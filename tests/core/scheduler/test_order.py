@@ -144,6 +144,13 @@ def test_a_job_that_is_put_off_waits_until_then_and_holds_up_nobody() -> None:
     assert told(decide([job("a", not_before=NOW)], lab(node("n1")))["a"]) == "n1"
 
 
+def test_a_time_from_before_the_clock_was_set_back_is_not_waited_for() -> None:
+    ahead = NOW + 3 * 3_600
+    assert told(decide([job("a", not_before=ahead)], lab(node("n1")))["a"]) == "n1"
+    excluded = (Exclusion("lab", partition_id="lab-hosts", until=ahead),)
+    assert told(decide([job("a", excluded=excluded)], lab(node("n1")))["a"]) == "n1"
+
+
 def test_waits_are_as_few_as_their_texts_and_in_order() -> None:
     decisions = schedule([job(f"j{n:03}") for n in range(500)], [lab(node("n1", 1))], NOW)
     assert len(decisions) == 3

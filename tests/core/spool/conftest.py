@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from swm_core.spool import Piece, Spool
+from swm_core.spool.place import MARK
 
 MAX_BYTES = 64 << 20
 LOG_BYTES = 4 << 20
@@ -80,5 +81,5 @@ def counted(root: Path) -> int:
     return sum(
         path.stat().st_size
         for path in root.rglob("*")
-        if path.is_file() and not path.name.startswith("end")
+        if path.is_file() and path.name != MARK and not path.name.startswith("end")
     )

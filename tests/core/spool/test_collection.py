@@ -167,3 +167,18 @@ async def test_logs_of_jobs_that_are_no_more_go(spool: Spool, root: Path) -> Non
     assert [path.name for path in root.glob("u-*/jobs/*")] == ["kept"]
     assert spool.log("alice", "kept", 1, "", LogKind.STDOUT).read(0, 10) == (0, b"hello")
     assert spool.used_bytes == counted(root) == 5
+
+
+async def test_what_a_long_transfer_has_brought_stays_until_it_can_be_named(
+    spool: Spool, root: Path
+) -> None:
+    early, late = content(1000), content(1000, 1)
+    async with spool.batch("alice") as batch:
+        await batch.write(pieces(early))
+        await batch.commit()
+        # Hours later, and however the clock was set meanwhile.
+        assert spool.collect(references(), later()) == 0
+        await batch.write(pieces(late))
+        await batch.commit()
+    assert stored(root) == {digest(early), digest(late)}
+    assert spool.collect(references(), later()) == 2000

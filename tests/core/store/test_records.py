@@ -257,6 +257,36 @@ async def test_a_certificate_is_revoked_once_and_for_all(store: Store) -> None:
         await store.users.set_admin("eve", admin=True)
 
 
+async def test_all_certificates_of_a_user_are_revoked_together_and_the_user_stays(
+    store: Store,
+) -> None:
+    known = UserCertificate("0a", "bob", not_after=100.0)
+    await store.users.add(User("bob", admin=False, created=1.0), known)
+    await store.users.add(User("eve", admin=False, created=1.0))
+    await store.users.add_certificate(UserCertificate("0e", "eve", not_after=100.0))
+    with pytest.raises(AlreadyExists):  # and then there is no such user either
+        await store.users.add(User("dan", admin=False, created=2.0), known)
+    assert store.users.get("dan") is None
+
+    await store.users.revoke_all("bob", time=5.0)
+    assert store.users.get("bob") == User("bob", admin=False, created=1.0, revoked=5.0)
+    assert store.users.revoked_serials(now=50.0) == {"0a"}
+    await store.users.add_certificate(UserCertificate("0b", "bob", not_after=200.0))
+    assert [each.revoked for each in store.users.certificates("bob")] == [None, 5.0]
+    with pytest.raises(NotFound):
+        await store.users.revoke_all("dan", time=5.0)
+
+    # One that was revoked while its successor was being made gets none.
+    with pytest.raises(NotFound, match="0a"):
+        await store.users.add_certificate(
+            UserCertificate("0c", "bob", not_after=300.0), instead_of="0a"
+        )
+    assert store.users.certificate("0c") is None
+    await store.users.add_certificate(
+        UserCertificate("0d", "bob", not_after=300.0), instead_of="0b"
+    )
+
+
 async def test_the_latest_word_on_a_root_counts(store: Store) -> None:
     await store.roots.put(
         [Root("ssh", "p1", "n1", "alice", "u1"), Root("ssh", "p1", "n2", "alice", "u2")]
@@ -286,4 +316,16 @@ async def test_each_start_is_a_generation_of_its_own(store: Store) -> None:
     begun = [await store.meta.begin_generation(time=float(number)) for number in range(102)]
     assert len(set(begun)) == 102
     assert store.meta.generations()[0] == (begun[-1], 101.0)
-    assert len(store.meta.generations()) == 100
+    # What the first one made may be met at a site after any number of restarts.
+    assert [generation for generation, _ in store.meta.generations()] == begun[::-1]
+    assert store.meta.trusted_generations() == set(begun)
+
+
+async def test_a_store_that_was_put_back_answers_for_its_new_generations_only(
+    store: Store,
+) -> None:
+    early = await store.meta.begin_generation(time=1.0)
+    later = await store.meta.begin_generation(time=2.0, trust_earlier=False)
+    latest = await store.meta.begin_generation(time=3.0)
+    assert store.meta.trusted_generations() == {later, latest}
+    assert early in [generation for generation, _ in store.meta.generations()]

@@ -51,6 +51,8 @@ class Core:
         self.home = Home(folder)
         folder.mkdir(parents=True, mode=0o700)
         self._settings = settings
+        self.environment: dict[str, str] = {}
+        """Of its process, beside what it always has."""
         self.configure()
         first = initialise(self.home, ADMIN)
         self.installation = first.installation
@@ -115,6 +117,7 @@ class Core:
         assert self._process is None or self._process.poll() is not None
         environment = {k: v for k, v in os.environ.items() if not k.startswith("SWM_")}
         environment |= {"SWM_HOME": str(self.home.path), "PYTHONUNBUFFERED": "1"}
+        environment |= self.environment
         with self.home.core_log.open("ab") as log:
             self._process = subprocess.Popen(
                 [sys.executable, "-m", "swm_core", "serve"],
@@ -124,18 +127,21 @@ class Core:
                 stderr=log,
                 start_new_session=True,
             )
-        ready = grpc.channel_ready_future(self.admin.channel)
         until = time.monotonic() + _START_S
+        for user in dict.fromkeys([self.admin, *self._users.values()]):
+            self._wait_for(user, until)
+
+    def _wait_for(self, user: User, until: float) -> None:
+        """Wait until a user's calls are answered: a channel that found nobody has to look again."""
+        assert self._process is not None
+        ready = grpc.channel_ready_future(user.channel)
         while True:
             with contextlib.suppress(grpc.FutureTimeoutError):
                 ready.result(timeout=0.25)
-                break
+                return
             if self._process.poll() is not None or time.monotonic() > until:
                 ready.cancel()
                 raise AssertionError(f"the core did not start:\n{self.log()[-3000:]}")
-        for user in self._users.values():
-            # A channel that found nobody there refuses calls until it looks again.
-            grpc.channel_ready_future(user.channel).result(timeout=_START_S)
 
     def stop(self) -> int:
         """End it as `swm down` does; returns its exit code."""
