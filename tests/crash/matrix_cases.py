@@ -20,6 +20,8 @@ VICTIMS = (("core",), ("gate",), ("core", "gate"))
 SAMPLE = Path(__file__).with_name("matrix_sample.txt")
 _MOST_KILLS = 4
 """In one case of the short form: after more of them a job seldom comes by all the points."""
+_SURE = "gate_comes_back"
+"""Reaches what otherwise comes by the clock: a probe."""
 _LATE = (("cancelled_while_starting", "lab"), ("created_too_late", "cloud"))
 """In the short form in any case: what arrives only after it was called off."""
 _USUAL = "succeeds", "lab"
@@ -85,12 +87,17 @@ def _parse(text: str, site: str) -> Kill:
 def full(reached: Reached) -> list[Case]:
     """A case for each point that is reached, and for all who can be killed there."""
     cases = [
-        Case(reached[point][0], point.site, (Kill(point, victims),))
+        Case(_scenario(point, reached[point]), point.site, (Kill(point, victims),))
         for point in sorted(reached)
         for victims in VICTIMS
     ]
     # In no order: a run that is stopped half-way has seen something of everything.
     return sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))
+
+
+def _scenario(point: Point, names: Sequence[str]) -> str:
+    """The cheapest one, but for what most scenarios reach only when their time is right."""
+    return _SURE if point.subject.endswith("/Probe") and _SURE in names else names[0]
 
 
 def make_sample(reached: Reached) -> list[Case]:
