@@ -123,8 +123,12 @@ def restore(home: Home, file: Path, *, nothing_since: bool) -> Contents:
                     part.rename(home.path / part.name)
             else:
                 draft.path.rename(home.path)
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         raise BackupError(_line(error)) from None
+    except tarfile.TarError as error:
+        raise BackupError(
+            f"{file} is not a backup, or a part of it is missing ({error}); `swm backup` makes one"
+        ) from None
     return contents
 
 

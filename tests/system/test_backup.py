@@ -247,7 +247,7 @@ def test_what_can_t_be_backed_up_or_restored_is_refused_in_one_line(
     lost = core.home.path.with_name("lost")
     core.home.path.rename(lost)
     other.write_bytes(b"no backup")
-    refused_with("", "restore", str(other))
+    refused_with("is not a backup", "restore", str(other))
     with tarfile.open(other, "w") as archive:
         archive.add(core.site("lab").folder / "gate.toml", "gate.toml")
     refused_with("is not a backup", "restore", str(other))
@@ -257,7 +257,7 @@ def test_what_can_t_be_backed_up_or_restored_is_refused_in_one_line(
         archive.add(core.site("lab").folder / "gate.toml", "home/../../gate.toml")
     refused_with("it was changed", "restore", str(other))
     other.write_bytes(good.read_bytes()[: good.stat().st_size // 2])
-    refused_with("", "restore", str(other))
+    refused_with("is not a backup, or a part", "restore", str(other))
     assert not core.home.path.exists()
     assert sorted(path.name for path in lost.parent.iterdir() if path.name[0] == ".") == []
     lost.rename(core.home.path)
