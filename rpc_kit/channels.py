@@ -21,6 +21,7 @@ class RenewableChannel:
         self._newest = channel
         self._older: Any = None
         self._renew = renew
+        self._is_closed = False
 
     def replace(self, channel: Any) -> Any:
         """Make new calls on `channel` from now on.
@@ -33,11 +34,12 @@ class RenewableChannel:
 
     def close(self) -> list[Any]:
         """What `close` of each channel returned; those of grpc.aio are to be awaited."""
+        self._is_closed = True
         return [each.close() for each in (self._newest, self._older) if each is not None]
 
     def newest(self) -> Any:
         """The channel for a call that is made now."""
-        fresh = self._renew()
+        fresh = None if self._is_closed else self._renew()
         if fresh is not None:
             closable = self.replace(fresh)
             if closable is not None:
@@ -67,15 +69,17 @@ class _Method:
         self._kind = kind
         self._args = args
         self._options = options
-        self._known: tuple[Any, Any] = (None, None)
+        # At once, as stubs do it: grpc crashes when a closed channel is asked for a method.
+        self._known = self._on(channel.newest())
+
+    def _on(self, channel: Any) -> tuple[Any, Any]:
+        return channel, getattr(channel, self._kind)(*self._args, **self._options)
 
     def _now(self) -> Any:
         newest = self._channel.newest()
-        channel, method = self._known
-        if channel is not newest:
-            method = getattr(newest, self._kind)(*self._args, **self._options)
-            self._known = newest, method
-        return method
+        if self._known[0] is not newest:
+            self._known = self._on(newest)
+        return self._known[1]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self._now()(*args, **kwargs)
