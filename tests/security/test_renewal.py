@@ -9,6 +9,7 @@ import ssl
 import tempfile
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -170,9 +171,17 @@ def test_the_bundle_of_the_home_s_own_user_is_renewed_and_followers_go_on_with_i
         job_id = client.call(client.jobs.SubmitJob, request).job.job_id
         pieces = client.read_output(job_id, follow=True)
         assert next(pieces) == b"one\n"
-        until(of_certificate(before.cert_pem.encode()).expires_at)
-        latch.release()
-        rest = list(pieces)
+        with ThreadPoolExecutor(1) as pool:
+            reading = pool.submit(list, pieces)
+            try:
+                until(of_certificate(before.cert_pem.encode()).expires_at)
+                eventually(
+                    lambda: client.bundle.cert_pem != before.cert_pem,
+                    "the follower is cut, and goes on with the new certificate",
+                )
+            finally:
+                latch.release()
+            rest = reading.result(60)
         assert not any(isinstance(each, Gap) for each in rest)
         assert b"".join(each for each in rest if isinstance(each, bytes)) == b"two\n"
         assert client.bundle.cert_pem != before.cert_pem
