@@ -150,6 +150,8 @@ class Gate:
         """Stores the account scope, once it is told."""
         self.site_changed = ""
         """What the gate last said of a root that is not the one that it was; for people."""
+        self.given_up: set[str] = set()
+        """Roots that an administrator has given up: an answer about one of them comes late."""
         self._heard = time.monotonic()
         """When the gate last answered."""
         self.on_change: Callable[[], None] = lambda: None
@@ -246,7 +248,7 @@ class Gate:
         found = GateError(self.name, Problem.from_error(error))
         if found.reason in SITE_BROKEN:
             self._become(SiteState.BROKEN, found.message)
-        elif found.reason == SITE_CHANGED:
+        elif found.reason == SITE_CHANGED and found.expected_root not in self.given_up:
             self.site_changed = found.message
         return found
 

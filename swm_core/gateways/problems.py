@@ -70,6 +70,11 @@ class GateError(Exception):
         return (self.problem.reason or "") if self.problem.domain == DOMAIN else ""
 
     @property
+    def expected_root(self) -> str:
+        """Of SITE_CHANGED: the root that was asked for, if the gate tells it."""
+        return self.problem.metadata.get("expected", "")
+
+    @property
     def message(self) -> str:
         """For people."""
         return words(self.problem.message) or self.problem.code.name.lower()

@@ -144,6 +144,7 @@ class SiteChange:
                 fresh = job.state is JobState.STAGING_IN
                 await self._lose(job, dataclasses.replace(failure, retryable=fresh))
         await self._context.store.roots.forget(root)
+        self._gate.given_up.add(root.root_uid)
         log.warning("site %s: the root of %s on %s was given up", root.site, root.owner, where)
 
     def _lies_on(self, job: Job, root: Root) -> bool:
