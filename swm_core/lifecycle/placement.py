@@ -39,6 +39,9 @@ _PAUSE_FACTOR = 9.0
 """After a round that took t seconds, so many t are left to others before the next: with 10,000 jobs
 queued, a round (some 40 ms) places all that fit two or three times a second."""
 
+_MANY = 500
+"""With so many jobs queued a round takes longer than a call may have to wait."""
+
 
 class Placement:
     """Gives places to the jobs of a core.
@@ -120,7 +123,13 @@ class Placement:
         if not queued:
             self.waiting = {}
             return None
-        decisions = schedule(queued, self.views.sites(), now)
+        sites = self.views.sites()
+        if len(queued) < _MANY:
+            decisions = schedule(queued, sites, now)
+        else:
+            # Others get their turn meanwhile. What they change is looked at when it is committed,
+            # and nobody but a round gives anything away.
+            decisions = await asyncio.to_thread(schedule, queued, sites, now)
         later_s: list[float] = []
         if self._sites_may_yet_answer():
             # Nodes that cost money are not made before those that are there have been heard of.

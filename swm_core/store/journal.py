@@ -11,6 +11,7 @@ import asyncio
 import bisect
 import dataclasses
 import functools
+import itertools
 import json
 import operator
 from collections.abc import Collection, Sequence
@@ -29,6 +30,10 @@ _GAP = 1_000_000
 """Events that another store may have had since this one was copied or backed up."""
 _CHUNK = 1000
 """Rows looked at by one write of a compaction."""
+_AT_ONCE = 8
+"""So many watchers are told of an event at once; to tell one takes almost a millisecond."""
+_STAGGER_S = 0.001
+"""How much later than the one before each further watcher is told."""
 
 _COLUMNS = "sequence, time, job_id, owner, attempt, from_state, to_state, kind, reason, message"
 _FLOOR = "journal_floor"
@@ -250,14 +255,15 @@ class Journal:
         self._latest = events[-1].sequence
         if not (self._everything or self._by_owner or self._by_job):
             return
+        ranks = itertools.count()
         for subscription in self._everything:
-            subscription.wake(events[0].sequence)
+            subscription.wake(events[0].sequence, next(ranks))
         for event in events:
             for subscription in self._by_owner.get(event.owner, ()):
-                subscription.wake(event.sequence)
+                subscription.wake(event.sequence, next(ranks))
             for subscription in self._by_job.get(event.job_id, ()):
                 if subscription.owner is None or subscription.owner == event.owner:
-                    subscription.wake(event.sequence)
+                    subscription.wake(event.sequence, next(ranks))
 
     def _register(self, subscription: Subscription) -> None:
         if subscription.job_ids is not None:
@@ -331,13 +337,24 @@ class Subscription:
             self._idle = True
             await self._woken.wait()
 
-    def wake(self, sequence: int) -> None:
-        """For the journal: the event `sequence` is one that the watcher wants."""
-        if self._idle:
-            # Nothing since it fell idle was for it, so it need not look at that.
-            self._idle = False
-            self._position = sequence - 1
+    def wake(self, sequence: int, rank: int) -> None:
+        """For the journal: the event `sequence` is one that the watcher wants.
+
+        Args:
+            sequence: The event's.
+            rank: How many have been woken before, for the same commit.
+        """
+        if not self._idle:
+            return
+        # Nothing since it fell idle was for it, so it need not look at that.
+        self._idle = False
+        self._position = sequence - 1
+        if rank < _AT_ONCE:
             self._woken.set()
+        else:
+            # One after the other, so that calls get their turn between them.
+            delay_s = (rank - _AT_ONCE + 1) * _STAGGER_S
+            asyncio.get_running_loop().call_later(delay_s, self._woken.set)
 
     def close(self) -> None:
         """Stop watching. The same again does nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 from pathlib import Path
 
@@ -232,3 +233,21 @@ async def test_a_listener_that_fails_costs_no_writer_its_answer(
     job = await asyncio.wait_for(submitted(store, make_job()), DEADLINE_S)
     assert store.journal.latest() == job.last_sequence
     assert "a listener of the store failed" in caplog.text
+
+
+async def test_of_many_watchers_each_is_told_and_none_skips_what_it_has_not_read(
+    store: Store, make_job: MakeJob
+) -> None:
+    latest = store.journal.latest()
+    with contextlib.ExitStack() as stack:
+        watchers = [stack.enter_context(store.journal.subscribe(latest)) for _ in range(40)]
+        reading = [asyncio.create_task(watcher.next()) for watcher in watchers]
+        await asyncio.sleep(0)
+        job, _ = await store.jobs.submit(make_job(), b"true", "", "f", {})
+        # One that is to be told a little later has not read it yet, and does not say so.
+        assert {watcher.position for watcher in watchers} <= {latest, job.last_sequence}
+        assert not watchers[-1].caught_up or reading[-1].done()
+        async with asyncio.timeout(20):
+            told = await asyncio.gather(*reading)
+        assert [[event.job_id for event in events] for events in told] == [[job.job_id]] * 40
+        assert {watcher.position for watcher in watchers} == {job.last_sequence}
