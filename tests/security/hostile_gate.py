@@ -315,7 +315,7 @@ class Partitions(partition_pb2_grpc.PartitionServiceServicer):
         self._hub = hub
 
     async def CreatePartition(self, request: Any, context: Any) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a core creates nothing at a site that has static partitions only")
 
     DeletePartition = GetPartition = RenewPartition = CreatePartition
 
