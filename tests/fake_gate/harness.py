@@ -449,14 +449,15 @@ def pieces(
 
 async def put_files(stub: Any, ref: types_pb2.JobRef, tree: Tree, *, workdir: str = "") -> Staged:
     """One PutFiles, from begin to result."""
-    while True:
+    for tries_left in reversed(range(20)):
         try:
             return await _put_files(stub, ref, tree, workdir)
         except grpc.aio.AioRpcError as error:
             # What a client makes of a write that came when the call had ended already, before it
             # has read how. Every call may be repeated.
-            if error.details() != "Internal error from Core":
+            if error.details() != "Internal error from Core" or not tries_left:
                 raise
+    raise AssertionError("not reached")
 
 
 async def _put_files(

@@ -88,8 +88,10 @@ async def test_slow_and_never(gate: Gate) -> None:
 async def test_a_stream_is_cut_where_told(gate: Gate) -> None:
     ref = make_ref()
     tree = Tree(files={"a": b"a", "b": b"b"})
-    gate.faults({"kind": "lose", "method": "PutFiles", "after_requests": 3, "times": 1})
+    # Each time, not once: `stage` tries again where the client itself does not see how it ended.
+    gate.faults({"kind": "lose", "method": "PutFiles", "after_requests": 3})
     assert (await problem(gate.stage(ref, tree))).reason is None
+    gate.faults()
     await gate.stage(ref, tree)
     await gate.start_job("echo out", ref, manifest_sha256=tree.digest)
     await gate.ended(ref)
