@@ -55,11 +55,13 @@ do_make_root() {
     printf '=root_uid %s\n' "$found"
 }
 
-# A script, as bytes. Shells read as they go: a runner that is in use must not change, so each version
-# has a name of its own.
+# [NAME]: a script, as bytes; the runner where it has no name. Shells read as they go: one that is in use
+# must not change, so each version has a name of its own.
 do_install() {
-    dd bs="$bytes" count=1 iflag=fullblock of="$runner.$$" 2>/dev/null &&
-        mv "$runner.$$" "$runner" 2>/dev/null || refuse_write "$root"
+    script=$runner
+    [ -z "$1" ] || script=$root/$1
+    dd bs="$bytes" count=1 iflag=fullblock of="$script.$$" 2>/dev/null &&
+        mv "$script.$$" "$script" 2>/dev/null || refuse_write "$root"
 }
 
 # KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
@@ -249,6 +251,7 @@ show() {
         { IFS= read -r line <"$1/verdict.$node"; } 2>/dev/null
         printf '=verdict %s\n' "$line"
     fi
+    ! read_whole "$1/image.$node" || printf '=image %s\n' "$line"
     if [ -f "$1/end.$node" ]; then
         while IFS= read -r line; do
             printf '=end %s\n' "$line"
