@@ -372,6 +372,9 @@ class AttemptDriver:
             return True
         if text and text != job.text:
             await self._context.jobs.note(self._job_id, text)
+            if status.state == job_pb2.JOB_STATE_STARTING:
+                # It is getting on: an image may take longer than a start is given.
+                self._spent.set(job, 0.0)
         return False
 
     async def _ended(self, end: End, *, allocations: Sequence[types_pb2.Allocation] = ()) -> None:
