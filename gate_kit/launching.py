@@ -51,6 +51,18 @@ def interpreter(script: bytes) -> list[str]:
     return list(words) if words else ["/bin/sh"]
 
 
+def limited(cpus: int, memory_bytes: int) -> list[str]:
+    """What runs a program within limits, by the systemd of its account.
+
+    See systemd-run(1) and systemd.resource-control(5); what it runs stays its own process.
+    """
+    words = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
+    words += ["--property", f"CPUQuota={cpus * 100}%"]
+    if memory_bytes:
+        words += ["--property", f"MemoryMax={memory_bytes}", "--property", "MemorySwapMax=0"]
+    return [*words, "--"]
+
+
 def limit(spec: job_pb2.JobSpec) -> str:
     """The time limit as runners take it: seconds, or empty where there is none."""
     return f"{seconds(spec.time_limit):.3f}" if spec.HasField("time_limit") else ""

@@ -107,7 +107,7 @@ class Starts:
             str(len(request.spec.script)),
             *self._limits(host, request),
             self._path(host, variables),
-            *launching.interpreter(request.spec.script),
+            *self._program(host, request),
             data=request.spec.script + launching.encode_variables(variables),
         )
         if reply.lines:
@@ -184,7 +184,7 @@ class Starts:
             spec.workdir,
             spec.stdin_path,
             self._path(host, variables),
-            *launching.interpreter(spec.script),
+            *self._program(host, request),
             data=launching.encode_variables(variables),
         )
 
@@ -207,6 +207,14 @@ class Starts:
         self._known.sent(key, host.node)
         return launching.limit(spec), launching.tenths(launching.grace_s(spec)), key.mark(host.node)
 
+    def _program(self, host: Host, request: job_pb2.StartJobRequest) -> Sequence[str]:
+        """What runs the script, within the limits that the host lets us set."""
+        program = launching.interpreter(request.spec.script)
+        given = next((item for item in request.allocations if item.node == host.node), None)
+        if given is None or not _facts(host).runtime_dir:
+            return program
+        return [*launching.limited(given.cpus, given.memory_bytes), *program]
+
     def _path(self, host: Host, variables: Mapping[str, str]) -> str:
         return variables.get("PATH") or _facts(host).path
 
@@ -228,6 +236,8 @@ class Starts:
             storage={name: self._volumes[name].path for name in spec.storage},
         )
         variables = launching.environment(request, around, request.allocations)
+        if facts.runtime_dir and not is_contained:
+            variables.setdefault("XDG_RUNTIME_DIR", facts.runtime_dir)
         return variables | launching.without_ours(request.secret_env)
 
 

@@ -19,6 +19,7 @@ from gate_kit.ssh.host import TOOLS
 from gates.ssh_cluster_gate import check_rules, plan
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate.check_rules import Found, Promised, State, Verdict
+from gates.ssh_cluster_gate.config import Config
 from gates.ssh_cluster_gate.plan import NodePlan, SitePlan
 
 if TYPE_CHECKING:
@@ -149,7 +150,7 @@ def _look_as(site: SitePlan, node: NodePlan, login: str) -> tuple[list[Verdict],
     """What is found of an account, and the identity of its root; None: that is not known."""
     from gates.ssh_cluster_gate import check_contact
 
-    probe = _probe(site.config.work_root)
+    probe = _probe(site.config)
     limits = check_contact.Limits()
     target = None if node.is_local else site.target(node, login)
 
@@ -186,10 +187,11 @@ def _no_shell(answer: Answer) -> str:
     return f"the key is taken, and its login shell runs no commands; it said: {last}"
 
 
-def _probe(work_root: str) -> str:
+def _probe(config: Config) -> str:
     """What is asked of a host, for any POSIX shell."""
-    root = f"root=$(printf '%b' '{_encoded(work_root)}')"
-    return f"{root}\ntools='{' '.join(TOOLS)}'\n{_PROBE.read_text()}"
+    root = f"root=$(printf '%b' '{_encoded(config.work_root)}')"
+    socket = f"socket=$(printf '%b' '{_encoded(config.containers.socket)}')"
+    return f"{root}\n{socket}\ntools='{' '.join(TOOLS)}'\n{_PROBE.read_text()}"
 
 
 def _encoded(text: str) -> str:

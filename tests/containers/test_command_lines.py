@@ -38,6 +38,9 @@ elif words[0] == "inspect":
 elif words[0] == "pull":
     if "apptainer" in sys.argv[0]:
         open(words[-2], "w").close()
+elif "systemd-run" in sys.argv[0]:
+    at = words.index("--") + 1 if "--" in words else len(words) - 1
+    os.execvp(words[at], words[at:])
 elif words[0] in ("run", "exec"):
     at = next(i for i, word in enumerate(words) if "/inside." in word)
     os.environ["SWM_MARK"] = next(w for w in words if w.startswith("SWM_MARK=")).partition("=")[2]
@@ -60,9 +63,10 @@ class Fakes:
         self.cluster = Cluster(folder / "hosts", "n1")
         programs = folder / "bin"
         programs.mkdir()
-        for name in ("docker", "podman", "apptainer"):
+        scripts = dict.fromkeys(("docker", "podman", "apptainer", "systemd-run"), FAKE)
+        for name, script in (scripts | {"loginctl": "#!/bin/sh\necho yes\n"}).items():
             program = programs / name
-            program.write_text(FAKE.format(calls=str(self._log), digest=DIGEST))
+            program.write_text(script.format(calls=str(self._log), digest=DIGEST))
             program.chmod(0o755)
         environment = {
             "HOME": str(self.cluster.home("n1")),
@@ -201,6 +205,24 @@ async def test_what_is_no_image_is_refused(make_gate: MakeGate, cluster: Cluster
         refused = await problem(call)
         assert (refused.code.name, refused.reason) == ("INVALID_ARGUMENT", "FIELD_MALFORMED")
         assert "spec.container_image" in refused.message
+
+
+async def test_without_a_container_limits_are_set_by_the_accounts_own_systemd(
+    make_gate: MakeGate, fakes: Fakes
+) -> None:
+    gate = await make_gate(**fakes.cluster.config())
+    await gate.up("n1")
+    ref = make_ref("job-1", "n1", partition="lab")
+    await gate.stage(ref)
+    request = start_request(ref, "kill -KILL $$", cpus=2)
+    request.allocations[0].memory_bytes = 1 << 30
+    await gate.jobs.StartJob(request)
+    assert (await gate.ended(ref)).signal == 9
+    words = fakes.calls("--user")[-1]
+    assert words[:4] == ["--user", "--scope", "--quiet", "--collect"]
+    assert has(words, "--property", "CPUQuota=200%")
+    assert has(words, "--property", f"MemoryMax={1 << 30}", "--property", "MemorySwapMax=0")
+    assert has(words, "--", "/bin/sh")
 
 
 async def test_a_site_may_take_no_containers(make_gate: MakeGate, cluster: Cluster) -> None:

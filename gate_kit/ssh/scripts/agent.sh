@@ -31,6 +31,7 @@ do_hello() {
         command -v "$tool" >/dev/null 2>&1 || printf '=lacks %s\n' "$tool"
     done
     [ ! -f "$runner" ] || echo =runner
+    tell_limits
     if [ -n "$found" ]; then
         {
             find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
@@ -39,6 +40,16 @@ do_hello() {
         } </dev/null >/dev/null 2>&1 &
     fi
 }
+
+# Whether an ordinary account may put limits on what it runs. Without lingering all that would end with
+# the last login.
+tell_limits() {
+    command -v systemd-run >/dev/null 2>&1 && command -v loginctl >/dev/null 2>&1 || return
+    set -- "$(id -un)" "/run/user/$(id -u)"
+    [ "$(loginctl show-user "$1" --property Linger --value)" = yes ] || return
+    XDG_RUNTIME_DIR=$2 systemd-run --user --scope --quiet --property MemoryMax=1G true || return
+    printf '=limits %s\n' "$2"
+} </dev/null 2>/dev/null
 
 # ROOT_UID: the identity of the place, made at the first contact that writes.
 do_make_root() {
