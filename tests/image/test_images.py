@@ -14,6 +14,9 @@ from tests.image.conftest import SECRET, Images, Page, variables
 from tests.testbed.docker import Engine
 from tests.testbed.processes import until
 
+# Whichever comes first builds.
+pytestmark = pytest.mark.timeout(1000)
+
 WITHIN_S = 60.0
 CONTAINED = "opt/skyport/bin/swm-ssh-gate"
 UID = "10001"
@@ -34,7 +37,6 @@ def inspect(engine: Engine, what: str) -> dict[str, Any]:
     return found
 
 
-@pytest.mark.timeout(1000)  # The first test builds.
 @pytest.mark.parametrize("name", ["skyport-core", "skyport-ssh-gate", "skyport"])
 def test_an_image_is_small_told_of_and_not_root(built: Images, name: str) -> None:
     engine = built.engine
