@@ -13,6 +13,7 @@ import contextlib
 import fcntl
 import io
 import os
+import platform
 import shutil
 import subprocess
 import tarfile
@@ -159,18 +160,19 @@ def _make_python_tree(tree: Path) -> None:
 
 def _mirror() -> str:
     """The archive of Debian that this machine has its own packages from."""
+    release = platform.freedesktop_os_release().get("VERSION_CODENAME")
     done = subprocess.run(
-        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(ORIGIN) $(COMPONENT)"],
+        ["apt-get", "indextargets", "--format", "$(REPO_URI) $(RELEASE) $(COMPONENT)"],
         capture_output=True,
         text=True,
-        check=False,
+        check=True,
     )
     for line in done.stdout.splitlines():
         address, *of = line.split()
         # One with a password in it does not get into an image.
-        if of == ["Debian", "main"] and "@" not in address and "security" not in address:
+        if of == [release, "main"] and "@" not in address:
             return address
-    return "http://deb.debian.org/debian"
+    raise AssertionError(f"apt knows no archive of {release} without a password")
 
 
 def _write_machine_settings(root: Path) -> None:
