@@ -23,6 +23,22 @@ skip() {
     [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
 }
 
+# Passes on the $bytes bytes that come next. With "lines" they are lines without NUL, and if they are few,
+# the shell itself does it: to start a program costs as much as to read two thousand letters.
+pass() {
+    if [ "$1" != lines ] || [ "$bytes" -gt 1500 ]; then
+        [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock
+        return
+    fi
+    text=
+    while [ "$bytes" -gt 0 ]; do
+        IFS= read -r line || exit
+        bytes=$((bytes - ${#line} - 1))
+        text="$text$line$newline"
+    done
+    printf '%s' "$text"
+} 2>/dev/null
+
 # ROOT PARTITION NODE RUNNER TOOLS: who and what is here.
 do_hello() {
     case $1 in
@@ -45,6 +61,9 @@ do_hello() {
         command -v "$tool" >/dev/null 2>&1 || printf '=lacks %s\n' "$tool"
     done
     [ ! -f "$runner" ] || echo =runner
+    # A runner gets a session of its own, and nobody waits for it. Without -f, the first setsid makes a
+    # session, whose leader can't make another, so the second one forks.
+    setsid -f true </dev/null >/dev/null 2>&1 && detach='setsid -f' || detach='setsid setsid'
     if [ -n "$found" ]; then
         {
             find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
@@ -160,7 +179,13 @@ do_spec() {
             return
         fi
     fi
-    if dd bs="$bytes" count=1 iflag=fullblock of="$folder/script" 2>/dev/null &&
+    # Looked at first: what is not read now would be taken for a request.
+    if ! { printf '' >"$folder/script"; } 2>/dev/null; then
+        skip
+        refuse_write "$folder"
+        return
+    fi
+    if pass "$kind" >"$folder/script" &&
         { printf '%s' "$7" >"$folder/hosts"; } 2>/dev/null &&
         write_whole "$folder/spec" "$6"; then
         return
@@ -195,15 +220,21 @@ do_launch() {
     [ -z "$6" ] || input=$work/$6
     shift 7
     # The script's own file is named here, where the folder is known.
-    dd bs="$bytes" count=1 iflag=fullblock 2>/dev/null | {
+    pass lines | {
         cd "$folder" || exit
         unset LANG LC_ALL SITE_LC_ALL TZ
-        # What a shell starts in the background ignores interrupts for ever. So it stays in front: the
-        # first setsid makes a session, whose leader can't make another; the second one forks for that.
-        exec setsid setsid $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
+        # What a shell starts in the background ignores interrupts for ever. So it stays in front.
+        exec $detach $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
             "$unsynced" "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" "$mark" \
             setsid "$path" "$@" "$folder/script" >/dev/null 2>&1
     }
+}
+
+# As `start`, with a script that is text in whole lines.
+do_start_text() {
+    kind=lines
+    do_start "$@"
+    kind=
 }
 
 # KEY ROOT_UID MANIFEST WORKDIR STDIN SPEC HOSTS BYTES LIMIT GRACE MARK PATH PROGRAM [ARGUMENT]..., the
@@ -510,7 +541,7 @@ do_sizes() {
 }
 
 cd /
-trashed=0 unsynced=
+trashed=0 unsynced='' kind=
 printf '\n%s\n' "$nonce"
 while read -r verb count bytes; do
     failed=.
