@@ -119,6 +119,7 @@ class Jobs:
             self.known.live.pop(key, None)
         else:
             self.known.live[key] = _with_roots(status)
+            self.known.saw(key, status)
         return status
 
     async def publish(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
