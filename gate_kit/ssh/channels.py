@@ -20,6 +20,9 @@ _WAITING = 64
 """Connections to a listener that nobody has taken yet. More wait on the host, unconfirmed: an
 unread one may hold 3 MiB here."""
 _CLOSED_WITHIN_S = 15.0
+_CHUNK_BYTES = 1 << 16
+_LINE_BYTES = 1 << 22
+"""Of one line: what a host says is not held without bounds."""
 
 
 class _Reader:
@@ -28,8 +31,13 @@ class _Reader:
     def __init__(self, reader: asyncssh.SSHReader[bytes], is_cut_off: Callable[[], bool]) -> None:
         self._reader = reader
         self._is_cut_off = is_cut_off
+        self._rest = b""
+        """What came with a line, and has not been read."""
 
     async def read(self, n: int) -> bytes:
+        if self._rest:
+            data, self._rest = self._rest[:n], self._rest[n:]
+            return data
         try:
             data = await self._reader.read(n)
         except (asyncssh.Error, OSError) as error:
@@ -39,17 +47,31 @@ class _Reader:
         return data
 
     async def readline(self) -> bytes:
-        try:
-            line = await self._reader.readline()
-        except (asyncssh.Error, OSError) as error:
-            raise _lost(error) from error
-        if not line.endswith(b"\n") and self._is_cut_off():
-            raise LinkLost("the link was closed")
+        # The one of asyncssh makes many steps for each line, and most come several at a time.
+        begin = 0
+        while not (end := self._rest.find(b"\n", begin) + 1):
+            begin = len(self._rest)
+            if begin > _LINE_BYTES:
+                raise LinkLost("a line has no end")
+            try:
+                data = await self._reader.read(_CHUNK_BYTES)
+            except (asyncssh.Error, OSError) as error:
+                raise _lost(error) from error
+            if not data:
+                if self._is_cut_off():
+                    raise LinkLost("the link was closed")
+                end = begin
+                break
+            self._rest += data
+        line, self._rest = self._rest[:end], self._rest[end:]
         return line
 
     async def readexactly(self, n: int) -> bytes:
+        begin, self._rest = self._rest[:n], self._rest[n:]
+        if len(begin) == n:
+            return begin
         try:
-            return await self._reader.readexactly(n)
+            return begin + await self._reader.readexactly(n - len(begin))
         except (asyncssh.Error, OSError) as error:
             raise _lost(error) from error
         except asyncio.IncompleteReadError as error:

@@ -17,9 +17,9 @@ from gate_kit.ssh.answers import HostRefused
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.transport import Process
 
-_PAUSE_S = (0.01, 0.5)
+_PAUSE_S = (0.02, 0.5)
 _SLOWER = 1.25
-_QUIET_S = 0.03
+_QUIET_S = 0.045
 """With a pause of so much, files are quiet: it is reached after a tenth of a second."""
 _MOST_WATCHED = 1_000
 

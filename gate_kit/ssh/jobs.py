@@ -127,6 +127,7 @@ class Jobs:
             self.known.live.pop(key, None)
         else:
             self.known.live[key] = _with_roots(status)
+            self.known.saw(key, status)
             if status.state == job_pb2.JOB_STATE_STARTING and preparing:
                 status.text = preparing
         return status

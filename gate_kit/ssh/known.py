@@ -10,10 +10,12 @@ from collections.abc import Iterator, Sequence
 from gate_kit.ssh import evidence
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.ssh.layout import AttemptKey
-from skyport.gate.v1 import types_pb2
+from skyport.gate.v1 import job_pb2, types_pb2
 
 _MOST = 10_000
 """Attempts of which it is kept what never changes."""
+_MOST_SEEN = 1_000
+_MOMENT_S = 1.0
 
 
 class Known:
@@ -25,6 +27,8 @@ class Known:
         self.preparing: dict[AttemptKey, str] = {}
         """Those for which an image is fetched before their runners are sent, with how far it is."""
         self._lasting: collections.OrderedDict[AttemptKey, Lasting] = collections.OrderedDict()
+        self._seen: collections.OrderedDict[AttemptKey, tuple[float, job_pb2.JobStatus]]
+        self._seen = collections.OrderedDict()
         self._ended: collections.OrderedDict[AttemptKey, None] = collections.OrderedDict()
         self._sent: dict[tuple[AttemptKey, str], float] = {}
         self._by_path: dict[str, set[AttemptKey]] = {}
@@ -69,6 +73,26 @@ class Known:
         """Whether the attempt is known to have ended."""
         return key in self._ended
 
+    def saw(self, key: AttemptKey, status: job_pb2.JobStatus) -> None:
+        """Note how an attempt that goes on was just seen."""
+        self._seen[key] = (time.monotonic(), status)
+        self._seen.move_to_end(key)
+        if len(self._seen) > _MOST_SEEN:
+            self._seen.popitem(last=False)
+
+    def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """How an attempt that goes on was seen a moment ago; None if nobody has looked.
+
+        Whoever listens already is told what changes from now on.
+        """
+        key = AttemptKey.of(ref)
+        found = self._seen.get(key)
+        if found is None or self.has_ended(key):
+            return None
+        at, status = found
+        is_same = all(root in status.roots for root in ref.roots)
+        return status if is_same and time.monotonic() - at < _MOMENT_S else None
+
     def nodes(self, ref: types_pb2.JobRef) -> Sequence[str]:
         """The nodes on which the script runs; all of the job's while that is not known."""
         known = self._lasting.get(AttemptKey.of(ref))
@@ -92,6 +116,7 @@ class Known:
         self.live.pop(key, None)
         self._forget_lasting(key)
         self._ended.pop(key, None)
+        self._seen.pop(key, None)
         for pair in [pair for pair in self._sent if pair[0] == key]:
             del self._sent[pair]
 

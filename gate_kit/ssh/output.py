@@ -56,7 +56,8 @@ class Output:
         async with contextlib.AsyncExitStack() as stack:
             # Before it is looked at, so that no change falls between.
             stack.enter_context(self._jobs.bells.listening(key, bell))
-            status = await self._jobs.status(ref)
+            # Whoever was just told that it runs asks for its output at once.
+            status = self._jobs.known.just_seen(ref) or await self._jobs.status(ref)
             while status is None:
                 # It may not have been staged yet; one with a tombstone never will be.
                 if not request.follow or await self._is_buried(ref):

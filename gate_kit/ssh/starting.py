@@ -101,14 +101,15 @@ class Starts:
     ) -> str:
         """Start on the only node; returns the spec that was there before, if one was."""
         variables = self._variables(host, request)
+        script = request.spec.script
         reply = await host.ask(
-            "start",
+            "start_text" if script.endswith(b"\n") and b"\0" not in script else "start",
             *self._spec(host, request, text),
-            str(len(request.spec.script)),
+            str(len(script)),
             *self._limits(host, request),
             self._path(host, variables),
             *self._program(host, request),
-            data=request.spec.script + launching.encode_variables(variables),
+            data=script + launching.encode_variables(variables),
         )
         if reply.lines:
             return _before(reply)

@@ -20,7 +20,7 @@ from swm_core.gateways.problems import Meaning
 from swm_core.gateways.watching import heard
 from swm_core.lifecycle.asking import Asker
 from swm_core.lifecycle.context import Context
-from swm_core.spool import LogKind, LogMirror, SpoolRefusal
+from swm_core.spool import LogEnd, LogKind, LogMirror, SpoolRefusal, finish_together
 
 log = logging.getLogger(__name__)
 
@@ -115,10 +115,16 @@ class OutputMirror:
             for piece in answer.pieces:
                 if mirror := self._open.get(Stream(piece.at.node, piece.at.kind)):
                     await mirror.append(piece.at.offset, piece.data)
+            ends = {}
             for end in answer.ends:
-                if mirror := self._open.pop(Stream(end.at.node, end.at.kind), None):
+                stream = Stream(end.at.node, end.at.kind)
+                if mirror := self._open.get(stream):
                     is_digest = len(end.sha256) == _SHA256_BYTES
-                    await mirror.finish(end.at.offset, end.sha256 if is_digest else b"")
+                    sha256 = end.sha256 if is_digest else b""
+                    ends[stream] = (mirror, LogEnd(end.at.offset, sha256))
+            await finish_together(list(ends.values()))
+            for stream in ends:
+                del self._open[stream]
             if not self._open:
                 return
 

@@ -10,7 +10,7 @@ from swm_core.spool.errors import (
     SpoolFull,
     SpoolRefusal,
 )
-from swm_core.spool.logs import LogEnd, LogKind, LogMirror, LogPiece
+from swm_core.spool.logs import LogEnd, LogKind, LogMirror, LogPiece, finish_together
 from swm_core.spool.manifests import MAX_BYTES, MAX_ENTRIES, read_manifest, write_manifest
 from swm_core.spool.spool import Spool
 
@@ -34,6 +34,7 @@ __all__ = [
     "SpoolFull",
     "SpoolRefusal",
     "Writer",
+    "finish_together",
     "read_manifest",
     "write_manifest",
 ]

@@ -16,7 +16,7 @@ import os
 import shutil
 import threading
 import weakref
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import quote, unquote
@@ -27,6 +27,9 @@ from swm_core.spool.room import Room, full_disk_refuses
 from swm_core.spool.segments import SUFFIX, JobSegments, segment_path
 
 log = logging.getLogger(__name__)
+
+_END = "end"
+"""The file that tells how a stream ended."""
 
 
 class LogKind(enum.StrEnum):
@@ -68,13 +71,18 @@ class LogMirror:
         self._check = check
         self._job = job
         self._room = room
-        self._starts = sorted(int(path.stem) for path in folder.glob(f"*{SUFFIX}"))
+        try:
+            names = [path.name for path in folder.iterdir()]
+        except FileNotFoundError:
+            names = []  # a log begins with its first bytes, or with its end
+        found = (name.removesuffix(SUFFIX) for name in names if name.endswith(SUFFIX))
+        self._starts = sorted(map(int, found))
         self.size = 0
         """Bytes from the stream's beginning that have come."""
         if self._starts:
             last = self._starts[-1]
             self.size = last + (size_of(segment_path(folder, last)) or 0)
-        self.end = self._read_end()
+        self.end = self._read_end() if _END in names else None
         """How it ended; None while it has not."""
         if self.end is not None:
             self.size = self.end.size
@@ -142,20 +150,23 @@ class LogMirror:
         Raises:
             SpoolFull: The disk has no room even for that.
         """
-        if self.end is None:
-            await asyncio.to_thread(self._finish, size, sha256)
-            self.end = LogEnd(size, sha256)
-            self.size = size
-            self._tell()
+        await finish_together([(self, LogEnd(size, sha256))])
 
-    def _finish(self, size: int, sha256: bytes) -> None:
+    def note_end(self, end: LogEnd) -> None:
+        """Tell readers of the end that was written."""
+        self.end = end
+        self.size = end.size
+        self._tell()
+
+    def write_end(self, end: LogEnd) -> None:
+        """The part of `finish` that blocks."""
         with self._writing:
             self._check()
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             fresh = self._folder / "end.new"
-            text = f"{size} {sha256.hex()}\n"
+            text = f"{end.size} {end.sha256.hex()}\n"
             _until_room(lambda: fresh.write_text(text), self._job)
-            fresh.replace(self._folder / "end")
+            fresh.replace(self._folder / _END)
 
     def read(self, offset: int, limit: int) -> LogPiece | None:
         """Up to `limit` bytes from `offset` on, or from where more is kept; None: there is none."""
@@ -199,10 +210,32 @@ class LogMirror:
 
     def _read_end(self) -> LogEnd | None:
         try:
-            size, _, digest = (self._folder / "end").read_text().strip().partition(" ")
+            size, _, digest = (self._folder / _END).read_text().strip().partition(" ")
         except OSError:
             return None
         return LogEnd(int(size), bytes.fromhex(digest))
+
+
+async def finish_together(ends: Sequence[tuple[LogMirror, LogEnd]]) -> None:
+    """As `LogMirror.finish` of each, by one thread for all: most jobs write little, if anything.
+
+    Raises:
+        SpoolFull: The disk has no room even for that; those before the first one are complete.
+    """
+    fresh = [(mirror, end) for mirror, end in ends if mirror.end is None]
+    written: list[tuple[LogMirror, LogEnd]] = []
+
+    def write() -> None:
+        for mirror, end in fresh:
+            mirror.write_end(end)
+            written.append((mirror, end))
+
+    try:
+        if fresh:
+            await asyncio.to_thread(write)
+    finally:
+        for mirror, end in written:
+            mirror.note_end(end)
 
 
 class Logs:

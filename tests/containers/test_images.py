@@ -47,12 +47,8 @@ async def test_the_site_logs_in_and_many_jobs_wait_for_one_pull(
     for ref in refs:
         assert (await gate.ended(ref)).exit_code == 0
         assert (await gate.status(ref)).image_digest == lab.registry.digest(image)
-    by_gate = manifests_asked(lab) - before
-    # As much as one pull by hand asks for.
-    lab.engine.docker("rmi", image)
-    lab.registry.log_in(lab.engine, lab.registry.folder / "by-hand")
-    lab.engine.docker("pull", image, config=lab.registry.folder / "by-hand")
-    assert 0 < by_gate <= manifests_asked(lab) - before - by_gate
+    # A pull asks once for what makes up the image; five would ask five times.
+    assert manifests_asked(lab) - before in {1, 2}
     # Nothing of the login stays on the host.
     for secret in (lab.registry.password, "auths"):
         found = f"grep -rlF -e '{secret}' /home/{USER} /tmp 2>/dev/null || true"

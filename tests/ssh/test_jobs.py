@@ -146,6 +146,18 @@ async def test_a_job_finds_the_environment_of_the_contract_and_nothing_of_ours(s
             assert b"s3cret" not in path.read_bytes(), path
 
 
+@pytest.mark.parametrize("times", [1, 300], ids=["short", "long"])
+async def test_script_and_variables_arrive_as_they_are(site: Site, times: int) -> None:
+    # By the shell itself, or by a program: what is short and text, and what is not.
+    text = "é \\n \\0134\t'x'\n\n  end " * times
+    for end in ("\n", "\n\\ \t é\n\n  \n", "", "\n" + "# é\n" * times):
+        script = 'printf %s "$A"; exit' + end
+        ref = await site.start(script, env={"A": text, "B": ""})
+        assert (await site.ended(ref)).exit_code == 0
+        assert b"".join([piece async for piece in site.follow(ref)]).decode() == text
+        assert (site.folder(ref) / "script").read_text() == script
+
+
 async def test_all_that_lies_there_is_the_account_s_alone(site: Site) -> None:
     ref = await site.start("true\n")
     await site.ended(ref)

@@ -5,9 +5,39 @@
 # is lines that begin with =, or with # and a number of bytes that follow, and then a line "." or
 # "!REASON text". prelude.sh comes before this.
 
+newline='
+'
+out=
+# A line of the answer. Each write would be a packet on its way, so lines go out together.
+say() {
+    out="$out=$1$newline"
+    [ "${#out}" -lt 4096 ] || flush
+}
+
+flush() {
+    printf '%s' "$out"
+    out=
+}
+
 skip() {
     [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
 }
+
+# Passes on the $bytes bytes that come next. With "lines" they are lines without NUL, and if they are few,
+# the shell itself does it: to start a program costs as much as to read two thousand letters.
+pass() {
+    if [ "$1" != lines ] || [ "$bytes" -gt 1500 ]; then
+        [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock
+        return
+    fi
+    text=
+    while [ "$bytes" -gt 0 ]; do
+        IFS= read -r line || exit
+        bytes=$((bytes - ${#line} - 1))
+        text="$text$line$newline"
+    done
+    printf '%s' "$text"
+} 2>/dev/null
 
 # ROOT PARTITION NODE RUNNER TOOLS: who and what is here.
 do_hello() {
@@ -32,6 +62,9 @@ do_hello() {
     done
     [ ! -f "$runner" ] || echo =runner
     tell_limits
+    # A runner gets a session of its own, and nobody waits for it. Without -f, the first setsid makes a
+    # session, whose leader can't make another, so the second one forks.
+    setsid -f true </dev/null >/dev/null 2>&1 && detach='setsid -f' || detach='setsid setsid'
     if [ -n "$found" ]; then
         {
             find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
@@ -159,7 +192,13 @@ do_spec() {
             return
         fi
     fi
-    if dd bs="$bytes" count=1 iflag=fullblock of="$folder/script" 2>/dev/null &&
+    # Looked at first: what is not read now would be taken for a request.
+    if ! { printf '' >"$folder/script"; } 2>/dev/null; then
+        skip
+        refuse_write "$folder"
+        return
+    fi
+    if pass "$kind" >"$folder/script" &&
         { printf '%s' "$7" >"$folder/hosts"; } 2>/dev/null &&
         write_whole "$folder/spec" "$6"; then
         return
@@ -185,7 +224,8 @@ note_missing() {
 # unless there is a claim, or nothing to start. $node is where.
 do_launch() {
     folder=$root/jobs/$1
-    if [ -e "$folder/claim.$node" ] || ! read_whole "$folder/spec"; then
+    # A start has just written or read what it is started with.
+    if [ -e "$folder/claim.$node" ] || { [ -z "$unsynced" ] && ! read_whole "$folder/spec"; }; then
         skip
         return
     fi
@@ -193,15 +233,21 @@ do_launch() {
     [ -z "$6" ] || input=$work/$6
     shift 7
     # The script's own file is named here, where the folder is known.
-    dd bs="$bytes" count=1 iflag=fullblock 2>/dev/null | {
+    pass lines | {
         cd "$folder" || exit
         unset LANG LC_ALL SITE_LC_ALL TZ
-        # What a shell starts in the background ignores interrupts for ever. So it stays in front: the
-        # first setsid makes a session, whose leader can't make another; the second one forks for that.
-        exec setsid setsid $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
+        # What a shell starts in the background ignores interrupts for ever. So it stays in front.
+        exec $detach $posix_shell "$runner" "$node" "$root/events/$partition.$node." \
             "$unsynced" "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" "$mark" \
             setsid "$path" "$@" "$folder/script" >/dev/null 2>&1
     }
+}
+
+# As `start`, with a script that is text in whole lines.
+do_start_text() {
+    kind=lines
+    do_start "$@"
+    kind=
 }
 
 # KEY ROOT_UID MANIFEST WORKDIR STDIN SPEC HOSTS BYTES LIMIT GRACE MARK PATH PROGRAM [ARGUMENT]..., the
@@ -231,86 +277,107 @@ is_alive() {
     [ "$2" != Z ] && [ "${21}" = "$1" ]
 }
 
-# The claim on this node: sets `claim`, and `state` to "alive", "gone", or "none" if there is none.
+# The claim on this node: sets `claim`, and `state` to "alive", "gone", or "none" if there is none. With
+# "over" nobody looks for its process.
 read_claim() {
     claim='' state=none
     [ -f "$1/claim.$node" ] || return 0
     { IFS= read -r claim <"$1/claim.$node"; } 2>/dev/null
     state=gone
+    [ "$2" != over ] || return 0
     set -- $claim
     [ "$1" != "$boot" ] || [ $# -ne 3 ] || ! is_alive "$2" "$3" || state=alive
+}
+
+# The end on this node: sets `ended` to its lines, as answers have them. Fails if it is not whole.
+read_end() {
+    ended=
+    [ -f "$1/end.$node" ] || return
+    while IFS= read -r line; do
+        ended="$ended=end $line$newline"
+        [ "$line" != . ] || return 0
+    done <"$1/end.$node"
+    return 1
 }
 
 # What lies in the folder $1 of an attempt; "all" of it, or without what never changes and the times.
 show() {
     [ -d "$1" ] || return 0
-    echo =folder
+    say folder
     if [ "$2" = all ]; then
         for name in labels spec manifest inputs; do
-            ! read_whole "$1/$name" || printf '=%s %s\n' "$name" "$line"
+            ! read_whole "$1/$name" || say "$name $line"
         done
         if [ -f "$1/workdir" ]; then
             text=$(cat "$1/workdir" && echo .)
             text=${text%.}
-            printf '=workdir\n#%s\n%s' "${#text}" "$text"
+            say workdir
+            flush
+            printf '#%s\n%s' "${#text}" "$text"
         fi
     fi
     # In this order: a runner writes the end before it goes.
-    read_claim "$1"
-    [ "$state" = none ] || printf '=claim %s %s\n' "$state" "$claim"
+    if read_end "$1"; then
+        read_claim "$1" over
+    else
+        read_claim "$1"
+        read_end "$1"
+    fi
+    [ "$state" = none ] || say "claim $state $claim"
     if [ -f "$1/verdict.$node" ]; then
         { IFS= read -r line <"$1/verdict.$node"; } 2>/dev/null
-        printf '=verdict %s\n' "$line"
+        say "verdict $line"
     fi
-    ! read_whole "$1/image.$node" || printf '=image %s\n' "$line"
-    if [ -f "$1/end.$node" ]; then
-        while IFS= read -r line; do
-            printf '=end %s\n' "$line"
-        done <"$1/end.$node"
+    ! read_whole "$1/image.$node" || say "image $line"
+    out=$out$ended
+    if [ "$state" != none ] && [ "$2" = all ]; then
+        flush
+        (cd "$1" && stat -c "$stat_format" "claim.$node" "end.$node" 2>/dev/null)
     fi
-    [ "$state" = none ] || [ "$2" != all ] || (cd "$1" && stat -c "$stat_format" "claim.$node" "end.$node" 2>/dev/null)
 }
 
 # KEY ROOT_UID MODE: one attempt.
 do_status() {
     check_root "$2" || return
-    printf '=root_uid %s\n' "$found"
-    [ ! -e "$root/tombstones/$1" ] || printf '=buried\n'
+    say "root_uid $found"
+    [ ! -e "$root/tombstones/$1" ] || say buried
     show "$root/jobs/$1" "$3"
 }
 
 # [KEY ROOT_UID]...: what changes of attempts, and then the times of all, by one program.
 do_glance() {
     files=
+    find_root
     while [ $# -gt 1 ]; do
-        printf '=of %s\n' "$1"
-        if check_root "$2"; then
-            printf '=root_uid %s\n' "$found"
-            [ ! -e "$root/tombstones/$1" ] || printf '=buried\n'
+        say "of $1"
+        if [ -z "$2" ] || [ "$2" = "$found" ]; then
+            say "root_uid $found"
+            [ ! -e "$root/tombstones/$1" ] || say buried
             state=none
             show "$root/jobs/$1" phase
             [ "$state" = none ] || files="$files $1/claim.$node $1/end.$node"
         else
-            printf '=refused %s\n' "${failed#!}"
-            failed=.
+            say "refused SITE_CHANGED $found"
         fi
         shift 2
     done
+    [ -n "$files" ] || return 0
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    files=$(cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    [ -z "$files" ] || out=$out$files$newline
 }
 
 # INSTALLATION: the attempts of an installation; of all with a star.
 do_list() {
     find_root
-    printf '=root_uid %s\n' "$found"
+    say "root_uid $found"
     for folder in "$root/jobs/$partition"/$1/*.*; do
         [ -d "$folder" ] || continue
         key=${folder#"$root/jobs/"}
         # The account's own processes may have made it, with any name.
         case $key in *[!A-Za-z0-9._/-]*) continue ;; esac
-        printf '=key %s\n' "$key"
-        [ ! -e "$root/tombstones/$key" ] || printf '=buried\n'
+        say "key $key"
+        [ ! -e "$root/tombstones/$key" ] || say buried
         show "$folder" all
     done
 }
@@ -320,7 +387,7 @@ do_scan() {
     for key; do
         state=ended
         [ -f "$root/jobs/$key/end.$node" ] || read_claim "$root/jobs/$key"
-        printf '=%s %s\n' "$key" "$state"
+        say "$key $state"
     done
 }
 
@@ -338,7 +405,10 @@ do_bury() {
             return
         }
     fi
-    read_whole "$folder/spec" || return 0
+    # What has ended stays as it is.
+    if [ -e "$folder/end.$node" ] || ! read_whole "$folder/spec"; then
+        return 0
+    fi
     do_end "$1" "$3" unstarted none
     do_judge "$1" "$3"
 }
@@ -426,7 +496,7 @@ do_remove() {
         if [ "$failed" = . ]; then
             keys="$keys $1"
         else
-            printf '=refused %s %s\n' "$1" "${failed#!}"
+            say "refused $1 ${failed#!}"
             failed=.
         fi
         shift 4
@@ -434,7 +504,7 @@ do_remove() {
     # shellcheck disable=SC2086 - keys have letters that need no quotes
     [ -z "$thrown" ] || { mkdir -p "$trash" && mv $thrown "$trash"; } 2>/dev/null
     for key in $keys; do
-        [ ! -d "jobs/$key" ] || printf '=left %s %s\n' "$key" "$root/jobs/$key"
+        [ ! -d "jobs/$key" ] || say "left $key $root/jobs/$key"
     done
     if [ -d "$trash" ]; then
         set -- "jobs/$installation"/*
@@ -446,14 +516,14 @@ do_remove() {
                 rm -rf "$trash"
             } &
         } </dev/null >/dev/null 2>&1
-        printf '=trash %s\n' "$trash"
+        say "trash $trash"
     fi
     cd /
 }
 
 # TRASH: whether what was being removed is gone.
 do_removed() {
-    [ -e "$root/$1" ] || echo =gone
+    [ -e "$root/$1" ] || say gone
 }
 
 # LIMIT [FILE OFFSET]...: what output files hold from an offset on: for each its size, and up to LIMIT
@@ -464,10 +534,11 @@ do_read() {
     while [ $# -gt 1 ]; do
         file=$root/jobs/$1 size=0
         [ ! -s "$file" ] || size=$(stat -c %s "$file" 2>/dev/null)
-        printf '=%s\n' "${size:-0}"
+        say "${size:-0}"
         more=$((${size:-0} - $2))
         [ "$more" -le "$limit" ] || more=$limit
         if [ "$more" -gt 0 ]; then
+            flush
             printf '#%s\n' "$more"
             # A file that was cut meanwhile is made up for: so many bytes were promised.
             { tail -c +$(($2 + 1)) "$file" && head -c "$more" /dev/zero; } | head -c "$more"
@@ -484,7 +555,7 @@ do_sizes() {
 }
 
 cd /
-trashed=0 unsynced=
+trashed=0 unsynced='' kind=
 printf '\n%s\n' "$nonce"
 while read -r verb count bytes; do
     failed=.
@@ -495,5 +566,6 @@ while read -r verb count bytes; do
         count=$((count - 1))
     done
     "do_$verb" "$@"
-    printf '%s\n' "$failed"
+    printf '%s%s\n' "$out" "$failed"
+    out=
 done

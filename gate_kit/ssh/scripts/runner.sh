@@ -62,13 +62,13 @@ _swm_times() {
 }
 
 # The end is linked into place when it is whole: of two, the first counts. It reaches the disk right
-# after; should the power fail in between, what is there has no last line and counts as none.
+# after; should the power fail in between, what is there has no last line and counts as none. This is
+# our last act, so no other process is needed for it.
 _swm_end() {
     { printf '%s\n' "$1" && _swm_times && echo .; } 1<>".end.$_swm_node.$$" &&
         ln ".end.$_swm_node.$$" "end.$_swm_node"
     [ -z "$_swm_events" ] || _swm_tell &
-    sync "end.$_swm_node" </dev/null >/dev/null 2>&1 &
-    exit 0
+    exec sync "end.$_swm_node" </dev/null >/dev/null 2>&1
 }
 
 if [ -e "$_swm_tombstone" ]; then
@@ -158,8 +158,9 @@ fi
 # In the foreground: a shell makes what it starts in the background ignore interrupts.
 (
     [ -n "$_swm_path" ] || exec "$@"
-    IFS= read -r _swm_pid </proc/self/stat
-    echo "${_swm_pid%% *}" >"session.$_swm_node"
+    # Our own number, from the only name there: to read a file costs a call for each letter.
+    for _swm_pid in /proc/self/task/*; do :; done
+    echo "${_swm_pid##*/}" >"session.$_swm_node"
     while IFS= read -r _swm_name && IFS= read -r _swm_lines; do
         _swm_value=
         while [ "$_swm_lines" -gt 0 ]; do
