@@ -82,6 +82,25 @@ def read_only(folder: Path) -> Iterator[None]:
         run("umount", "-l", str(folder))
 
 
+@contextlib.contextmanager
+def _in_single_pages(folder: Path) -> Iterator[None]:
+    """Have the loop device below a folder write one page at a time.
+
+    It takes a write of which only the first part was kept for one that succeeded (lo_complete_rq of
+    Linux 6), so the first fsync without storage would say that all is well. A page is kept or not.
+    """
+    found = subprocess.run(
+        ["findmnt", "-no", "SOURCE", str(folder)], capture_output=True, text=True, check=True
+    )
+    most = Path("/sys/block", Path(found.stdout.strip()).name, "queue/max_sectors_kb")
+    before = most.read_text()
+    most.write_text("4")
+    try:
+        yield
+    finally:
+        most.write_text(before)
+
+
 class ThinDisk:
     """A disk that promises more than it has, as thin volumes do.
 
@@ -111,7 +130,7 @@ class ThinDisk:
             # and it is usable again as soon as there is storage.
             tables = ["-O", "^has_journal", "-E", "lazy_itable_init=0,nodiscard", "-N", "64"]
             run("mkfs.ext4", "-q", "-F", "-b", "4096", "-m", "0", *tables, str(image))
-            with moved_onto_a_disk(folder, "-o", "loop", str(image)):
+            with moved_onto_a_disk(folder, "-o", "loop", str(image)), _in_single_pages(folder):
                 yield
         finally:
             run("umount", "-l", str(self._backing))
