@@ -38,6 +38,8 @@ TARGET ?=
 
 # Any further arguments of pytest: make test TEST_FLAGS='-k cancel -x'.
 TEST_FLAGS ?=
+# Tests mostly wait for something: two processes are not too many for two cores. A file of tests stays in one.
+PROCESSES ?= 2
 
 # Of make kill-matrix: worlds side by side, which part of all cases, or one case by its name.
 WORLDS ?= 2
@@ -98,8 +100,8 @@ types: $(STAMP) ## Check the types (mypy, strict)
 boundaries: $(STAMP) ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
 
-test: system-packages $(STAMP) ## Run the tests
-	@$(BIN)/pytest $(TEST_FLAGS)
+test: system-packages $(STAMP) ## Run the tests, in so many processes: make test PROCESSES=1
+	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile $(TEST_FLAGS)
 
 test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make test-site SITE=ssh
 	@test -n "$(TESTS_OF_$(SITE))" || { \
