@@ -53,6 +53,8 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         (f"#SWM ports {OPEN}/tcp/out\n#SWM submission-address localhost", "ports.out_to"),
         (f"#SWM ports {OPEN}/tcp/out\n#SWM submission-address ::ffff:127.0.0.1", "ports.out_to"),
     ],
+    # The ports are others in each process.
+    ids=("in everywhere", "in elsewhere", "shut", "out elsewhere", "loopback", "name", "mapped"),
 )
 def test_an_address_that_is_not_listed_is_refused(core: Core, script: str, says: str) -> None:
     user = core.user()
