@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gate_kit.ssh.target import SshTarget
 from gates.ssh_cluster_gate import ranges
-from gates.ssh_cluster_gate.config import LOCAL, LOCAL_NODE, Config, Settings
+from gates.ssh_cluster_gate.config import LOCAL, LOCAL_NODE, Config, Scheduler, Settings
 from skyport.gate.v1 import types_pb2
 
 T = TypeVar("T")
@@ -87,6 +87,8 @@ class SitePlan:
     @property
     def capabilities(self) -> frozenset[types_pb2.Capability.ValueType]:
         """What the gate says that it can do."""
+        if self.has_queue:
+            return self._of_queue
         given = {
             types_pb2.CAPABILITY_STATIC_PARTITIONS: True,
             types_pb2.CAPABILITY_MULTI_NODE: True,
@@ -94,6 +96,23 @@ class SitePlan:
             types_pb2.CAPABILITY_REVERSE_TUNNELS: True,
             types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: self.config.shared_filesystem,
+        }
+        return frozenset(capability for capability, has in given.items() if has)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether the site's own queue places jobs."""
+        return self.config.scheduler is Scheduler.SLURM
+
+    @property
+    def _of_queue(self) -> frozenset[types_pb2.Capability.ValueType]:
+        given = {
+            types_pb2.CAPABILITY_SITE_QUEUE: True,
+            types_pb2.CAPABILITY_MULTI_NODE: True,
+            types_pb2.CAPABILITY_TUNNELS: True,
+            types_pb2.CAPABILITY_REVERSE_TUNNELS: self.config.slurm.compute_ssh,
+            types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
+            types_pb2.CAPABILITY_SHARED_FILESYSTEM: True,
         }
         return frozenset(capability for capability, has in given.items() if has)
 
