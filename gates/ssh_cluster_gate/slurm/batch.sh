@@ -14,9 +14,26 @@ umask 077
 folder=$root/jobs/$key
 cd "$folder" 2>/dev/null || exit 0
 
-# TERM goes to all processes of a job, also when it comes from Slurm itself. What guards the script
-# outlives it, so that it can tell the end; the script gets it like any other.
-trap : TERM
+# Slurm sends signals to our process group, in which the script is not. What guards the script outlives
+# them, so that it can tell the end, and a watcher passes them on to all processes of the script: TERM,
+# also where Slurm itself ends the job, and USR1 as KILL.
+trap : TERM USR1
+
+pass_on() {
+    pids=$(grep -lszF -e "SWM_MARK=$key/$rank;" /proc/[0-9]*/environ | sed 's|^/proc/\([0-9]*\)/.*|\1|')
+    [ -z "$pids" ] || kill -s "$1" $pids
+    [ "$1" != TERM ] || [ -z "$pids" ] || kill -s CONT $pids
+} 2>/dev/null
+
+watch() {
+    trap 'pass_on TERM' TERM
+    trap 'pass_on KILL' USR1
+    trap 'kill -s KILL $!; exit' HUP
+    while :; do
+        sleep 3600 &
+        wait $!
+    done
+}
 
 # Run the script for rank $1.
 run_rank() {
@@ -28,9 +45,12 @@ run_rank() {
     [ -z "$stdin" ] || input=$work/$stdin
     export SWM_NODE_RANK="$rank"
     unset SWM_BATCH
-    sh -c 'trap : TERM; . "$0"' "$runner" "$rank" "" "" "$root/tombstones/$key" "$work" "$input" \
+    watch </dev/null >/dev/null 2>&1 &
+    watcher=$!
+    sh -c 'trap : TERM USR1; . "$0"' "$runner" "$rank" "" "" "$root/tombstones/$key" "$work" "$input" \
         "$limit" "$grace" "$key/$rank;" setsid "$path" "$@" "$folder/script" \
         <"private.$rank" >/dev/null
+    kill -s HUP "$watcher" 2>/dev/null
 }
 
 if [ "$mode" = rank ]; then
@@ -100,7 +120,7 @@ if [ "$mode" = first ] || [ "$SLURM_JOB_NUM_NODES" = 1 ]; then
     run_rank 0 "$@"
 else
     shift
-    srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
+    setsid srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 \
         --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" --kill-on-bad-exit=0 --wait=0 --input=none \
         --export=ALL sh "$SWM_BATCH" rank "$@"
 fi

@@ -14,8 +14,11 @@ from gate_kit.ssh.removals import Removals
 from gates.ssh_cluster_gate.slurm import sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
-from gates.ssh_cluster_gate.slurm.queue import Row, Stage
+from gates.ssh_cluster_gate.slurm.queue import Stage
 from skyport.gate.v1 import job_pb2, types_pb2
+
+_KILL_S = 2.0
+"""What our own KILL has not ended by then, as what has lost its guard, Slurm ends itself."""
 
 
 class SlurmEnding:
@@ -107,30 +110,32 @@ class SlurmEnding:
         """
         queue = self._jobs.queue(account)
         asked: set[str] = set()
-        killed: set[str] = set()
+        killed: dict[str, float] = {}
         while True:
             word = await queue.fresh()
             rows = [row for row in word.named(sbatch.job_name(key)) if row.stage is not Stage.OVER]
             if not rows:
                 return
-            is_late = time.monotonic() >= self._deadlines[key]
+            now = time.monotonic()
             for row in rows:
                 if row.stage is Stage.WAITING:
                     await self._ask(account, row.slurm_id)
-                elif is_late and row.slurm_id not in killed:
+                elif row.state != "RUNNING":
+                    # It ends; or it is held somewhere, where no signal of ours reaches it.
+                    if now >= self._deadlines[key]:
+                        await self._ask(account, row.slurm_id)
+                elif now < self._deadlines[key]:
+                    if row.slurm_id not in asked:
+                        await self._ask(account, "--signal=TERM", "--full", row.slurm_id)
+                        asked.add(row.slurm_id)
+                elif row.slurm_id not in killed:
+                    killed[row.slurm_id] = now
+                    await self._ask(account, "--signal=USR1", "--full", row.slurm_id)
+                elif now - killed[row.slurm_id] > _KILL_S:
                     await self._ask(account, "--signal=KILL", "--full", row.slurm_id)
                     await self._ask(account, row.slurm_id)
-                    killed.add(row.slurm_id)
-                elif row.slurm_id not in asked and not is_late:
-                    await self._term(account, row)
-                    asked.add(row.slurm_id)
             rest_s = max(self._deadlines[key] - time.monotonic(), 0.05)
             await self._jobs.bells.heard(key, min(rest_s, 0.5))
-
-    async def _term(self, account: Account, row: Row) -> None:
-        """TERM to all processes of a job; what guards the script outlives it, and tells the end."""
-        if row.state == "RUNNING":
-            await self._ask(account, "--signal=TERM", "--full", row.slurm_id)
 
     async def _ask(self, account: Account, *words: str) -> None:
         answer = await account.command("scancel", *words)

@@ -142,7 +142,8 @@ def _claimed(
         is_certain = is_settled
     else:
         status.state = job_pb2.JOB_STATE_RUNNING
-        status.text = word.text if isinstance(word, Row) else ""
+        is_there = isinstance(word, Row) and word.stage is Stage.ON_NODES
+        status.text = word.text if isinstance(word, Row) and is_there else ""
         _add_start(status, found)
         return Judged(status)
     if not is_certain:
