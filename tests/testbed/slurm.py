@@ -16,7 +16,7 @@ import os
 import secrets
 import subprocess
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -46,7 +46,7 @@ TaskPlugin=task/none
 SwitchType=switch/none
 MpiDefault=none
 SelectType=select/cons_tres
-SelectTypeParameters=CR_CPU
+SelectTypeParameters=CR_CPU_Memory
 SchedulerParameters=batch_sched_delay=0,sched_min_interval=0
 SlurmdParameters=config_overrides
 ReturnToService=2
@@ -54,6 +54,8 @@ MailProg=/bin/true
 SlurmctldTimeout=30
 SlurmdTimeout=30
 KillWait=3
+PreemptType=preempt/partition_prio
+PreemptMode=CANCEL
 """
 _ACCOUNTING = """\
 AccountingStorageType=accounting_storage/slurmdbd
@@ -61,7 +63,7 @@ AccountingStorageHost={controller}
 AccountingStoragePass={folder}/munge.socket
 AccountingStorageEnforce=limits,qos
 JobAcctGatherType=jobacct_gather/linux
-JobAcctGatherFrequency=5
+JobAcctGatherFrequency=1
 """
 _NO_ACCOUNTING = """\
 AccountingStorageType=accounting_storage/none
@@ -102,8 +104,8 @@ class Slurm:
         accounting: bool = False,
         settings: Sequence[str] = (),
         partitions: Sequence[str] = (
-            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE",
-            "PartitionName=short Nodes=n1 MaxTime=10",
+            "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1",
+            "PartitionName=urgent Nodes=ALL MaxTime=10 PriorityTier=10 DefMemPerCPU=1",
         ),
     ) -> None:
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
@@ -171,6 +173,25 @@ class Slurm:
         """What squeue says of all jobs that it knows."""
         return self.ask(f"squeue -h -a -t all -o '{form}'").splitlines()
 
+    # What programs users find.
+
+    def replace(self, name: str, script: str) -> None:
+        """Have a program of the login node be another one; its own is in /usr/bin still."""
+        file = self.folder / "bin" / name
+        fresh = file.with_name(f".{name}")
+        fresh.write_text(f"#!/bin/sh\n{script}\n")
+        fresh.chmod(0o755)
+        fresh.rename(file)
+
+    def restore(self, name: str) -> None:
+        """Have a program be its own again."""
+        (self.folder / "bin" / name).unlink(missing_ok=True)
+
+    @property
+    def counted(self) -> Path:
+        """Has a line for each squeue on the login node."""
+        return self.folder / "squeue.log"
+
     # What goes wrong.
 
     def kill_controller(self) -> None:
@@ -190,6 +211,14 @@ class Slurm:
         (self.folder / f"spool.{name}").mkdir(exist_ok=True)
         self._run(self.node(name), "slurmd", "-N", name)
 
+    def crash_node(self, name: str) -> None:
+        """Have a node lose its power, and come back with nothing of what ran."""
+        host = self.node(name)
+        host.crash()
+        host.boot()
+        host.run(f"mkdir -p /etc/slurm && mount --bind {self.folder}/etc /etc/slurm")
+        self.start_node(name)
+
     def forget(self) -> None:
         """Have the controller lose all that it knew of jobs, and come back."""
         self.kill_controller()
@@ -199,6 +228,8 @@ class Slurm:
 
     def heal(self) -> None:
         """Have all daemons up, and nothing running."""
+        if self._is_well():
+            return
         self.bed.heal()
         if not self._is_up(self.controller, "slurmctld"):
             self.start_controller()
@@ -207,6 +238,10 @@ class Slurm:
                 self.start_node(name)
         self.controller.run(f"SLURM_CONF={self._conf} scancel -u {self.user}")
         self.until_idle()
+
+    def _is_well(self) -> bool:
+        told = self._says("sinfo -h -N -p debug -o %t").split()
+        return told == ["idle"] * len(self.names) and not self._says("squeue -h -o %i")
 
     def until_idle(self) -> None:
         """Wait until all nodes take jobs and have none."""
@@ -247,6 +282,11 @@ class Slurm:
             file.write_text(_DATABASE.format(**values, password=self._password))
         for host in self.bed.hosts:
             host.run(f"mkdir -p /etc/slurm && mount --bind {folder}/etc /etc/slurm")
+        (folder / "bin").mkdir()
+        self.login.run(f"mount --bind {folder}/bin /usr/local/bin")
+        self.replace("squeue", f'echo "$@" >>{self.counted}\nexec /usr/bin/squeue "$@"')
+        self.counted.touch()
+        self.counted.chmod(0o666)
 
     def _munge_options(self) -> list[str]:
         key = self.folder / "munge.key"
@@ -285,7 +325,7 @@ class Slurm:
 
     def _says(self, line: str) -> str:
         done = subprocess.run(
-            self.login.command("timeout", "5", *line.split()),
+            self.controller.command("timeout", "5", *line.split()),
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,
@@ -293,7 +333,7 @@ class Slurm:
         )
         return done.stdout if done.returncode == 0 else "?"
 
-    def _until(self, is_so, what: str) -> None:  # type: ignore[no-untyped-def]
+    def _until(self, is_so: Callable[[], bool], what: str) -> None:
         last = time.monotonic() + _WITHIN_S
         while not is_so():
             assert time.monotonic() < last, f"not within {_WITHIN_S:g} s: {what}\n{self.logs()}"

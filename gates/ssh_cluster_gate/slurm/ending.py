@@ -11,7 +11,6 @@ from gate_kit.ssh.host import Host
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.removals import Removals
-from gates.ssh_cluster_gate.slurm import sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
 from gates.ssh_cluster_gate.slurm.queue import Stage
@@ -89,7 +88,7 @@ class SlurmEnding:
                 grace_s = launching.grace_s(spec.spec)
             self._deadlines[key] = time.monotonic() + grace_s
             try:
-                await self._stop(key, account)
+                await self._stop(key, account, found.root_uid)
             finally:
                 del self._deadlines[key]
             await self._jobs.look(ref)
@@ -102,7 +101,7 @@ class SlurmEnding:
         key, host = AttemptKey.of(ref), account.host
         await host.ask("bury", key.path, root_of(ref, host.node), job_status.CANCELLED)
 
-    async def _stop(self, key: AttemptKey, account: Account) -> None:
+    async def _stop(self, key: AttemptKey, account: Account, root_uid: str) -> None:
         """Have the queue end all submissions of an attempt, and wait for its word.
 
         Raises:
@@ -113,7 +112,7 @@ class SlurmEnding:
         killed: dict[str, float] = {}
         while True:
             word = await queue.fresh()
-            rows = [row for row in word.named(sbatch.job_name(key)) if row.stage is not Stage.OVER]
+            rows = [row for row in word.of(key, root_uid) if row.stage is not Stage.OVER]
             if not rows:
                 return
             now = time.monotonic()

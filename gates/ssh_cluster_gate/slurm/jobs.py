@@ -16,7 +16,7 @@ from gate_kit.ssh.evidence import Lasting, told_ref
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
-from gates.ssh_cluster_gate.slurm import judgement, sbatch
+from gates.ssh_cluster_gate.slurm import judgement
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
@@ -204,7 +204,7 @@ class SlurmAttempts:
         """The queue's last word on an attempt."""
         found, word = live.found, self.queue(live.account).word
         if word is not None and found is not None:
-            rows = word.named(sbatch.job_name(live.key))
+            rows = word.of(live.key, found.root_uid)
             wanted = found.given.slurm_id if found.given else found.slurm_id
             chosen = [row for row in rows if row.slurm_id == wanted] if wanted else []
             if not found.given and (not chosen or chosen[0].stage is Stage.OVER):

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 from gate_kit import job_status
 
-SQUEUE_FORMAT = "%A|%T|%j|%r"
-"""The reason last: it may hold anything."""
+SQUEUE_FORMAT = "%A|%T|%j|%k|%r"
+"""Job, state, name, comment; the reason last: it may hold anything."""
 SACCT_FORMAT = "JobIDRaw,State,JobName"
 
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
@@ -64,6 +64,7 @@ class Row:
     state: str
     """As Slurm has it, long."""
     name: str
+    comment: str = ""
     reason: str = ""
 
     @property
@@ -101,9 +102,10 @@ def read_squeue(lines: Iterable[str]) -> dict[str, Row]:
     """The rows of squeue in `SQUEUE_FORMAT`, by their ids; others are left out."""
     rows = {}
     for line in lines:
-        parts = line.split("|", 3)
-        if len(parts) == 4 and parts[0].isascii() and parts[0].isdigit():
-            rows[parts[0]] = Row(parts[0], parts[1].strip(), parts[2], parts[3].strip())
+        parts = line.split("|", 4)
+        if len(parts) == 5 and parts[0].isascii() and parts[0].isdigit():
+            comment = "" if parts[3] == "(null)" else parts[3]
+            rows[parts[0]] = Row(parts[0], parts[1].strip(), parts[2], comment, parts[4].strip())
     return rows
 
 

@@ -48,19 +48,27 @@ def job_name(key: AttemptPath) -> str:
     return f"swm-{key.job_id}.{key.attempt}"
 
 
-def request(start: job_pb2.StartJobRequest, folder: str, longest_s: float) -> Request:
+def comment(key: AttemptPath, root_uid: str) -> str:
+    """What says whose an attempt is: the same account may serve several cores, and work roots."""
+    return f"{root_uid}/{key.path}"
+
+
+def request(
+    start: job_pb2.StartJobRequest, folder: str, root_uid: str, longest_s: float
+) -> Request:
     """The options for a start.
 
     Args:
         start: What is asked.
         folder: The attempt's, absolute.
+        root_uid: Of the work root.
         longest_s: How long the partition lets a job run; 0: without end.
     """
     spec, key = start.spec, AttemptPath.of(start.ref)
     needs = spec.resources
     fixed = {
         "job-name": job_name(key),
-        "comment": key.path,
+        "comment": comment(key, root_uid),
         "partition": key.partition_id,
         "chdir": folder,
         "output": f"{folder}/slurm.log",

@@ -88,12 +88,24 @@ class SlurmStarts:
                 told = evidence.decode_spec(reply.lines[0].partition(" ")[2])
                 if told.spec_fingerprint != request.spec_fingerprint:
                     raise errors.job_differs(ref)
-                status = await self._told(ref)
-                if status.state != job_pb2.JOB_STATE_STAGED:
-                    return status
+                if await self._is_there(ref):
+                    status = await self._told(ref)
+                    if status.state != job_pb2.JOB_STATE_STAGED:
+                        return status
             else:
                 await host.ask("settle", key.path)
             return await self._submit(request, account, evidence.decode_spec(text))
+
+    async def _is_there(self, ref: types_pb2.JobRef) -> bool:
+        """Whether anything says that the attempt was submitted.
+
+        Of a start whose answer was lost nothing may; should it come late, the claim is taken.
+        """
+        found = await self._jobs.look(ref)
+        if found.slurm_id or found.given or found.has_claim or found.final or found.is_buried:
+            return True
+        word = await self._jobs.queue(self._jobs.sites.account(ref)).fresh()
+        return bool(word.of(AttemptKey.of(ref), found.root_uid))
 
     async def _submit(
         self, request: job_pb2.StartJobRequest, account: Account, kept: job_pb2.StartJobRequest
@@ -104,7 +116,7 @@ class SlurmStarts:
         facts = await account.host.open()
         folder = f"{facts.root}/jobs/{key.path}"
         longest_s = self._partitions.one(ref.partition_id).longest_s
-        asked = sbatch.request(request, folder, longest_s)
+        asked = sbatch.request(request, folder, root_of(ref, account.host.node), longest_s)
         before = self._jobs.live.get(key)
         forgotten = before.found.slurm_id if before and before.found else ""
         if not forgotten:

@@ -14,7 +14,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from gate_kit import Refusal, errors
-from gates.ssh_cluster_gate.slurm import queue
+from gate_kit.ssh.layout import AttemptPath
+from gates.ssh_cluster_gate.slurm import queue, sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.queue import Row, Stage
 
@@ -51,9 +52,12 @@ class Word:
     rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
     """By Slurm's ids."""
 
-    def named(self, name: str) -> list[Row]:
-        """The rows of one attempt, the latest last."""
-        found = [row for row in self.rows.values() if row.name == name]
+    def of(self, key: AttemptPath, root_uid: str) -> list[Row]:
+        """The rows of one attempt, the latest last. A site may take comments away."""
+        name, comment = sbatch.job_name(key), sbatch.comment(key, root_uid)
+        found = [
+            row for row in self.rows.values() if row.name == name and row.comment in {comment, ""}
+        ]
         return sorted(found, key=lambda row: int(row.slurm_id))
 
 
