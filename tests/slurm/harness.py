@@ -14,7 +14,7 @@ from tests.ssh_gate.harness import Gate, SshSite
 from tests.testbed.slurm import Slurm
 
 SITE = "hpc"
-LONG_S = 60.0
+LONG_S = 40.0
 """Slurm takes its time, on a loaded machine most of all."""
 
 

@@ -59,6 +59,7 @@ async def test_the_queue_says_that_its_node_failed(gate: SlurmGate, slurm: Slurm
     # It is written down: the record ages out, the end stays.
     slurm.forget()
     await gate.restart()
+    await gate.ready()
     assert (await gate.status(ref)).end.failure.reason == "NODE_FAIL"
 
 
@@ -75,8 +76,8 @@ async def test_a_job_with_a_higher_priority_takes_its_place(gate: SlurmGate) -> 
 async def test_its_runner_is_killed_and_tells_nothing(gate: SlurmGate, slurm: Slurm) -> None:
     ref, _, node = await _up(gate, "job-1")
     pid = (gate.attempt_folder(ref) / "claim.0").read_text().split()[1]
-    slurm.node(node).run(f"kill -9 $(grep -l slurm_scrip[t] /proc/[0-9]*/cmdline | cut -d/ -f3) {pid}"
-                         )  # fmt: skip
+    batch = "grep -l slurm_scrip[t] /proc/[0-9]*/cmdline | cut -d/ -f3"
+    slurm.node(node).run(f"kill -9 $({batch}) {pid}")
     end = await gate.ended(ref)
     assert end.failure.reason == "NODE_FAIL"
     assert end.HasField("start_time")
@@ -91,10 +92,8 @@ async def test_it_used_more_memory_than_it_may(accounted_gate: SlurmGate) -> Non
     gate = accounted_gate
     ref = make_ref("job-1", partition="debug")
     await gate.stage(ref)
-    hungry = (
-        "import time; x = bytearray(200 << 20); x[::4096] = b'1' * len(x[::4096]); time.sleep(60)"
-    )
-    request = start_request(ref, f'#!/bin/sh\nexec /usr/bin/env python3 -c "{hungry}"')
+    hungry = "x = b'1' * (200 << 20); import time; time.sleep(60)"
+    request = start_request(ref, f'exec /usr/bin/env python3 -c "{hungry}"')
     request.spec.resources.memory_bytes = 64 << 20
     await gate.jobs.StartJob(request)
     assert (await gate.ended(ref)).failure.reason == "OUT_OF_MEMORY"
@@ -104,12 +103,10 @@ async def test_accounts_know_what_the_queue_has_forgotten(
     accounted_gate: SlurmGate, accounted: Slurm
 ) -> None:
     gate = accounted_gate
-    ref, handle, node = await _up(gate, "job-1")
+    ref, handle, _ = await _up(gate, "job-1")
     gate.kill()
     accounted.ask(f"scancel {handle}")
-    await asyncio.to_thread(
-        accounted.until_jobs, "CANCELLED", "COMPLETED", "OUT_OF_MEMORY", "FAILED"
-    )
+    await asyncio.to_thread(accounted.until_over)
     for name in ("end.0", "slurm.log"):
         (gate.attempt_folder(ref) / name).unlink(missing_ok=True)
     accounted.forget()

@@ -89,7 +89,7 @@ async def test_of_two_submissions_of_an_attempt_one_runs(gate: SlurmGate, slurm:
         slurm.restore("sbatch")
     assert sum(gate.site_uid() in row for row in slurm.jobs("%k")) == 2
     assert (await gate.ended(ref)).exit_code == 0
-    await asyncio.to_thread(slurm.until_jobs, "COMPLETED", "FAILED", "CANCELLED")
+    await asyncio.to_thread(slurm.until_over)
     assert (gate.attempt_folder(ref) / "ran").read_text() == "ran\n"
 
 

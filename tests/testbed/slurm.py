@@ -185,7 +185,13 @@ class Slurm:
 
     def restore(self, name: str) -> None:
         """Have a program be its own again."""
-        (self.folder / "bin" / name).unlink(missing_ok=True)
+        if name == "squeue":
+            self._count_squeue()
+        else:
+            (self.folder / "bin" / name).unlink(missing_ok=True)
+
+    def _count_squeue(self) -> None:
+        self.replace("squeue", f'echo "$@" >>{self.counted}\nexec /usr/bin/squeue "$@"')
 
     @property
     def counted(self) -> Path:
@@ -250,9 +256,9 @@ class Slurm:
             "all nodes are idle",
         )
 
-    def until_jobs(self, *states: str) -> None:
-        """Wait until all jobs that Slurm knows are in one of some states."""
-        self._until(lambda: set(self._says("squeue -h -t all -o %T").split()) <= set(states), "")
+    def until_over(self) -> None:
+        """Wait until no job waits or runs."""
+        self._until(lambda: not self._says("squeue -h -o %i"), "all jobs are over")
 
     # How it is made.
 
@@ -284,7 +290,7 @@ class Slurm:
             host.run(f"mkdir -p /etc/slurm && mount --bind {folder}/etc /etc/slurm")
         (folder / "bin").mkdir()
         self.login.run(f"mount --bind {folder}/bin /usr/local/bin")
-        self.replace("squeue", f'echo "$@" >>{self.counted}\nexec /usr/bin/squeue "$@"')
+        self._count_squeue()
         self.counted.touch()
         self.counted.chmod(0o666)
 

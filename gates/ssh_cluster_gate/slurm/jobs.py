@@ -168,7 +168,9 @@ class SlurmAttempts:
             with_roots.roots.append(types_pb2.SiteRoot(root_uid=found.root_uid))
             account = self.sites.account(ref)
             now = time.monotonic()
-            live = Live(with_roots, found.lasting, account, now, found, now)
+            # What has an id was submitted before we came: any word counts.
+            since = 0.0 if found.slurm_id else now
+            live = Live(with_roots, found.lasting, account, since, found, now)
             if found.final is None and not found.ends:
                 self.begin(live)
         return live
