@@ -18,7 +18,7 @@ LONG_S = 40.0
 """Slurm takes its time, on a loaded machine most of all."""
 
 
-def site_config(slurm: Slurm, root: str = "~/.skyport", **more: Any) -> dict[str, Any]:
+def site_config(slurm: Slurm, /, root: str = "~/.skyport", **more: Any) -> dict[str, Any]:
     """The configuration of a gate for a cluster.
 
     Args:
@@ -50,7 +50,7 @@ class SlurmGate(Gate):
         config: Further settings.
     """
 
-    def __init__(self, folder: Path, slurm: Slurm, root: str, **config: Any) -> None:
+    def __init__(self, folder: Path, slurm: Slurm, root: str, /, **config: Any) -> None:
         super().__init__(folder, site_config(slurm, f"~/{root}", **config))
         self.site = slurm.login.home() / root
 

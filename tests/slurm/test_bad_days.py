@@ -1,4 +1,4 @@
-"""Daemons of Slurm, the gate and the link die while jobs wait and run: none is lost or runs twice."""
+"""Daemons, the gate and the link die while jobs wait and run: none is lost, none runs twice."""
 
 from __future__ import annotations
 

@@ -54,8 +54,9 @@ class SlurmAdmission:
             Refusal: As for `ref`; FIELD_*, PATH_INVALID, CAPABILITY_MISSING.
         """
         place = self.ref(request.ref)
+        partition = self._partitions.one(request.ref.partition_id)
         self.checks.start(request, place)
-        _check_range(request.spec, self._partitions.one(request.ref.partition_id))
+        _check_range(request.spec, partition)
         return place
 
     def partition(self, partition_id: str) -> None:

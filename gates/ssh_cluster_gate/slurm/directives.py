@@ -109,6 +109,11 @@ SITE_OPTIONS = frozenset({
 """What may stand behind `#SWM site-option slurm.`: options of sbatch by their long names."""
 
 
+_YES = frozenset({"yes", "true", "on", "1"})
+_NO = frozenset({"no", "false", "off", "0"})
+"""What a site option is given that has no value at sbatch: every `#SWM site-option` has one."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Directive:
     """One option of a `#SBATCH` line."""
@@ -211,8 +216,12 @@ def merge(
         else:
             arguments[each.name] = each.argument
     for name, value in options.items():
-        if name in against:
+        can_be_bare = name in _FLAG_NAMES - {"nice"}
+        if can_be_bare and value.lower() in _NO:
+            arguments.pop(name, None)
+        elif name in against:
             warnings.append(f"site-option slurm.{name}: not used, #SWM says --{against[name]}")
         else:
-            arguments[name] = option(name, value)
+            is_flag = can_be_bare and value.lower() in _YES
+            arguments[name] = option(name, "" if is_flag else value)
     return list(arguments.values()), warnings

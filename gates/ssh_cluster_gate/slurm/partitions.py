@@ -73,9 +73,14 @@ class SlurmPartitions:
     def place(self, partition_id: str) -> Place:
         """Where jobs of the partition run.
 
+        While nobody knows what there is, what runs there already can be asked for all the same.
+
         Raises:
-            Refusal: As for `one`.
+            Refusal: PARTITION_NOT_FOUND.
         """
+        if not self._asked:
+            text = self._refusal.message if self._refusal else "Slurm was not asked yet"
+            return Place(_QUEUE, {}, is_ready=False, text=text)
         found = self.one(partition_id)
         gpus = {
             name: [str(index) for index in range(node.gpus)] for name, node in found.nodes.items()
