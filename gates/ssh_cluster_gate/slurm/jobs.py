@@ -154,10 +154,24 @@ class SlurmAttempts:
             judged = await self._judge(live)
             if judged.status is None:
                 raise errors.site_unreachable("the queue has not said yet what it knows of it")
+        self._keep(live, judged)
         return judged.status
 
+    def _keep(self, live: Live, judged: Judged) -> None:
+        """Go on to follow an attempt if there is more to be told of it."""
+        status, is_followed = judged.status, self.live.get(live.key) is live
+        if status is None or not (
+            status.HasField("end") or status.state == job_pb2.JOB_STATE_STAGED
+        ):
+            if not is_followed:
+                self.begin(live)
+            if judged.needs_word:
+                self.queue(live.account).poke()
+        elif is_followed:
+            self.tell(live, status)
+
     def _follow(self, ref: types_pb2.JobRef, found: Evidence) -> Live | None:
-        """The attempt among those that are followed; None if it was never asked to start."""
+        """The attempt as one to be followed; None if it was never asked to start."""
         key = AttemptKey.of(ref)
         live = self.live.get(key)
         if live is None:
@@ -171,8 +185,6 @@ class SlurmAttempts:
             # What has an id was submitted before we came: any word counts.
             since = 0.0 if found.slurm_id else now
             live = Live(with_roots, found.lasting, account, since, found, now)
-            if found.final is None and not found.ends:
-                self.begin(live)
         return live
 
     def begin(self, live: Live) -> None:
@@ -369,6 +381,7 @@ class SlurmAttempts:
                 else:
                     live.found, live.looked_at = one, time.monotonic()
                     judged = await self._judge(live)
+                    self._keep(live, judged)
             except Refusal:
                 continue
             if judged.status is not None:
@@ -379,7 +392,7 @@ class SlurmAttempts:
         accounts = {
             self.sites.account(ref)
             for ref, one in found
-            if one.lasting.spec is not None and one.final is None and not one.ends
+            if one.lasting.spec is not None and one.final is None
         }
         for account in accounts:
             queue = self.queue(account)
