@@ -16,6 +16,7 @@ LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --genera
 # The tests of one kind of site alone: make test-site SITE=ssh.
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
+TESTS_OF_slurm := tests/slurm
 
 # How often `make soak` kills, and what its chance begins with: make soak KILLS=2000 SEED=7.
 KILLS ?= 100

@@ -28,20 +28,36 @@ do_prepare() {
         mv "$batch.$$" "$batch" 2>/dev/null || refuse_write "$root"
 }
 
-# A command of Slurm, which has $1 seconds. It gets a login's environment, without what a site or a
-# user may have set for such commands. Its answer is told in lines, then its errors, then its code.
+# Commands of Slurm, and jobs with them, get a login's environment, without what a site or a user may
+# have set for such commands.
+SWM_BATCH=$batch
+export SWM_BATCH
+for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+    case $name in
+    HOME | LOGNAME | USER | SHELL | PATH | SLURM_CONF | SWM_BATCH | LC_ALL | PWD) ;;
+    *) unset "$name" 2>/dev/null ;;
+    esac
+done
+
+# A command of Slurm, which has $1 seconds.
 ask_slurm() {
     within=$1
     shift
-    env -i HOME="$HOME" LOGNAME="${LOGNAME:-$USER}" PATH="$PATH" SHELL="${SHELL:-/bin/sh}" \
-        USER="${USER:-$LOGNAME}" SWM_BATCH="$batch" ${SLURM_CONF:+SLURM_CONF="$SLURM_CONF"} \
-        timeout -k 2 "$within" "$@" </dev/null >"$answer" 2>"$answer.errors"
+    (
+        unset LC_ALL
+        exec timeout -k 2 "$within" "$@" </dev/null >"$answer" 2>"$answer.errors"
+    )
     code=$?
 }
 
+# Its answer in lines, then its errors, then its code.
 tell_slurm() {
-    sed 's/^/=/' "$answer"
-    sed 's/^/=error /' "$answer.errors"
+    if [ -s "$answer" ]; then
+        sed 's/^/=/' "$answer"
+    fi
+    if [ -s "$answer.errors" ]; then
+        sed 's/^/=error /' "$answer.errors"
+    fi
     printf '=code %s\n' "$code"
 }
 
@@ -93,7 +109,11 @@ do_submit() {
     id=${id%%;*}
     case $id in
     '' | *[!0-9]*) ;;
-    *) write_whole "$folder/slurm" "$id" || refuse_write "$folder" ;;
+    *)
+        write_whole "$folder/slurm" "$id" || refuse_write "$folder"
+        printf '=%s\n=code 0\n' "$id"
+        return
+        ;;
     esac
     tell_slurm
 }

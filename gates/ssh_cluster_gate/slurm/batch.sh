@@ -105,7 +105,6 @@ ln ".given.$SLURM_JOB_ID" given 2>/dev/null || {
     rm -f ".given.$SLURM_JOB_ID"
     exit 0
 }
-rm -f ".given.$SLURM_JOB_ID"
 printf '%s\n' $nodes >hosts
 tell begun
 
