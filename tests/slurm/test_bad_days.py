@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from skyport.gate.v1 import job_pb2
+from skyport.gate.v1 import job_pb2, types_pb2
 from tests.fake_gate.harness import make_ref, refused, start_request
 from tests.slurm.harness import SlurmGate, replaced
 from tests.testbed.slurm import Slurm
@@ -14,16 +14,18 @@ STATE_S = 6.0
 """slurmctld saves what it knows at least so often."""
 
 
-def _go(gate: SlurmGate, *refs: object) -> None:
+def _go(gate: SlurmGate, *refs: types_pb2.JobRef) -> None:
     for ref in refs:
-        (gate.attempt_folder(ref) / "go").touch()  # type: ignore[arg-type]
+        (gate.attempt_folder(ref) / "go").touch()
 
 
-def _ran(gate: SlurmGate, ref: object) -> str:
-    return (gate.attempt_folder(ref) / "ran").read_text()  # type: ignore[arg-type]
+def _ran(gate: SlurmGate, ref: types_pb2.JobRef) -> str:
+    return (gate.attempt_folder(ref) / "ran").read_text()
 
 
-async def _running_and_waiting(gate: SlurmGate):  # type: ignore[no-untyped-def]
+async def _running_and_waiting(
+    gate: SlurmGate,
+) -> tuple[types_pb2.JobRef, types_pb2.JobRef]:
     """A job that has all nodes, and one that waits for them."""
     everything = {"exclusive": ""}
     running, _ = await gate.submit("running", WAITS, node_count=2, site_options=everything)

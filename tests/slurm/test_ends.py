@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 from skyport.gate.v1 import types_pb2
 from tests.fake_gate.harness import make_ref, refused, start_request
@@ -12,7 +13,7 @@ from tests.testbed.slurm import Slurm
 FOREVER = "echo up; sleep 3602"
 
 
-async def _up(gate: SlurmGate, job_id: str, **spec: object) -> tuple[types_pb2.JobRef, str, str]:
+async def _up(gate: SlurmGate, job_id: str, **spec: Any) -> tuple[types_pb2.JobRef, str, str]:
     """A job that runs; also the id that Slurm gave it, and its node."""
     ref, status = await gate.submit(job_id, FOREVER, **spec)
     running = await gate.running(ref)

@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import subprocess
+import sys
 
+from gates.ssh_cluster_gate.check_rules import State, Verdict
+from gates.ssh_cluster_gate.slurm import check as slurm_check
 from skyport.gate.v1 import inventory_pb2, job_pb2
 from tests.fake_gate.harness import Tree, make_ref, refused, start_request
 from tests.slurm.harness import SlurmGate
@@ -163,3 +168,28 @@ async def test_what_slurm_refuses_is_told_with_its_words(gate: SlurmGate) -> Non
     await gate.stage(urgent)
     too_long = start_request(urgent, "true", time_limit_s=601)
     await refused(gate.jobs.StartJob(too_long), "FIELD_OUT_OF_RANGE")
+
+
+async def test_a_check_of_the_site_says_what_there_is(gate: SlurmGate, slurm: Slurm) -> None:
+    found = await _check(gate)
+    assert [found[name].state for name in slurm_check.CHECKS] == [State.OK] * 5
+    assert (found["accounting"].value, found["partitions"].value) == ("none", "2")
+    assert found["node_ssh"].value == "yes"
+    slurm.replace("sinfo", "echo sinfo: no such cluster >&2; exit 1")
+    try:
+        found = await _check(gate)
+    finally:
+        slurm.restore("sinfo")
+    assert found["slurm"].state is State.FAILED
+    assert "no such cluster" in found["slurm"].text
+
+
+async def _check(gate: SlurmGate) -> dict[str, Verdict]:
+    config = str(gate.folder / "gate.toml")
+    command = (sys.executable, "-m", gate.module, "--config", config, "--check", "--json")
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    return {
+        each["check"]: Verdict(each["check"], State(each["state"]), each["value"], each["text"])
+        for each in map(json.loads, told.splitlines())
+    }
