@@ -88,6 +88,7 @@ class SlurmAttempts:
         self._pace = Pace()
         self._slowest_s = slowest_s
         self._queues: dict[Account, Queue] = {}
+        self._telling: set[Account] = set()
 
     # What Output and Tunnels ask.
 
@@ -323,6 +324,15 @@ class SlurmAttempts:
 
     async def on_word(self, account: Account) -> None:
         """Tell what the queue's word changes."""
+        if account in self._telling:
+            return  # who tells goes on by the latest word
+        self._telling.add(account)
+        try:
+            await self._tell_word(account)
+        finally:
+            self._telling.discard(account)
+
+    async def _tell_word(self, account: Account) -> None:
         for live in [live for live in self.live.values() if live.account is account]:
             if live.found is None or live.is_starting:
                 continue

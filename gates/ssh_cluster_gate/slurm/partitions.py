@@ -183,6 +183,9 @@ class SlurmPartitions:
                 if self._refusal is None:
                     log.warning("Slurm does not answer: %s", refusal.message)
                 self._refusal = refusal
+            except Exception as error:
+                log.exception("partitions cannot be looked at")
+                self._refusal = errors.site_unreachable(f"the gate cannot ask Slurm: {error}")
             wait_s = _EVERY_S if self._asked and self._refusal is None else pause_s
             if self._refusal is not None:
                 pause_s = min(pause_s * 2, _AGAIN_S[1])

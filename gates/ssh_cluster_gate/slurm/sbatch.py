@@ -15,7 +15,7 @@ from skyport.gate.v1 import job_pb2
 
 _FULL_RETRY_S = 5.0
 _MIB = 1 << 20
-_MOST_WARNINGS = 20
+_MOST_WARNINGS = 19
 _FULL = (
     "submitjob",  # QOSMaxSubmitJobPerUserLimit, AssocGrpSubmitJobsLimit and their like
     "unable to accept job",  # MaxJobCount

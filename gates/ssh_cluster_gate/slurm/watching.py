@@ -80,6 +80,10 @@ class SlurmWatching:
             except Refusal as refusal:
                 log.info("%s: %s", account.host.node, refusal.message)
                 is_away, wait_s = True, _AWAY_S
+            except Exception:
+                # A mistake of ours must not end the looking.
+                log.exception("%s: jobs cannot be looked at", account.host.node)
+                is_away, wait_s = True, _AWAY_S
             wanted.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(wait_s):

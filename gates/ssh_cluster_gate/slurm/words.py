@@ -133,6 +133,11 @@ class Queue:
                     log.warning("the queue does not answer: %s", refusal.message)
                 self.refusal = refusal
                 self._pause_s = _AGAIN_S
+            except Exception as error:
+                # A mistake of ours must not end the asking.
+                log.exception("the queue cannot be asked")
+                self.refusal = errors.site_unreachable(f"the gate cannot ask the queue: {error}")
+                self._pause_s = _AGAIN_S
             else:
                 before = self.word.rows if self.word else {}
                 has_changed = rows != before
@@ -161,8 +166,8 @@ class Queue:
             rows = queue.read_squeue(answer.lines)
             if slurm_id in rows:
                 return rows[slurm_id]
-            # One that is known and has no row says nothing, as of a job without any state.
-        elif "invalid job id" not in answer.text.lower():
+        if answer.code == 0 or "invalid job id" not in answer.text.lower():
+            # Only its own word that there is no such job means that.
             raise errors.site_unreachable(f"squeue failed: {answer.text or 'it took too long'}")
         return await self._in_accounts(slurm_id)
 
