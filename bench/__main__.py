@@ -17,6 +17,7 @@ from bench import (
     job_times,
     load,
     memory,
+    slurm,
     ssh_files,
     ssh_memory,
     ssh_rate,
@@ -39,6 +40,7 @@ _ALL: tuple[Benchmark, ...] = (
     *ssh_files.BENCHMARKS,
     *ssh_tunnels.BENCHMARKS,
     *ssh_memory.BENCHMARKS,
+    *slurm.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)
 
