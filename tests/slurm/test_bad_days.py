@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 
 from skyport.gate.v1 import job_pb2, types_pb2
 from tests.fake_gate.harness import make_ref, refused, start_request
@@ -39,16 +40,19 @@ async def test_the_controller_dies_and_comes_back(gate: SlurmGate, slurm: Slurm)
     running, waiting = await _running_and_waiting(gate)
     unwanted, _ = await gate.submit("unwanted", WAITS, site_options={"begin": "now+1hour"})
     await asyncio.sleep(STATE_S)  # what it has not saved yet it forgets: that is another test
-    slurm.kill_controller()
-    # What needs no queue is known; of nothing it is said that it is gone.
-    assert (await gate.status(running)).state == job_pb2.JOB_STATE_RUNNING
-    assert (await gate.status(waiting)).state == job_pb2.JOB_STATE_QUEUED_AT_SITE
     late = make_ref("late", partition="debug")
     await gate.stage(late)
-    with replaced(slurm, "sbatch", 'exec timeout 1 /usr/bin/sbatch "$@"'):
+    # As the programs themselves do, only sooner.
+    with contextlib.ExitStack() as impatient:
+        for name in ("squeue", "sbatch"):
+            script = f'exec timeout 1 /usr/bin/{name} "$@"'
+            impatient.enter_context(replaced(slurm, name, script))
+        slurm.kill_controller()
+        # What needs no queue is known; of nothing it is said that it is gone.
+        assert (await gate.status(running)).state == job_pb2.JOB_STATE_RUNNING
+        assert (await gate.status(waiting)).state == job_pb2.JOB_STATE_QUEUED_AT_SITE
         await refused(gate.jobs.StartJob(start_request(late, WAITS)), "SITE_UNREACHABLE")
-    # A cancel is not confirmed before the queue has said so.
-    with replaced(slurm, "squeue", 'exec timeout 1 /usr/bin/squeue "$@"'):
+        # A cancel is not confirmed before the queue has said so.
         await refused(gate.cancel(unwanted), "SITE_UNREACHABLE")
     # The end comes from the job itself, whether the queue answers or not.
     _go(gate, running)
@@ -147,3 +151,16 @@ async def test_the_link_to_the_login_node_is_cut(gate: SlurmGate, slurm: Slurm) 
         _go(gate, ref)
         await asyncio.to_thread(slurm.until_over)
     assert (await gate.ended(ref)).exit_code == 0
+
+
+async def test_a_row_that_is_missing_says_nothing(gate: SlurmGate, slurm: Slurm) -> None:
+    running, waiting = await _running_and_waiting(gate)
+    with replaced(slurm, "squeue", f'echo >>{slurm.counted}; /usr/bin/squeue "$@" | sed /swm-/d'):
+        seen = len(slurm.counted.read_text())
+        await asyncio.to_thread(slurm.until_asked, seen + 4)
+        assert (await gate.status(running)).state == job_pb2.JOB_STATE_RUNNING
+        assert (await gate.status(waiting)).state == job_pb2.JOB_STATE_QUEUED_AT_SITE
+    _go(gate, running, waiting)
+    for ref in (running, waiting):
+        assert (await gate.ended(ref)).exit_code == 0
+        assert _ran(gate, ref) == "ran\n"

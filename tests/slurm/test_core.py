@@ -20,7 +20,6 @@ from tests.system.harness.jobs import (
     SUCCEEDED,
 )
 from tests.system.harness.tunnels import Tunnel, answering
-from tests.testbed.fixtures import need_root
 from tests.testbed.slurm import Slurm
 
 LONG_S = 90.0
@@ -52,20 +51,12 @@ print(connection.recv(100).decode())
 
 
 @pytest.fixture(scope="module")
-def big() -> Iterator[Slurm]:
-    """A cluster with room for many jobs at a time."""
-    need_root()
-    with Slurm(cpus=16) as slurm:
-        yield slurm
-
-
-@pytest.fixture(scope="module")
-def core(big: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+def core(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     """Two sites of the same cluster: of the second, nodes let nobody in."""
     folder = tmp_path_factory.mktemp("core")
     sites = [
-        SlurmSite.make(SITE, folder / SITE, site_config(big, slurm={"compute_ssh": True})),
-        SlurmSite.make("shut", folder / "shut", site_config(big, "~/.shut")),
+        SlurmSite.make(SITE, folder / SITE, site_config(cluster, slurm={"compute_ssh": True})),
+        SlurmSite.make("shut", folder / "shut", site_config(cluster, "~/.shut")),
     ]
     with running_sites(folder, sites) as core:
         yield core
@@ -86,7 +77,7 @@ def test_a_job_goes_through_the_queue_with_its_files(core: Core) -> None:
     assert (failed.failure.reason, failed.exit_code) == ("EXIT_CODE", 3)
 
 
-def test_directives_and_options_reach_slurm(core: Core, big: Slurm) -> None:
+def test_directives_and_options_reach_slurm(core: Core, cluster: Slurm) -> None:
     script = (
         "#SWM cpus 2\n#SWM mem 100M\n#SWM time 5:00\n#SWM site-option slurm.nice 7\n"
         "#SWM env GREETING=hi\n#SBATCH --mem=1G\n#SBATCH --comment-of-nobody\n"
@@ -123,9 +114,9 @@ def test_a_job_reaches_a_port_at_the_users_side(core: Core) -> None:
 
 
 def test_a_core_and_a_gate_die_while_jobs_wait_and_run(
-    core: Core, big: Slurm, tmp_path: Path
+    core: Core, cluster: Slurm, tmp_path: Path
 ) -> None:
-    go = big.login.home() / "go"
+    go = cluster.login.home() / "go"
     script = (
         "#SWM nodes 2\n#SWM site-option slurm.exclusive yes\n"
         f"echo up; until [ -e ~/{go.name} ]; do sleep 0.1; done"
@@ -151,14 +142,14 @@ def test_a_core_and_a_gate_die_while_jobs_wait_and_run(
 
 
 def test_the_queue_is_asked_at_most_once_a_second_however_many_jobs_there_are(
-    core: Core, big: Slurm
+    core: Core, cluster: Slurm
 ) -> None:
     user = core.user()
-    before, began = _asked(big), time.monotonic()
+    before, began = _asked(cluster), time.monotonic()
     jobs = [user.submit("#!/bin/sh\ntrue", site=SITE) for _ in range(JOBS)]
     for job in jobs:
         job.until(SUCCEEDED, within_s=300)
-    asked, took_s = _asked(big) - before, time.monotonic() - began
+    asked, took_s = _asked(cluster) - before, time.monotonic() - began
     # Two sites ask, and each may begin and end with a question.
     assert asked <= took_s + 4, f"{asked} in {took_s:.0f} s"
 

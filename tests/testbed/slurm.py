@@ -198,6 +198,10 @@ class Slurm:
         """Has a line for each squeue on the login node."""
         return self.folder / "squeue.log"
 
+    def until_asked(self, size: int) -> None:
+        """Wait until so many bytes tell of squeue."""
+        self._until(lambda: len(self.counted.read_text()) >= size, "squeue is called")
+
     # What goes wrong.
 
     def kill_controller(self) -> None:

@@ -84,6 +84,7 @@ class SlurmStarts:
                 "",
                 data=spec.script,
             )
+            forgotten = ""
             if reply.lines:
                 told = evidence.decode_spec(reply.lines[0].partition(" ")[2])
                 if told.spec_fingerprint != request.spec_fingerprint:
@@ -92,9 +93,10 @@ class SlurmStarts:
                     status = await self._told(ref)
                     if status.state != job_pb2.JOB_STATE_STAGED:
                         return status
+                forgotten = (await self._jobs.look(ref)).slurm_id
             else:
                 await host.ask("settle", key.path)
-            return await self._submit(request, account, evidence.decode_spec(text))
+            return await self._submit(request, account, evidence.decode_spec(text), forgotten)
 
     async def _is_there(self, ref: types_pb2.JobRef) -> bool:
         """Whether anything says that the attempt was submitted.
@@ -108,8 +110,13 @@ class SlurmStarts:
         return bool(word.of(AttemptKey.of(ref), found.root_uid))
 
     async def _submit(
-        self, request: job_pb2.StartJobRequest, account: Account, kept: job_pb2.StartJobRequest
+        self,
+        request: job_pb2.StartJobRequest,
+        account: Account,
+        kept: job_pb2.StartJobRequest,
+        forgotten: str,
     ) -> job_pb2.JobStatus:
+        """Submit it; `forgotten` is the id under which the queue had it, if it had."""
         ref, spec = request.ref, request.spec
         key = AttemptKey.of(ref)
         self._check_room(account)
@@ -117,10 +124,6 @@ class SlurmStarts:
         folder = f"{facts.root}/jobs/{key.path}"
         longest_s = self._partitions.one(ref.partition_id).longest_s
         asked = sbatch.request(request, folder, root_of(ref, account.host.node), longest_s)
-        before = self._jobs.live.get(key)
-        forgotten = before.found.slurm_id if before and before.found else ""
-        if not forgotten:
-            forgotten = (await self._jobs.look(ref)).slurm_id
         live = Live(
             _with_root(ref), Lasting(spec=kept, workdir=spec.workdir), account, time.monotonic()
         )
