@@ -2,16 +2,61 @@
 
 from __future__ import annotations
 
+import dataclasses
+import re
+from pathlib import Path
+
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
+from gates.ssh_cluster_gate import config as configuration
+from gates.ssh_cluster_gate.config import SlurmConfig
 from gates.ssh_cluster_gate.slurm import directives, inventory, judgement, queue, sbatch
 from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
 from gates.ssh_cluster_gate.slurm.judgement import Missing
 from gates.ssh_cluster_gate.slurm.queue import Row
+from rpc_kit.config_file import ConfigError
 from skyport.gate.v1 import inventory_pb2, job_pb2, types_pb2
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
+
+
+def _load(tmp_path: Path, text: str) -> configuration.Config:
+    file = tmp_path / "gate.toml"
+    file.write_text(text)
+    return configuration.load(file)
+
+
+def test_the_guide_shows_all_settings_with_their_defaults(tmp_path: Path) -> None:
+    site, *_, settings = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    told = _load(tmp_path, site + settings)
+    assert told.slurm == SlurmConfig()
+    for field in dataclasses.fields(SlurmConfig):
+        assert re.search(rf"^{field.name} = ", settings, re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('hosts = ["a", "b"]', "needs one host, its login node"),
+        ("local = true\nhosts = ['a']", "needs one host, its login node"),
+        ("hosts = ['a']\n[partitions.x]\nhosts = ['b']", "a Slurm site tells its own"),
+        ("hosts = ['a']\n[slurm]\npartitions = ['a b']", "is not the name of a partition"),
+        ("hosts = ['a']\n[slurm]\nmax_jobs = -1", "is -1; 0 to 1000000 serve"),
+        ("hosts = ['a']\n[slurm]\nno = 1", "no"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        _load(tmp_path, f'scheduler = "slurm"\nshared_account = true\n{text}')
+
+
+def test_a_site_of_hosts_has_no_settings_of_a_queue(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='is for a site with scheduler = "slurm"'):
+        _load(tmp_path, "shared_account = true\nhosts = ['a']\n[slurm]\nmax_jobs = 1")
+
 
 # What users say.
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 
 from gate_kit import Operations, Refusal
 from gates.ssh_cluster_gate.slurm.commands import Account
@@ -17,8 +18,10 @@ from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
 
 log = logging.getLogger(__name__)
 
-_TICK_S = (0.04, 0.2)
+_TICK_S = (0.03, 0.2)
 _SLOWER = 1.1
+_HOT_S = 3.0
+"""A free cluster starts a job that soon."""
 _AWAY_S = 1.0
 _LOOK_S = 0.5
 """Between two looks at attempts of which the queue says that they are over, while their own word is
@@ -66,7 +69,7 @@ class SlurmWatching:
                 continue
             try:
                 due = self._told(await account.events(), lives)
-                now = loop.time()
+                now, now_s = loop.time(), time.monotonic()
                 if is_away or now - all_at > _EACH_S:
                     due = list(lives.values())
                     all_at = now
@@ -75,7 +78,8 @@ class SlurmWatching:
                     due += [each for each in lives.values() if each.over is not None]
                 await self._jobs.look_again(account, list(dict.fromkeys(due)))
                 is_away = False
-                tick_s = _TICK_S[0] if due else min(tick_s * _SLOWER, _TICK_S[1])
+                is_hot = due or any(now_s - each.since < _HOT_S for each in lives.values())
+                tick_s = _TICK_S[0] if is_hot else min(tick_s * _SLOWER, _TICK_S[1])
                 wait_s = tick_s
             except Refusal as refusal:
                 log.info("%s: %s", account.host.node, refusal.message)
