@@ -56,7 +56,9 @@ def core(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     folder = tmp_path_factory.mktemp("core")
     sites = [
         SlurmSite.make(SITE, folder / SITE, site_config(cluster, slurm={"compute_ssh": True})),
-        SlurmSite.make("shut", folder / "shut", site_config(cluster, "~/.shut")),
+        SlurmSite.make(
+            "shut", folder / "shut", site_config(cluster, "~/.shut", slurm={"max_jobs": 2})
+        ),
     ]
     with running_sites(folder, sites) as core:
         yield core
@@ -139,6 +141,13 @@ def test_a_core_and_a_gate_die_while_jobs_wait_and_run(
     cancelled.until_text("BeginTime", within_s=LONG_S)
     cancelled.cancel()
     cancelled.until(CANCELLED, within_s=LONG_S)
+
+
+def test_what_the_queue_does_not_take_waits_in_the_core(core: Core) -> None:
+    jobs = [core.user().submit("sleep 0.2", site="shut") for _ in range(5)]
+    for job in jobs:
+        job.until(SUCCEEDED, within_s=LONG_S)
+        assert job.get().attempt == 1
 
 
 def test_the_queue_is_asked_at_most_once_a_second_however_many_jobs_there_are(

@@ -89,13 +89,14 @@ async def test_the_same_start_again_starts_nothing(gate: SlurmGate, slurm: Slurm
 async def test_of_two_submissions_of_an_attempt_one_runs(gate: SlurmGate, slurm: Slurm) -> None:
     slurm.replace("sbatch", '/usr/bin/sbatch "$@" >/dev/null; exec /usr/bin/sbatch "$@"')
     try:
-        ref, _ = await gate.submit("job-1", "echo ran >>../ran; sleep 0.3")
+        ref, _ = await gate.submit("job-1", "echo $SLURM_JOB_ID >>../ran; sleep 0.3")
     finally:
         slurm.restore("sbatch")
     assert sum(gate.site_uid() in row for row in slurm.jobs("%k")) == 2
     assert (await gate.ended(ref)).exit_code == 0
     await asyncio.to_thread(slurm.until_over)
-    assert (gate.attempt_folder(ref) / "ran").read_text() == "ran\n"
+    ran = (gate.attempt_folder(ref) / "ran").read_text()
+    assert (gate.attempt_folder(ref) / "given").read_text().startswith(f"slurm {ran}")
 
 
 async def test_output_is_there_while_it_is_written(gate: SlurmGate) -> None:
@@ -152,6 +153,20 @@ async def test_a_cancel_reaches_all_processes_and_waits_for_slurms_word(
     assert await gate.output(ref) == b"up\nterm\n"
     assert "sleep 3601" not in slurm.node(node).run("ps -e -o args")
     assert not slurm.ask(f"squeue -h -j {answer.status.handle} -t R,CG,PD -o %i || true").strip()
+
+
+async def test_a_cancel_reaches_all_nodes(gate: SlurmGate) -> None:
+    script = "trap 'echo term; exit 0' TERM; echo up; sleep 3601 & wait"
+    ref, _ = await gate.submit("job-1", script, node_count=2, every=True)
+    await gate.printed(ref, b"up\n")
+    # Nobody waits for the grace time who ends before.
+    answer = await asyncio.wait_for(gate.cancel(ref, 60), 30)
+    assert answer.status.end.failure.reason == "CANCELLED"
+    for node in ("n1", "n2"):
+        request = job_pb2.ReadOutputRequest(ref=ref)
+        request.cursors.add(kind=job_pb2.OUTPUT_KIND_STDOUT, node=node)
+        told = [answer async for answer in gate.jobs.ReadOutput(request)]
+        assert b"".join(piece.data for one in told for piece in one.pieces) == b"up\nterm\n"
 
 
 async def test_what_slurm_refuses_is_told_with_its_words(gate: SlurmGate) -> None:

@@ -261,6 +261,19 @@ def _row(state: str, reason: str = "") -> Row:
         ({"given": GIVEN, "ends": {0: KILLED}}, Missing.UNKNOWN, "ENDED", 9),
         ({"given": GIVEN, "ends": {0: KILLED}}, _row("OUT_OF_MEMORY"), "ENDED", "OUT_OF_MEMORY"),
         ({"given": GIVEN, "ends": {0: KILLED}}, _row("TIMEOUT"), "ENDED", "TIME_LIMIT"),
+        (
+            {"given": GIVEN, "ends": {0: WELL}, "is_logged": True},
+            _row("TIMEOUT"),
+            "ENDED",
+            "TIME_LIMIT",
+        ),
+        ({"given": GIVEN, "ends": {0: WELL}, "is_logged": True}, _row("COMPLETED"), "ENDED", 0),
+        (
+            {"given": GIVEN, "ends": {0: WELL}, "is_logged": True},
+            _row("RUNNING"),
+            "RUNNING",
+            "ends",
+        ),
         # Other nodes may be busy still.
         ({"given": TWO, "ends": {0: WELL}}, Missing.UNASKED, "RUNNING", "ends"),
         ({"given": TWO, "ends": {0: WELL}}, _row("RUNNING"), "RUNNING", "ends"),

@@ -189,6 +189,7 @@ show() {
         [ ! -f "$file" ] || tell_lines "$folder" "${file##*/}"
     done
     [ ! -e "$folder/claim.0" ] || echo '=has claim.0'
+    [ ! -s "$folder/slurm.log" ] || echo '=logged'
     tell_lines "$folder" given
     [ ! -e "$folder/given" ] || files="$files $1/given"
 }

@@ -88,7 +88,8 @@ class SlurmEnding:
                 grace_s = launching.grace_s(spec.spec)
             self._deadlines[key] = time.monotonic() + grace_s
             try:
-                await self._stop(key, account, found.root_uid)
+                is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
+                await self._stop(key, account, found.root_uid, "USR1" if is_every else "KILL")
             finally:
                 del self._deadlines[key]
             await self._jobs.look(ref)
@@ -101,8 +102,15 @@ class SlurmEnding:
         key, host = AttemptKey.of(ref), account.host
         await host.ask("bury", key.path, root_of(ref, host.node), job_status.CANCELLED)
 
-    async def _stop(self, key: AttemptKey, account: Account, root_uid: str) -> None:
+    async def _stop(self, key: AttemptKey, account: Account, root_uid: str, in_steps: str) -> None:
         """Have the queue end all submissions of an attempt, and wait for its word.
+
+        Args:
+            key: The attempt.
+            account: Whose it is.
+            root_uid: Where it lies.
+            in_steps: What its steps get when the grace time is over. Where our own guards are in
+                them they are told to kill; else they are the script's, and are killed.
 
         Raises:
             Refusal: SITE_UNREACHABLE, NODE_UNREACHABLE: not confirmed.
@@ -125,16 +133,21 @@ class SlurmEnding:
                         await self._ask(account, row.slurm_id)
                 elif now < self._deadlines[key]:
                     if row.slurm_id not in asked:
-                        await self._ask(account, "--signal=TERM", "--full", row.slurm_id)
+                        await self._signal(account, row.slurm_id, "TERM", "TERM")
                         asked.add(row.slurm_id)
                 elif row.slurm_id not in killed:
                     killed[row.slurm_id] = now
-                    await self._ask(account, "--signal=USR1", "--full", row.slurm_id)
+                    await self._signal(account, row.slurm_id, "USR1", in_steps)
                 elif now - killed[row.slurm_id] > _KILL_S:
                     await self._ask(account, "--signal=KILL", "--full", row.slurm_id)
                     await self._ask(account, row.slurm_id)
             rest_s = max(self._deadlines[key] - time.monotonic(), 0.05)
             await self._jobs.bells.heard(key, min(rest_s, 0.5))
+
+    async def _signal(self, account: Account, slurm_id: str, name: str, in_steps: str) -> None:
+        """Send signals: one to the script's own part of the job, one to the steps."""
+        await self._ask(account, f"--signal={name}", "--full", slurm_id)
+        await self._ask(account, f"--signal={in_steps}", slurm_id)
 
     async def _ask(self, account: Account, *words: str) -> None:
         answer = await account.command("scancel", *words)

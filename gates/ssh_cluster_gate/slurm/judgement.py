@@ -107,10 +107,14 @@ def _with_ends(
 ) -> Judged:
     """All ranks have told their ends. Some of them Slurm may know better, or others may run on."""
     was_ended = any(_is_from_outside(end) for end in found.ends.values())
+    # A script may end well after Slurm has told it to end; then Slurm has noted that.
+    may_be = was_ended or (found.is_logged and any(_is_own(end) for end in found.ends.values()))
     if isinstance(word, Row) and word.stage is Stage.OVER:
-        reason = word.why if was_ended else ""
-    elif word is Missing.UNKNOWN or (not was_ended and is_alone):
-        reason = log_reason if was_ended else ""
+        reason = word.why if may_be else ""
+    elif word is Missing.UNKNOWN or (not may_be and is_alone):
+        reason = log_reason if may_be else ""
+        if not was_ended and reason == job_status.CANCELLED:
+            reason = ""  # somebody has sent it a signal, which it has survived
     else:
         # Nothing is certain yet: other nodes may be busy, or the queue has a reason to tell.
         status.state = job_pb2.JOB_STATE_RUNNING
@@ -199,6 +203,11 @@ def _is_from_outside(end: End) -> bool:
     if end.kind == "signal":
         return True
     return end.kind == "exit" and int(end.value) in _SIGNAL_CODES
+
+
+def _is_own(end: End) -> bool:
+    """Whether the script has told it, and not who guards it."""
+    return end.kind in {"exit", "signal"}
 
 
 def _is_unstarted(found: Evidence) -> bool:
