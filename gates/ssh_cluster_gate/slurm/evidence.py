@@ -104,7 +104,7 @@ def _one(
     ends = {}
     for name, of_file in files.items():
         rank = name.removeprefix("end.")
-        if rank.isascii() and rank.isdigit():
+        if _is_number(rank, 4):
             end = job_status.parse_end(of_file, times.get(f"{key}/{name}", 0))
             if end is not None:
                 ends[int(rank)] = end
@@ -114,7 +114,7 @@ def _one(
         exists="folder" in facts,
         is_buried="buried" in facts,
         lasting=(known or _lasting(key, facts, workdir)) if "folder" in facts else Lasting(),
-        slurm_id=facts.get("slurm", "") if facts.get("slurm", "").isdigit() else "",
+        slurm_id=facts.get("slurm", "") if _is_number(facts.get("slurm", ""), 20) else "",
         given=_given(files.get("given", ()), times.get(f"{key}/given", 0)),
         has_claim=facts.get("has") == "claim.0",
         ends=ends,
@@ -139,10 +139,15 @@ def _given(lines: Sequence[str], time_ns: int) -> Given | None:
             addresses[first] = rest or first
         elif name == "gpus":
             gpus = value
-        elif name == "port" and first.isascii() and first.isdigit() and int(first) < 1 << 16:
+        elif name == "port" and _is_number(first, 5) and 0 < int(first) < 1 << 16:
             ports.append((int(first), rest))
     ids = tuple(part for part in gpus.split(",") if part)
     return Given(slurm_id, tuple(addresses), addresses, ids, tuple(ports), time_ns)
+
+
+def _is_number(text: str, digits: int) -> bool:
+    """Whether it is one, of so many digits at most: a job can write anything there."""
+    return text.isascii() and text.isdigit() and len(text) <= digits
 
 
 def _lasting(key: str, facts: Mapping[str, str], workdir: bytes) -> Lasting:

@@ -14,8 +14,8 @@ SINFO_FORMAT = "%R|%N|%T|%c|%m|%l|%a|%d|%G|%f|%E"
 _FIELDS = 11
 _MIB = 1 << 20
 _PARTITION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
-_TIME = re.compile(r"(?:([0-9]+)-)?(?:([0-9]+):)?([0-9]+):([0-9]+)", re.ASCII)
-_GPU = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:([0-9]+)(?:\(.*\))?", re.ASCII)
+_TIME = re.compile(r"(?:([0-9]{1,6})-)?(?:([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{1,6})", re.ASCII)
+_GPU = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:([0-9]{1,4})(?:\(.*\))?", re.ASCII)
 _UP = ("idle", "mixed", "allocated", "completing", "planned", "power")
 _DRAINED = ("drain", "maint", "reserved", "fail", "block")
 
@@ -114,7 +114,7 @@ def _message(state: str, reason: str) -> str:
 
 def _number(text: str) -> int:
     digits = text.rstrip("+")  # several kinds of nodes in one line
-    return int(digits) if digits.isascii() and digits.isdigit() else 0
+    return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 12 else 0
 
 
 def _gpus(gres: str) -> tuple[int, str]:
