@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shutil
 import subprocess
 import sys
+import tempfile
+from pathlib import Path
 
 from gates.ssh_cluster_gate.check_rules import State, Verdict
 from gates.ssh_cluster_gate.slurm import check as slurm_check
@@ -208,3 +211,32 @@ async def _check(gate: SlurmGate) -> dict[str, Verdict]:
         each["check"]: Verdict(each["check"], State(each["state"]), each["value"], each["text"])
         for each in map(json.loads, told.splitlines())
     }
+
+
+async def test_each_owner_runs_as_an_account_of_its_own(slurm: Slurm) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gate"))
+    gate = SlurmGate(folder, slurm, "mapped")
+    for name in ("user", "shared_account"):
+        del gate.config[name]
+    gate.config |= {
+        "users": {"ann": "alice", "bo": "bob"},
+        "identity": str(slurm.bed.key("alice").with_name("%r")),
+    }
+    try:
+        await gate.start()
+        await gate.ready()
+        refs = {}
+        for owner in ("ann", "bo"):
+            refs[owner] = make_ref(f"job-{owner}", partition="debug", owner=owner)
+            await gate.stage(refs[owner])
+            await gate.jobs.StartJob(start_request(refs[owner], "id -un; pwd"))
+        for owner, account in (("ann", "alice"), ("bo", "bob")):
+            assert (await gate.ended(refs[owner])).exit_code == 0
+            told = (await gate.output(refs[owner])).decode().split()
+            assert told[0] == account
+            assert told[1].startswith(f"/home/{account}/mapped/jobs/")
+        stranger = make_ref("job-x", partition="debug", owner="eve")
+        await refused(gate.stage(stranger), "USER_NOT_MAPPED")
+    finally:
+        await gate.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -1,7 +1,6 @@
 """The queue's word: one squeue for all jobs of an account, as often as it is worth it.
 
-While something changes it is asked once a second, and ever less often while nothing does. All
-accounts of a site together ask no more than that.
+While something changes it is asked once a second, and ever less often while nothing does.
 """
 
 from __future__ import annotations
@@ -24,23 +23,33 @@ log = logging.getLogger(__name__)
 _SLOWER = 1.5
 _AGAIN_S = 2.0
 LEAST_S = 1.0
-"""Between two squeue of a site."""
+"""Between two squeue of an account."""
+_MOST_A_SECOND = 5
+"""Of all accounts of a site."""
 
 
 class Pace:
-    """Keeps the squeue of all accounts of a site apart."""
+    """Keeps the squeue of each account, and those of all accounts of a site, apart."""
 
     def __init__(self) -> None:
         self._turn = asyncio.Lock()
         self._last = 0.0
+        self._of: dict[Account, float] = {}
 
-    async def wait(self) -> None:
-        """Wait for one's turn."""
+    async def wait(self, account: Account) -> None:
+        """Wait for the turn of an account."""
+        await _until(self._of.get(account, 0.0) + LEAST_S)
+        self._of[account] = time.monotonic()
         async with self._turn:
-            rest_s = self._last + LEAST_S - time.monotonic()
-            if rest_s > 0:
-                await asyncio.sleep(rest_s)
-            self._last = time.monotonic()
+            # Where many wait, some a second are asked, so that no cancel waits for all others.
+            await _until(self._last + LEAST_S / min(len(self._of), _MOST_A_SECOND))
+            self._last = self._of[account] = time.monotonic()
+
+
+async def _until(at: float) -> None:
+    rest_s = at - time.monotonic()
+    if rest_s > 0:
+        await asyncio.sleep(rest_s)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -124,7 +133,7 @@ class Queue:
                 async with asyncio.timeout(self._pause_s if self._is_wanted() else None):
                     await self._poked.wait()
             self._poked.clear()
-            await self._pace.wait()
+            await self._pace.wait(self._account)
             asked_at = time.monotonic()
             try:
                 rows = await self._rows()
