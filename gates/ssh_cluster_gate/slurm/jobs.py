@@ -87,6 +87,8 @@ class SlurmAttempts:
         self._hub = hub
         self._pace = Pace()
         self._slowest_s = slowest_s
+        self.submitted_at = 0.0
+        """When the latest answer of sbatch came, by the monotonic clock."""
         self._queues: dict[Account, Queue] = {}
         self._telling: set[Account] = set()
 
@@ -183,8 +185,8 @@ class SlurmAttempts:
             with_roots.roots.append(types_pb2.SiteRoot(root_uid=found.root_uid))
             account = self.sites.account(ref)
             now = time.monotonic()
-            # What has an id was submitted before we came: any word counts.
-            since = 0.0 if found.slurm_id else now
+            # What has an id was submitted before now, by this gate or by one before it.
+            since = self.submitted_at if found.slurm_id else now
             live = Live(with_roots, found.lasting, account, since, found, now)
         return live
 
@@ -232,8 +234,8 @@ class SlurmAttempts:
     async def _judge(self, live: Live, *, is_settled: bool = False) -> Judged:
         assert live.found is not None  # noqa: S101 - for the type only: it was looked at
         row = self._row(live)
-        if row is Missing.UNASKED and (missing := await self._missing(live)) is not None:
-            row = missing
+        if row is Missing.UNASKED and not _is_told(live.found):
+            row = await self._missing(live) or row
         if isinstance(row, Row) and row.stage is not Stage.OVER:
             live.over = None
         elif row is not Missing.UNASKED and live.over != row:
@@ -424,3 +426,9 @@ class SlurmAttempts:
         self.live.pop(key, None)
         self.warnings.pop(key, None)
         self.bells.ring(key, "removed")
+
+
+def _is_told(found: Evidence) -> bool:
+    """Whether the end is known without the queue."""
+    status = judgement.judge(found, Missing.UNASKED).status
+    return status is not None and status.HasField("end")

@@ -154,7 +154,7 @@ class SlurmStarts:
         except BaseException:
             self._jobs.live.pop(key, None)
             raise
-        live.since = time.monotonic()
+        live.since = self._jobs.submitted_at = time.monotonic()
         live.is_starting = False
         live.found = await self._jobs.look(ref)
         status = job_status.beginning(kept, [types_pb2.SiteRoot(root_uid=live.found.root_uid)])
