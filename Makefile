@@ -11,12 +11,23 @@ STAMP := $(VENV)/.set-up-$(shell cat requirements.lock pyproject.toml | cksum | 
 # `make lock` keeps the pins that still fit; `make lock LOCK_FLAGS=--upgrade` moves all of them.
 LOCK_FLAGS ?=
 LOCK := $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
-	--no-emit-index-url --no-header $(LOCK_FLAGS) pyproject.toml
+	--no-emit-index-url --no-header $(LOCK_FLAGS)
+PART := $(LOCK) --constraints requirements.lock
 
 # The tests of one kind of site alone: make test-site SITE=ssh.
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
 TESTS_OF_slurm := tests/slurm
+TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
+
+# What builds images, and with which further options:
+# make image IMAGE_FLAGS='--build-arg BASE=registry.lab/python:3.12-slim'
+DOCKER ?= docker
+IMAGE_FLAGS ?=
+# A target of the Dockerfile and what its image is called.
+IMAGES := core=skyport-core ssh-gate=skyport-ssh-gate skyport=skyport
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
 # How often `make soak` kills, and what its chance begins with: make soak KILLS=2000 SEED=7.
 KILLS ?= 100
@@ -37,7 +48,7 @@ CASE ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check \
-	bench demo soak kill-matrix lock clean
+	image test-image bench demo soak kill-matrix lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -97,6 +108,16 @@ test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make t
 		exit 2; }
 	@$(BIN)/pytest $(TESTS_OF_$(SITE)) $(TEST_FLAGS)
 
+image: ## Build the project's images, of the core and of the gates (docs/docker.md)
+	@for each in $(IMAGES); do \
+		echo "building $${each#*=}:$(VERSION)"; \
+		$(DOCKER) build --target "$${each%%=*}" --tag "$${each#*=}:$(VERSION)" --tag "$${each#*=}:latest" \
+			--build-arg VERSION="$(VERSION)" --build-arg REVISION="$(REVISION)" $(IMAGE_FLAGS) . || exit 1; \
+	done
+
+test-image: system-packages $(STAMP) ## Build the images by an engine of its own, and run jobs with them
+	@$(BIN)/pytest tests/image $(TEST_FLAGS)
+
 check: system-packages lint security types proto-check boundaries test ## Everything that CI runs
 
 fuzz: $(STAMP) ## Fuzz what reads others' text, SECONDS for each reader: make fuzz SECONDS=600
@@ -114,9 +135,11 @@ soak: system-packages $(STAMP) ## Kill core and gates at random under load: make
 kill-matrix: system-packages $(STAMP) ## Kill core and gates at every point: make kill-matrix WORLDS=2 SHARE=1/1
 	@$(BIN)/python -m tests.crash.matrix --worlds $(WORLDS) --share $(SHARE) $(if $(CASE),--case '$(CASE)')
 
-lock: $(STAMP) ## Write requirements.lock and requirements-runtime.lock anew from pyproject.toml
-	@$(LOCK) --all-extras --group build --output-file requirements.lock
-	@$(LOCK) --extra metrics --constraints requirements.lock --output-file requirements-runtime.lock
+lock: $(STAMP) ## Write requirements.lock, and its parts for images, anew from pyproject.toml
+	@$(LOCK) pyproject.toml --all-extras --group build --output-file requirements.lock
+	@$(PART) pyproject.toml --extra metrics --output-file requirements-runtime.lock
+	@$(PART) pyproject.toml --extra metrics --extra ssh --output-file requirements-ssh.lock
+	@$(PART) --group wheel --output-file requirements-wheel.lock
 
 clean: ## Remove .venv, caches and what was built
 	@rm -rf $(VENV) .fuzz build dist .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

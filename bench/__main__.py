@@ -14,6 +14,7 @@ from collections.abc import Sequence
 
 from bench import (
     command_line,
+    containers,
     job_times,
     load,
     memory,
@@ -41,6 +42,7 @@ _ALL: tuple[Benchmark, ...] = (
     *ssh_tunnels.BENCHMARKS,
     *ssh_memory.BENCHMARKS,
     *slurm.BENCHMARKS,
+    *containers.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)
 

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import tempfile
 import threading
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -82,15 +82,19 @@ class SshSite:
 
 
 @contextlib.contextmanager
-def ssh_serving() -> Iterator[SshSite]:
-    """A fresh sshd, and a fresh core with it as its only host."""
+def ssh_serving(**settings: Any) -> Iterator[SshSite]:
+    """A fresh sshd, and a fresh core with it as its only host.
+
+    Args:
+        settings: More of the gate.
+    """
     folder = Path(tempfile.mkdtemp(prefix="swm-bench-ssh-"))
     home = folder / "home"
     home.mkdir()
     sshd = Sshd(folder / "sshd", "Subsystem sftp internal-sftp", environment={"HOME": str(home)})
     try:
         sshd.start()
-        with serving(Site("ssh", _MODULE, _config(sshd))) as core:
+        with serving(Site("ssh", _MODULE, _config(sshd, settings))) as core:
             gate_pid = wait_until(lambda: _gate(core.pid), "the gate's process")
             yield SshSite(core, sshd, gate_pid, home)
     finally:
@@ -98,9 +102,10 @@ def ssh_serving() -> Iterator[SshSite]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-def _config(sshd: Sshd) -> str:
+def _config(sshd: Sshd, settings: Mapping[str, Any]) -> str:
     return tomlkit.dumps(
         {
+            **settings,
             "hosts": [_NODE],
             "cpus": CPUS,
             "shared_account": True,

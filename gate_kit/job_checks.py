@@ -18,6 +18,12 @@ from skyport.gate.v1 import job_pb2, types_pb2
 _SCRIPT_BYTES = 1 << 20
 _ENVIRONMENT_BYTES = 1 << 20
 _PORT_NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]*", re.ASCII)
+# A name with a registry before it and a tag or digest behind it. None begins with a dash, which
+# programs would take for an option.
+_IMAGE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
 _LONGEST_S = 100 * 366 * 86_400
 LONGEST_GRACE_S = 86_400
 """Between TERM and KILL, at most."""
@@ -121,6 +127,12 @@ class JobChecks:
             self.need(types_pb2.CAPABILITY_MULTI_NODE, "a job on several nodes")
         if spec.container_image:
             self.need(types_pb2.CAPABILITY_CONTAINERS, "spec.container_image")
+            if not _IMAGE.fullmatch(spec.container_image):
+                raise errors.invalid(
+                    f"spec.container_image is {spec.container_image[:200]!r}, which is not the name"
+                    " of an image; write it as registry.example.org/name:tag",
+                    field="spec.container_image",
+                )
         self.storage(spec.storage)
 
     def options(self, fields: Fields, given: Mapping[str, str]) -> None:

@@ -24,7 +24,8 @@ END_UNKNOWN = "END_UNKNOWN"
 NODE_FAIL = "NODE_FAIL"
 START_FAILED = "START_FAILED"
 
-_KINDS = frozenset({"exit", "signal", "failure", "unstarted"})
+_WITH_TEXT = frozenset({"failure", "unstarted"})
+_KINDS = frozenset({"exit", "signal"}) | _WITH_TEXT
 _RETRYABLE = frozenset({NODE_FAIL, "PREEMPTED", START_FAILED})
 _TEXTS = {
     CANCELLED: "it was cancelled",
@@ -38,6 +39,7 @@ _TEXTS = {
 _TIMES = re.compile(r"([0-9]{1,9})m([0-9]{1,3}(?:\.[0-9]{1,9})?)s")
 _REASON = re.compile(r"[A-Z_]{1,40}")
 _CODE_DIGITS = 5
+_TEXT_CHARS = 500
 _MOST_CPU_S = 1e9
 _LATEST_NS = 253_402_300_799 * 1_000_000_000
 """The end of the year 9999, where Timestamp ends: files can be given any time."""
@@ -60,8 +62,11 @@ class End:
     kind: str
     """`exit`, `signal` or `failure`; `unstarted` is a failure before anything ran."""
     value: str
+    """The code, the number, or the reason."""
     cpu_s: float
     time_ns: int
+    text: str = ""
+    """What goes with a reason, for people; empty: what is always said of it."""
 
 
 def parse_end(lines: Sequence[str], time_ns: int) -> End | None:
@@ -74,11 +79,15 @@ def parse_end(lines: Sequence[str], time_ns: int) -> End | None:
     if not lines or lines[-1] != ".":
         return None
     kind, _, value = lines[0].partition(" ")
+    text = ""
+    if kind in _WITH_TEXT:
+        value, _, text = value.partition(" ")
+        text = "".join(c if c.isprintable() else " " for c in text)[:_TEXT_CHARS]
     # The account's own processes may have written to it.
     cpu_s = sum(int(m) * 60 + float(s) for line in lines[1:3] for m, s in _TIMES.findall(line))
     if not _makes_sense(kind, value):
-        kind, value = "failure", END_UNKNOWN
-    return End(kind, value, min(cpu_s, _MOST_CPU_S), time_ns)
+        kind, value, text = "failure", END_UNKNOWN, ""
+    return End(kind, value, min(cpu_s, _MOST_CPU_S), time_ns, text)
 
 
 def _makes_sense(kind: str, value: str) -> bool:
@@ -146,9 +155,14 @@ def why_lost(*, is_readable: bool, is_buried: bool) -> str:
     return CANCELLED if is_buried else NODE_FAIL
 
 
-def failure(reason: str) -> types_pb2.Failure:
-    """The failure for one of the reasons of an end."""
-    text = _TEXTS.get(reason, f"it ended with {reason}")
+def failure(reason: str, text: str = "") -> types_pb2.Failure:
+    """The failure for one of the reasons of an end.
+
+    Args:
+        reason: Which.
+        text: What is told to people; empty: what is always said of it.
+    """
+    text = text or _TEXTS.get(reason, f"it ended with {reason}")
     return types_pb2.Failure(reason=reason, message=text, retryable=reason in _RETRYABLE)
 
 
@@ -179,4 +193,4 @@ def _set_outcome(told: job_pb2.NodeEnd, end: End) -> None:
     elif end.kind == "signal":
         told.signal = int(end.value)
     else:
-        told.failure.CopyFrom(failure(end.value))
+        told.failure.CopyFrom(failure(end.value, end.text))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Iterable, Mapping, Sequence
 
 from gate_kit.job_checks import seconds
@@ -11,6 +12,7 @@ from skyport.gate.v1 import job_pb2, types_pb2
 GRACE_S = 10.0
 """Between TERM and KILL where nobody says."""
 
+_NOT_A_LETTER = re.compile(r"[^A-Za-z0-9_]", re.ASCII)
 _INTERPRETER_BYTES = 255
 """Of the first line, that the kernel reads."""
 
@@ -33,6 +35,8 @@ class Surroundings:
     """The path of the file that names the nodes."""
     site: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """What the site sets for everybody: LANG, TZ and their like."""
+    storage: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """The paths of what the job asked for, by name."""
 
 
 def interpreter(script: bytes) -> list[str]:
@@ -45,6 +49,18 @@ def interpreter(script: bytes) -> list[str]:
         return ["/bin/sh"]
     words = line[2:].strip().decode(errors="replace").split(None, 1)
     return list(words) if words else ["/bin/sh"]
+
+
+def limited(cpus: int, memory_bytes: int) -> list[str]:
+    """What runs a program within limits, by the systemd of its account.
+
+    See systemd-run(1) and systemd.resource-control(5); what it runs stays its own process.
+    """
+    words = ["systemd-run", "--user", "--scope", "--quiet", "--collect"]
+    words += ["--property", f"CPUQuota={cpus * 100}%"]
+    if memory_bytes:
+        words += ["--property", f"MemoryMax={memory_bytes}", "--property", "MemorySwapMax=0"]
+    return [*words, "--"]
 
 
 def limit(spec: job_pb2.JobSpec) -> str:
@@ -109,6 +125,8 @@ def environment(
         ours[f"SWM_PORT_{port.port}"] = str(port.port)
         if port.name:
             ours[f"SWM_PORT_{port.name}"] = str(port.port)
+    for name, path in around.storage.items():
+        ours[f"SWM_STORAGE_{_NOT_A_LETTER.sub('_', name).upper()}"] = path
     if spec.container_image:
         ours["SWM_CONTAINER_IMAGE"] = spec.container_image
     account = {

@@ -75,6 +75,7 @@ def serve() -> None:
 )
 def gate_certificate(name: str, csr: BinaryIO | None) -> None:
     """Make the certificate of gate NAME, for one that serves on TCP and not on a unix socket."""
+    from swm_core.security.ca import installation_of
     from swm_core.security.gates import certify_gate, issue_gate
 
     home = Home.find()
@@ -88,6 +89,7 @@ def gate_certificate(name: str, csr: BinaryIO | None) -> None:
         _fail(error)
     click.echo(f"certificate of gate {name}; start the gate with:")
     click.echo(f"  --tls-cert {cert} --tls-key {key} --tls-ca {home.ca_cert}")
+    click.echo(f"  --core-identity spiffe://{installation_of(home.ca_cert.read_bytes())}.swm/core")
 
 
 @main.command()

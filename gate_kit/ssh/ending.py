@@ -151,7 +151,12 @@ class Ending:
     async def _remove(self, ref: types_pb2.JobRef, hosts: Sequence[Host]) -> None:
         key = AttemptKey.of(ref)
         lasting = self._jobs.known.lasting(key)
-        is_plain = self._jobs.known.has_ended(key) and lasting is not None and not lasting.workdir
+        is_plain = (
+            self._jobs.known.has_ended(key)
+            and lasting is not None
+            and not lasting.workdir
+            and not _has_container(lasting)
+        )
         with as_refusals(ref):
             if is_plain and len(hosts) == 1:
                 await self._removals.of(hosts[0]).remove(
@@ -184,6 +189,9 @@ class Ending:
                 raise errors.job_running(ref)
             if on_host.phase is Phase.LOST:
                 await count_alive(host, key, "KILL")
+        lasting = self._jobs.known.lasting(key)
+        if lasting is not None and _has_container(lasting):
+            await asyncio.gather(*(self._jobs.containers.remove(host, key) for host in hosts))
 
     async def _discard(self, ref: types_pb2.JobRef, host: Host) -> None:
         key = AttemptKey.of(ref)
@@ -191,3 +199,7 @@ class Ending:
         if lasting.workdir:
             await self._take_back(host, key)
         await self._removals.of(host).remove(key, root_of(ref, host.node), bury=False)
+
+
+def _has_container(lasting: evidence.Lasting) -> bool:
+    return lasting.spec is not None and bool(lasting.spec.spec.container_image)

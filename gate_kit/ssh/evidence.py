@@ -12,6 +12,8 @@ An attempt's folder on a host:
     work stdout.N stderr.N
     claim.N         "BOOT PID START": the runner that has node N; or "cancelled"
     session.N timer.N verdict.N end.N notice.N     see runner.sh
+    image.N         digest of the image that it runs in
+    container.N     there is a container to be removed; see container.sh
 
 Claims and ends are linked into place, so each is whole, and there is one of each. Of the others
 labels, spec and digests are whole when a line of one dot follows.
@@ -21,6 +23,7 @@ from __future__ import annotations
 
 import base64
 import dataclasses
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
@@ -32,6 +35,7 @@ from gate_kit.ssh.shell import Reply
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _NO_RUNNER = "cancelled"
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -60,6 +64,8 @@ class OnHost:
     claim_ns: int = 0
     end: End | None = None
     verdict: str = ""
+    image_digest: str = ""
+    """Of the image that it runs in; empty while that is not known."""
 
     @property
     def spec(self) -> job_pb2.StartJobRequest | None:
@@ -146,7 +152,8 @@ def _parse(
         is_readable=is_runner or claim == _NO_RUNNER,
         claim_ns=times.get(f"claim.{node}", 0),
         end=end,
-        verdict=told.get("verdict", ""),
+        verdict=told.get("verdict", "").partition(" ")[0],
+        image_digest=image if _DIGEST.fullmatch(image := told.get("image", "")) else "",
     )
 
 
@@ -250,6 +257,7 @@ def judge(
     else:
         # The start was lost on its way; the core asks again.
         status.state = job_pb2.JOB_STATE_STAGED
+    status.image_digest = next((host.image_digest for host in running if host.image_digest), "")
     for host in running:
         if host.has_runner_claim and not (host.end and host.end.kind == "unstarted"):
             job_status.add_start(status, host.claim_ns)

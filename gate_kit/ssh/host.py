@@ -61,6 +61,9 @@ class Facts:
     """Of `TOOLS`, those that are not there."""
     clock_offset_s: float
     """How far its clock is ahead of ours, to a second or so."""
+    runtime_dir: str = ""
+    """Where the account reaches a systemd of its own, which puts limits on what it runs; empty
+    where it has none that outlives its logins."""
 
 
 class Host:
@@ -331,5 +334,6 @@ def _facts(reply: Reply, now: float) -> tuple[Facts, bool]:
         lang={name: value for name, value in lang.items() if value},
         lacks=tuple(lacks),
         clock_offset_s=offset_s,
+        runtime_dir=told["limits"],
     )
     return facts, "runner" in told

@@ -11,6 +11,7 @@ from gate_kit.bells import Bells
 from gate_kit.job_status import Phase
 from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
+from gate_kit.ssh.containers import Containers
 from gate_kit.ssh.evidence import Lasting, OnHost
 from gate_kit.ssh.glances import Glances
 from gate_kit.ssh.host import Host
@@ -27,13 +28,17 @@ class Jobs:
     Args:
         sites: Its hosts.
         hub: Told of every change.
+        containers: Those that attempts run in.
     """
 
-    def __init__(self, sites: Sites, hub: WatchHub[job_pb2.JobEvent]) -> None:
+    def __init__(
+        self, sites: Sites, hub: WatchHub[job_pb2.JobEvent], containers: Containers
+    ) -> None:
         self.bells = Bells()
         """Rung, by keys, when an attempt has changed."""
         self.known = Known()
         self.sites = sites
+        self.containers = containers
         self._glances = Glances()
         self._hub = hub
 
@@ -118,7 +123,10 @@ class Jobs:
         for on_host in on_hosts:
             if on_host.phase is not Phase.UNCLAIMED:
                 self.known.arrived(key, on_host.node)
-        is_starting = any(self.known.sent_for_s(key, node) is not None for node in ref.nodes)
+        preparing = self.known.preparing.get(key)
+        is_starting = preparing is not None or any(
+            self.known.sent_for_s(key, node) is not None for node in ref.nodes
+        )
         status = evidence.judge(
             on_hosts,
             is_starting=is_starting,
@@ -133,6 +141,8 @@ class Jobs:
             self.known.live.pop(key, None)
         else:
             self.known.live[key] = _with_roots(status)
+            if status.state == job_pb2.JOB_STATE_STARTING and preparing:
+                status.text = preparing
         return status
 
     async def publish(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
@@ -193,6 +203,9 @@ class Jobs:
                 host = by_node[on_host.node]
                 if await count_alive(host, key, "0"):
                     continue  # it runs on, though nobody guards it
+                if on_host.spec is not None and on_host.spec.spec.container_image:
+                    # It may be on its way still: who begins it has gone, and its engine has not.
+                    await self.containers.remove(host, key)
                 reason = on_host.verdict or job_status.why_lost(
                     is_readable=on_host.is_readable, is_buried=on_host.is_buried
                 )

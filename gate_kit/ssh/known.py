@@ -22,6 +22,8 @@ class Known:
     def __init__(self) -> None:
         self.live: dict[AttemptKey, types_pb2.JobRef] = {}
         """Attempts that were asked to start and are not known to have ended."""
+        self.preparing: dict[AttemptKey, str] = {}
+        """Those for which an image is fetched before their runners are sent, with how far it is."""
         self._lasting: collections.OrderedDict[AttemptKey, Lasting] = collections.OrderedDict()
         self._ended: collections.OrderedDict[AttemptKey, None] = collections.OrderedDict()
         self._sent: dict[tuple[AttemptKey, str], float] = {}

@@ -10,6 +10,8 @@ from gate_kit import Operations, errors, job_status, launching
 from gate_kit.bells import Bell
 from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
+from gate_kit.ssh.contained import ContainedStarts, running_on
+from gate_kit.ssh.containers import Volume
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.ssh.host import Facts, Host
 from gate_kit.ssh.jobs import Jobs, root_of
@@ -27,9 +29,14 @@ class Starts:
     Args:
         jobs: Whose attempts they are.
         operations: Owns the mutations.
+        volumes: What jobs may ask for, by name.
     """
 
-    def __init__(self, jobs: Jobs, operations: Operations) -> None:
+    def __init__(
+        self, jobs: Jobs, operations: Operations, volumes: Mapping[str, Volume] | None = None
+    ) -> None:
+        self._volumes = volumes or {}
+        self._contained = ContainedStarts(jobs, operations, self._volumes)
         self._jobs = jobs
         self._sites = jobs.sites
         self._known = jobs.known
@@ -64,18 +71,29 @@ class Starts:
                 self._known.beginning(key, ref, Lasting(spec=spec, workdir=spec.spec.workdir)),
                 self._jobs.bells.listening(key, bell),
             ):
-                if len(hosts) == 1:
+                is_contained = bool(request.spec.container_image)
+                if is_contained:
+                    told = await self._put_down(hosts, request, text)
+                elif len(hosts) == 1:
                     told = await self._start_on(hosts[0], request, text, bell)
                 else:
                     told = await self._start_on_all(hosts, request, text)
                 if told and evidence.decode_spec(told).spec_fingerprint != spec.spec_fingerprint:
                     raise errors.job_differs(ref)
+                if is_contained and await self._may_begin(ref, told):
+                    self._contained.begin(
+                        request,
+                        hosts,
+                        lambda host: self._variables(host, request),
+                        lambda host: self._limits(host, request),
+                    )
         if told:
             return await self._told(ref)
         if isinstance(bell.news, job_pb2.JobStatus):
             return bell.news
         status = job_status.beginning(spec, ref.roots)
         status.state = job_pb2.JOB_STATE_STARTING
+        status.text = self._known.preparing.get(key, "")
         return status
 
     async def _start_on(
@@ -89,7 +107,7 @@ class Starts:
             str(len(request.spec.script)),
             *self._limits(host, request),
             self._path(host, variables),
-            *launching.interpreter(request.spec.script),
+            *self._program(host, request),
             data=request.spec.script + launching.encode_variables(variables),
         )
         if reply.lines:
@@ -107,17 +125,32 @@ class Starts:
         self, hosts: Sequence[Host], request: job_pb2.StartJobRequest, text: str
     ) -> str:
         """Start on several nodes, on none before all have what they need."""
+        told = await self._put_down(hosts, request, text)
+        await asyncio.gather(*(self._launch(host, request) for host in running_on(hosts, request)))
+        return told
+
+    async def _put_down(
+        self, hosts: Sequence[Host], request: job_pb2.StartJobRequest, text: str
+    ) -> str:
+        """Have what is to be started on all nodes, and on their disks.
+
+        Returns:
+            The spec that was there before, if one was.
+        """
         path = AttemptKey.of(request.ref).path
         script = request.spec.script
         replies = await asyncio.gather(
             *(host.ask("spec", *self._spec(host, request, text), data=script) for host in hosts)
         )
         await asyncio.gather(*(host.ask("settle", path) for host in hosts))
-        is_every = request.spec.launch == job_pb2.LAUNCH_EVERY
-        await asyncio.gather(
-            *(self._launch(host, request) for host in (hosts if is_every else hosts[:1]))
-        )
         return next((_before(reply) for reply in replies if reply.lines), "")
+
+    async def _may_begin(self, ref: types_pb2.JobRef, told: str) -> bool:
+        """Whether nobody has begun the attempt: it is new, or its start was lost on its way."""
+        if not told:
+            return True
+        status = await self._jobs.status(ref)
+        return status is not None and status.state == job_pb2.JOB_STATE_STAGED
 
     async def _unrooted(self, request: job_pb2.StartJobRequest, host: Host) -> job_pb2.JobStatus:
         """A start that names no root: answered only if it was done before."""
@@ -151,7 +184,7 @@ class Starts:
             spec.workdir,
             spec.stdin_path,
             self._path(host, variables),
-            *launching.interpreter(spec.script),
+            *self._program(host, request),
             data=launching.encode_variables(variables),
         )
 
@@ -174,24 +207,37 @@ class Starts:
         self._known.sent(key, host.node)
         return launching.limit(spec), launching.tenths(launching.grace_s(spec)), key.mark(host.node)
 
+    def _program(self, host: Host, request: job_pb2.StartJobRequest) -> Sequence[str]:
+        """What runs the script, within the limits that the host lets us set."""
+        program = launching.interpreter(request.spec.script)
+        given = next((item for item in request.allocations if item.node == host.node), None)
+        if given is None or not _facts(host).runtime_dir:
+            return program
+        return [*launching.limited(given.cpus, given.memory_bytes), *program]
+
     def _path(self, host: Host, variables: Mapping[str, str]) -> str:
         return variables.get("PATH") or _facts(host).path
 
     def _variables(self, host: Host, request: job_pb2.StartJobRequest) -> dict[str, str]:
         ref, spec, facts = request.ref, request.spec, _facts(host)
         folder = f"{facts.root}/jobs/{AttemptKey.of(ref).path}"
+        # A container has a shell and programs of its own.
+        is_contained = bool(spec.container_image)
         around = launching.Surroundings(
             node=host.node,
             nodes=list(ref.nodes),
             addresses=self._sites.addresses(ref.partition_id),
             home=facts.home,
             user=facts.user,
-            login_shell=facts.shell,
+            login_shell="/bin/sh" if is_contained else facts.shell,
             work=spec.workdir or f"{folder}/work",
             hosts=f"{folder}/hosts",
-            site=facts.lang,
+            site={} if is_contained else facts.lang,
+            storage={name: self._volumes[name].path for name in spec.storage},
         )
         variables = launching.environment(request, around, request.allocations)
+        if facts.runtime_dir and not is_contained:
+            variables.setdefault("XDG_RUNTIME_DIR", facts.runtime_dir)
         return variables | launching.without_ours(request.secret_env)
 
 

@@ -22,7 +22,7 @@ class Admission:
     """
 
     def __init__(self, plan: SitePlan, partitions: Partitions, hosts: Hosts) -> None:
-        self.checks = JobChecks(plan.capabilities)
+        self.checks = JobChecks(plan.capabilities, storage=plan.volumes)
         self._workdir_roots = plan.config.workdir_roots
         self._partitions = partitions
         self._hosts = hosts

@@ -9,6 +9,7 @@ from gate_kit.command_line import Options
 from gate_kit.file_service import FileService
 from gate_kit.job_service import JobService
 from gate_kit.serving import raise_file_limit
+from gate_kit.ssh.containers import Containers
 from gate_kit.ssh.downloads import Downloads
 from gate_kit.ssh.ending import Ending
 from gate_kit.ssh.file_site import SshFiles
@@ -18,6 +19,7 @@ from gate_kit.ssh.named_inputs import take_back
 from gate_kit.ssh.output import Output
 from gate_kit.ssh.overview import Overview
 from gate_kit.ssh.starting import Starts
+from gate_kit.ssh.strays import Strays
 from gate_kit.ssh.tunnels import SshTunnels
 from gate_kit.ssh.uploads import Uploads
 from gate_kit.ssh.watching import Watching
@@ -71,11 +73,15 @@ async def run(options: Options) -> None:
     partitions = Partitions(plan, hosts, discovery, partition_hub)
     admission = Admission(plan, partitions, hosts)
 
-    jobs = Jobs(hosts, job_hub)
-    starts = Starts(jobs, operations)
+    containers = Containers(plan.containers)
+    jobs = Jobs(hosts, job_hub, containers)
+    starts = Starts(jobs, operations, plan.volumes)
     overview = Overview(jobs, operations, job_hub)
     watching = Watching(jobs, operations)
     discovery.observers.append(overview)
+    if plan.has_containers:
+        strays = Strays(containers, hosts, operations)
+        discovery.observers.append(strays)
     discovery.on_dark += [job_hub.interrupt, partition_hub.interrupt]
 
     ending = Ending(jobs, operations, take_back)
@@ -129,4 +135,5 @@ def _info(plan: SitePlan) -> GateInfo:
         version=importlib.metadata.version("skyport"),
         summary=plan.config.description or f"{count} host{'' if count == 1 else 's'}",
         capabilities=plan.capabilities,
+        storage=tuple(plan.volumes),
     )

@@ -19,6 +19,7 @@ from gate_kit.ssh.host import TOOLS
 from gates.ssh_cluster_gate import check_rules, plan
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate.check_rules import Found, Promised, State, Verdict
+from gates.ssh_cluster_gate.config import Config
 from gates.ssh_cluster_gate.plan import NodePlan, SitePlan
 
 if TYPE_CHECKING:
@@ -151,7 +152,7 @@ def _look_as(site: SitePlan, node: NodePlan, login: str) -> tuple[list[Verdict],
     """What is found of an account, and the identity of its root; None: that is not known."""
     from gates.ssh_cluster_gate import check_contact
 
-    probe = _probe(site.config.work_root)
+    probe = _probe(site.config)
     limits = check_contact.Limits()
     target = None if node.is_local else site.target(node, login)
 
@@ -210,9 +211,11 @@ def _no_shell(answer: Answer) -> str:
     return f"the key is taken, and its login shell runs no commands; it said: {last}"
 
 
-def _probe(work_root: str) -> str:
+def _probe(config: Config) -> str:
     """What is asked of a host, for any POSIX shell."""
-    return f"{_root(work_root)}\ntools='{' '.join(TOOLS)}'\n{_PROBE.read_text()}"
+    socket = f"socket=$(printf '%b' '{_encoded(config.containers.socket)}')"
+    root = _root(config.work_root)
+    return f"{root}\n{socket}\ntools='{' '.join(TOOLS)}'\n{_PROBE.read_text()}"
 
 
 def _root(work_root: str) -> str:

@@ -1,5 +1,5 @@
 # What `--check` asks of an account on a host. Standard input is this text; before it stand lines
-# that set `root` and `tools`. It prints lines "NAME VALUE", each thing at most once unless told otherwise, and
+# that set `root`, `tools` and `socket`. It prints lines "NAME VALUE", each thing at most once unless told otherwise, and
 # leaves nothing behind. It finds out which programs are missing, so it counts on none of them.
 
 LC_ALL=C
@@ -91,7 +91,8 @@ LISTED
     fi
 fi
 
-# Containers: `engine` may come many times.
+# Containers: `engine` may come many times. `socket` is set as `root` is.
+[ -z "$socket" ] || export DOCKER_HOST="$socket" CONTAINER_HOST="$socket"
 engine() {
     program=$1
     shift
@@ -107,29 +108,18 @@ engine podman info --format '{{.Version.Version}}'
 engine apptainer --version
 has apptainer || engine singularity --version
 
-# Which limits can be put on jobs.
-if [ -f /sys/fs/cgroup/cgroup.controllers ]; then
-    own=
-    while IFS= read -r line; do
-        case $line in 0::*) own=${line#0::} ;; esac
-    done </proc/self/cgroup
-    folder=/sys/fs/cgroup${own%/}
-    controllers=
-    { IFS= read -r controllers <"$folder/cgroup.controllers"; } 2>/dev/null
-    if [ -w "$folder/cgroup.procs" ] && [ -w "$folder" ]; then
-        say cgroup2 "delegated $controllers"
-    else
-        say cgroup2 "kept $controllers"
-    fi
-fi
-if has systemd-run; then
-    if told=$(limited systemd-run --user --scope --quiet true 2>&1); then
+# Whether limits can be put on jobs: by a systemd of the account's own, that outlives its logins. It is
+# found the same way when jobs are started.
+if has systemd-run && has loginctl; then
+    [ "$(limited loginctl show-user "$(id -un)" --property Linger --value 2>/dev/null)" != yes ] || say lingers yes
+    XDG_RUNTIME_DIR=/run/user/$(id -u)
+    export XDG_RUNTIME_DIR
+    if told=$(limited systemd-run --user --scope --quiet --property MemoryMax=1G true 2>&1); then
         say systemd_run yes
     else
         say systemd_run "no $(flat "$told")"
     fi
 fi
-(ulimit -v 1048576) 2>/dev/null && say ulimit yes
 say processes "$(ulimit -u 2>/dev/null)"
 say files "$(ulimit -n 2>/dev/null)"
 
@@ -137,7 +127,6 @@ say files "$(ulimit -n 2>/dev/null)"
 if has busctl; then
     told=$(limited busctl get-property org.freedesktop.login1 /org/freedesktop/login1 \
         org.freedesktop.login1.Manager KillUserProcesses 2>/dev/null) && say kills "${told##* }"
-    [ -e "/var/lib/systemd/linger/$(id -un)" ] && say lingers yes
 fi
 say ended "$(date +%s)"
 echo check-ends

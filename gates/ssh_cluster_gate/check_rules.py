@@ -332,15 +332,14 @@ def _logout(found: Found, on_host: Remote) -> Verdict:
 
 
 def _limits(found: Found, on_host: Remote) -> Verdict:
-    held, _, controllers = found.one("cgroup2").partition(" ")
-    if held == "delegated" and {"cpu", "memory"} <= set(controllers.split()):
-        return Verdict("limits", State.OK, "cgroup")
-    if found.one("systemd_run") == "yes":
+    told = found.one("systemd_run")
+    if not told:
+        return Verdict("limits", State.OK, "none")
+    if told == "yes" and found.one("lingers") == "yes":
         return Verdict("limits", State.OK, "systemd")
-    if found.one("ulimit") == "yes":
-        return Verdict("limits", State.OK, "ulimit")
-    text = "no limit of memory can be put on a job there"
-    return Verdict("limits", State.WARNING, "none", text, on_host("sudo loginctl enable-linger"))
+    text = "cpus and memory of jobs without a container are not enforced there"
+    mend = f"sudo loginctl enable-linger {shlex.quote(found.one('user'))}"
+    return Verdict("limits", State.WARNING, "none", text, on_host(mend))
 
 
 def _containers(found: Found, on_host: Remote) -> Verdict:

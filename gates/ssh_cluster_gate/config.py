@@ -35,6 +35,10 @@ _LABEL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._/-]{0,62}", re.ASCII)
 _OWNER = re.compile(r"[a-z0-9._-]{1,32}", re.ASCII)
 _LOGIN = re.compile(r"[^\s\x00-\x1f\x7f:-][^\s\x00-\x1f\x7f:]{0,127}")
 _ADDRESS = re.compile(r"[A-Za-z0-9_:][A-Za-z0-9._:%-]{0,252}", re.ASCII)
+_SOCKET = re.compile(r"(unix:///|tcp://|ssh://)[!-~]{1,200}", re.ASCII)
+_USERNAME = re.compile(r"[!-9;-~]{1,128}", re.ASCII)
+_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", re.ASCII)
+_VOLUME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)
 _LETTERS = "letters, digits, '.', '_' and '-' serve, and no '.' at the beginning"
 
 
@@ -161,6 +165,61 @@ class SlurmConfig:
                 yield (key,), f"is {value}; {least} to {most} serve"
 
 
+class Runtime(enum.StrEnum):
+    """What runs containers on hosts."""
+
+    AUTO = "auto"
+    """The first of the others that a host has."""
+    DOCKER = "docker"
+    PODMAN = "podman"
+    APPTAINER = "apptainer"
+    NONE = "none"
+    """Jobs in containers are not taken."""
+
+
+class PullPolicy(enum.StrEnum):
+    """When an image is asked for at its registry."""
+
+    MISSING = "missing"
+    """Where a host has none of that name."""
+    ALWAYS = "always"
+    """Before each job, unless it is named by its digest."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ContainersConfig:
+    """How jobs in containers are run: `[containers]`."""
+
+    runtime: Runtime = Runtime.AUTO
+    socket: str = ""
+    """Where the engine listens on hosts, as `unix:///run/docker.sock`; empty: as usual."""
+    pull: PullPolicy = PullPolicy.MISSING
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Wrong:
+        socket = table.get("socket")
+        if isinstance(socket, str) and socket and not _SOCKET.fullmatch(socket):
+            yield ("socket",), f'"{socket}" is no socket; write it as "unix:///run/docker.sock"'
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class RegistryConfig:
+    """The site's own login at a registry: `[registry."ghcr.io"]`."""
+
+    username: str
+    password_file: str
+    """A file with the password or token, for nobody but the gate's account to read."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Wrong:
+        username = table.get("username")
+        if isinstance(username, str) and not _USERNAME.fullmatch(username):
+            yield ("username",), "is not a login; one word without ':' serves"
+        path = table.get("password_file")
+        if isinstance(path, str):
+            yield from ((("password_file",), why) for why in _password_file(path))
+
+
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
 class Config(Settings):
     """The file as a whole; its own settings are those of every host."""
@@ -190,6 +249,11 @@ class Config(Settings):
     """Whether the jobs of all owners run as one account, and can read each other's files."""
     workdir_roots: tuple[str, ...] = ("~", "/tmp")  # noqa: S108 - what sites allow by default  # nosec B108
     """Folders below which a job may ask to work; `~` is the account's home."""
+    containers: ContainersConfig = dataclasses.field(default_factory=ContainersConfig)
+    registry: dict[str, RegistryConfig] = dataclasses.field(default_factory=dict)
+    """Logins by registry: host and port."""
+    volumes: dict[str, str] = dataclasses.field(default_factory=dict)
+    """Folders of hosts that jobs may ask for, as "/srv/data:ro" or "/srv/scratch:rw"."""
     cache_bytes: Bytes = Bytes(10 << 30)
     """Most bytes of input contents that are kept on a host for each account."""
     ssh_config: str = "~/.ssh/config"
@@ -206,6 +270,7 @@ class Config(Settings):
         yield from _places(table)
         yield from _owners(table)
         yield from _queue(table)
+        yield from _containers(table)
         if "hosts" in table:
             yield from _hosts(table["hosts"])
         if not table.get("hosts") and not table.get("partitions") and not table.get("local"):
@@ -349,6 +414,42 @@ def _scopes(table: Mapping[str, Any]) -> Iterator[tuple[tuple[str, ...], Mapping
         for key, inner in tables.items() if isinstance(tables, dict) else ():
             if isinstance(inner, dict):
                 yield (name, key), inner
+
+
+def _containers(table: Mapping[str, Any]) -> Wrong:
+    """Which registries and volumes there are."""
+    registries = table.get("registry")
+    for name in registries if isinstance(registries, dict) else ():
+        if not _REGISTRY.fullmatch(name):
+            yield ("registry", name), 'is not a registry; write its host and port, as "ghcr.io"'
+    volumes = table.get("volumes")
+    for name, value in volumes.items() if isinstance(volumes, dict) else ():
+        if not _VOLUME.fullmatch(name):
+            yield (
+                ("volumes", name),
+                "is not a name; 1 to 64 letters, digits, '.', '_' and '-' serve",
+            )
+        path, _, mode = value.rpartition(":") if isinstance(value, str) else ("", "", "")
+        is_fine = path != "/" and _is_folder(path, home=False) and path.startswith("/")
+        if isinstance(value, str) and (mode not in {"ro", "rw"} or ":" in path or not is_fine):
+            yield ("volumes", name), f'"{value}" is no volume; write it as "/srv/data:ro"'
+
+
+def _password_file(path: str) -> Iterator[str]:
+    if not path.startswith(("/", "~/")):
+        yield f'"{path}" depends on where the gate starts; begin it with / or ~/'
+        return
+    try:
+        file = Path(path).expanduser()
+        mode = file.stat().st_mode
+        text = file.read_text().strip()
+    except (OSError, UnicodeDecodeError) as error:
+        yield f'"{path}" can\'t be read: {getattr(error, "strerror", None) or "it is no text"}'
+        return
+    if mode & 0o077:
+        yield f'"{path}" can be read by others; run `chmod 600 {path}`'
+    if not text or not text.isprintable():
+        yield f'"{path}" does not hold one line with a password'
 
 
 def _texts(table: Mapping[str, Any]) -> Wrong:

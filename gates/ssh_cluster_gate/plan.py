@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from gate_kit.ssh.containers import Volume
+from gate_kit.ssh.images import ContainerSettings, Login
 from gate_kit.ssh.target import SshTarget
 from gates.ssh_cluster_gate import ranges
-from gates.ssh_cluster_gate.config import LOCAL, LOCAL_NODE, Config, Scheduler, Settings
+from gates.ssh_cluster_gate.config import (
+    LOCAL,
+    LOCAL_NODE,
+    Config,
+    Runtime,
+    Scheduler,
+    Settings,
+)
 from skyport.gate.v1 import types_pb2
 
 T = TypeVar("T")
@@ -96,6 +105,8 @@ class SitePlan:
             types_pb2.CAPABILITY_REVERSE_TUNNELS: True,
             types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: self.config.shared_filesystem,
+            types_pb2.CAPABILITY_CONTAINERS: self.has_containers,
+            types_pb2.CAPABILITY_STORAGE: bool(self.config.volumes),
         }
         return frozenset(capability for capability, has in given.items() if has)
 
@@ -115,6 +126,33 @@ class SitePlan:
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: True,
         }
         return frozenset(capability for capability, has in given.items() if has)
+
+    @property
+    def has_containers(self) -> bool:
+        """Whether jobs in containers are taken."""
+        return self.config.containers.runtime is not Runtime.NONE
+
+    @property
+    def containers(self) -> ContainerSettings:
+        """How containers are run, with the logins at registries."""
+        config = self.config
+        return ContainerSettings(
+            runtime=config.containers.runtime.value,
+            socket=config.containers.socket,
+            pull=config.containers.pull.value,
+            logins={
+                name: Login(
+                    login.username, Path(login.password_file).expanduser().read_text().strip()
+                )
+                for name, login in config.registry.items()
+            },
+        )
+
+    @property
+    def volumes(self) -> Mapping[str, Volume]:
+        """What jobs may ask for."""
+        parts = {name: value.rpartition(":") for name, value in self.config.volumes.items()}
+        return {name: Volume(path, mode == "rw") for name, (path, _, mode) in parts.items()}
 
 
 def make(config: Config) -> SitePlan:

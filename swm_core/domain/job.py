@@ -81,6 +81,8 @@ class JobSpec:
     stderr: str = "stderr.log"
     env: Mapping[str, str] = dataclasses.field(default_factory=dict)
     site_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    storage: tuple[str, ...] = ()
+    """Names of storage that its site has to offer."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -105,6 +107,8 @@ class End:
     end_time: float | None = None
     cpu_time_s: float = 0.0
     max_mem_bytes: int = 0
+    image_digest: str = ""
+    """Of the container image that it ran in; empty without one."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -39,6 +39,7 @@ _LATEST_S = 253_402_300_799
 """The end of the year 9999: what comes after it can't be shown as a date."""
 _NODES = 10_000
 _MAX_PORT = 65_535
+_DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 _RETRYABLE = frozenset(
     {FailureReason.NODE_FAIL, FailureReason.PREEMPTED, FailureReason.START_FAILED}
@@ -111,6 +112,7 @@ def job_spec(job: Job, script: bytes, option_prefix: str) -> job_pb2.JobSpec:
         workdir=spec.workdir,
         stdin_path=spec.stdin,
         container_image=spec.container_image,
+        storage=spec.storage,
         site_options={
             name.removeprefix(f"{option_prefix}."): value
             for name, value in spec.site_options.items()
@@ -190,8 +192,9 @@ def failure(message: types_pb2.Failure) -> Failure:
     return Failure(reason, words(message.message), message.retryable or reason in _RETRYABLE)
 
 
-def end(message: job_pb2.JobEnd) -> End:
+def end(status: job_pb2.JobStatus) -> End:
     """How an attempt ended."""
+    message = status.end
     outcome = message.WhichOneof("outcome")
     return End(
         exit_code=message.exit_code if outcome == "exit_code" else None,
@@ -201,6 +204,7 @@ def end(message: job_pb2.JobEnd) -> End:
         end_time=seconds(message.end_time),
         cpu_time_s=seconds(message.usage.cpu_time),
         max_mem_bytes=message.usage.max_memory_bytes,
+        image_digest=status.image_digest if _DIGEST.fullmatch(status.image_digest) else "",
     )
 
 

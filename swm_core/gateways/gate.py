@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 API_VERSION = "v1"
+_MOST_STORAGE = 1_000
 _CALL_S = 30.0
 _PROBE_EVERY_S = 5.0
 _PROBE_S = 10.0
@@ -108,6 +109,8 @@ class GateInfo:
     longest_expiry_s: float
     max_partitions: int
     """How many partitions may exist at once; zero: no limit is known."""
+    storage: tuple[str, ...] = ()
+    """Names of what jobs may ask for."""
 
 
 class Gate:
@@ -333,6 +336,7 @@ class Gate:
             summary=answer.site.summary,
             scope_uid=answer.scope_uid,
             option_prefix=answer.option_prefix,
+            storage=tuple(answer.storage[:_MOST_STORAGE]),
             longest_expiry_s=answer.limits.longest_expiry.ToNanoseconds() / 1e9,
             max_partitions=answer.limits.partitions,
         )

@@ -62,6 +62,7 @@ _DIRECTIVES: tuple[Single | Listed, ...] = (
     Single("stderr", "stderr", paths.file_name),
     Listed("env", Draft.add_variables),
     Listed("site-option", Draft.add_options),
+    Listed("storage", Draft.add_storage),
 )
 
 ALIASES: Mapping[str, str] = MappingProxyType(
@@ -78,7 +79,6 @@ ALIASES: Mapping[str, str] = MappingProxyType(
 
 NOT_SERVED: Mapping[str, str] = MappingProxyType(
     {
-        "storage": "copy what the job needs with input-files",
         "array": "submit one job for each element",
         "depends": "submit the later job once the earlier one has ended (swm wait)",
         "spot": "remove the line: the job then runs on nodes that are not taken away",

@@ -14,6 +14,7 @@ from swm_core.jobscript.words import split_words
 MAX_ERRORS = 100
 """A file with more mistakes is not a job script; the rest of it is not read."""
 _MAX_WARNINGS = 100
+_MAX_STORAGE = 32
 _MAX_PORTS = 100
 _GLOB_CHARS = frozenset("*?[")
 _DEFAULTS = JobSpec()
@@ -36,6 +37,7 @@ class Draft:
         "ports",
         "resources",
         "spellings",
+        "storage",
         "warnings",
     )
 
@@ -50,6 +52,7 @@ class Draft:
         self.output_files: dict[str, None] = {}
         self.env: dict[str, str] = {}
         self.options: dict[str, str] = {}
+        self.storage: dict[str, None] = {}
         self.lines: dict[str, int] = {}
         self.spellings: dict[str, str] = {}
         self.errors: list[ScriptError] = []
@@ -153,6 +156,19 @@ class Draft:
         except values.Refused as refused:
             self.refuse(refused.reason, refused.message)
 
+    def add_storage(self, value: str) -> None:
+        """Take names of storage, as shell words; the same one again changes nothing."""
+        words = self._words(value)
+        self._warn_of_commas(words)
+        for name in words:
+            try:
+                self.storage[values.word(name)] = None
+            except values.Refused as refused:
+                self.refuse(refused.reason, refused.message)
+            if len(self.storage) > _MAX_STORAGE:
+                self.refuse("VALUE_INVALID", f"a job has at most {_MAX_STORAGE} storages")
+                return
+
     def add_variables(self, value: str) -> None:
         """Take variables of the environment, as shell words NAME=VALUE."""
         for item in self._words(value):
@@ -237,4 +253,6 @@ class Draft:
             fields["env"] = self.env
         if self.options:
             fields["site_options"] = self.options
+        if self.storage:
+            fields["storage"] = tuple(self.storage)
         return JobSpec(**fields)

@@ -342,7 +342,7 @@ class AttemptDriver:
         if status is None:
             return False
         if status.HasField("end"):
-            end = convert.end(status.end)
+            end = convert.end(status)
             if end.failure is not None and convert.cancelled(status.end):
                 end = End(
                     failure=Failure(
@@ -350,6 +350,7 @@ class AttemptDriver:
                     ),
                     start_time=end.start_time,
                     end_time=end.end_time,
+                    image_digest=end.image_digest,
                 )
             await self._ended(end, allocations=status.allocations)
             return True
@@ -371,6 +372,9 @@ class AttemptDriver:
             return True
         if text and text != job.text:
             await self._context.jobs.note(self._job_id, text)
+            if status.state == job_pb2.JOB_STATE_STARTING:
+                # It is getting on: an image may take longer than a start is given.
+                self._spent.set(job, 0.0)
         return False
 
     async def _ended(self, end: End, *, allocations: Sequence[types_pb2.Allocation] = ()) -> None:
@@ -535,7 +539,7 @@ class AttemptDriver:
                 ),
             )
             if answer.HasField("status") and answer.status.HasField("end"):
-                await self._context.jobs.note(self._job_id, end=convert.end(answer.status.end))
+                await self._context.jobs.note(self._job_id, end=convert.end(answer.status))
 
         try:
             await _unless(self._force, confirm(), confirmed)

@@ -141,8 +141,9 @@ async def _until_too_long(
     job: Job, gate: Gate, spent: Spent, limit_s: float | None, lost_s: float
 ) -> Exception:
     """Count, and return what has passed."""
-    spent_s, away_s = spent.of(job), 0.0
+    away_s = 0.0
     while True:
+        spent_s = spent.of(job)
         left_s = lost_s - away_s
         if limit_s is not None:
             left_s = min(left_s, limit_s - spent_s)
@@ -159,7 +160,8 @@ async def _until_too_long(
         elif not (before or after):
             away_s = 0.0
             if limit_s is not None:
-                spent_s += passed_s
+                # Meanwhile it may have begun anew.
+                spent_s = spent.of(job) + passed_s
                 spent.set(job, spent_s)
                 if spent_s >= limit_s:
                     return Overdue()

@@ -22,6 +22,7 @@ from swm_core.scheduler import (
     QueuedJob,
     SiteView,
 )
+from swm_core.scheduler.demand import storage_capability
 
 _KINDS = {
     types_pb2.PARTITION_KIND_STATIC: PartitionKind.STATIC,
@@ -84,7 +85,7 @@ class Views:
             ready=gate.ready,
             drained=gate.drained,
             inventory_known=inventory.known,
-            capabilities=gate.info.capabilities if gate.info else frozenset(),
+            capabilities=_capabilities(gate),
             flavors=self._catalog(gate),
             partitions=(*fixed, *(own_partition(gate, each, used) for each in own)),
             max_partitions=gate.info.max_partitions if gate.info else 0,
@@ -98,6 +99,12 @@ class Views:
             known = (flavors, FlavorCatalog(map(_flavor, flavors)))
             self._flavors[gate.name] = known
         return known[1]
+
+
+def _capabilities(gate: Gate) -> frozenset[str]:
+    if gate.info is None:
+        return frozenset()
+    return gate.info.capabilities | {storage_capability(name) for name in gate.info.storage}
 
 
 def fixed_partition(gate: Gate, partition: partition_pb2.Partition, used: Used) -> PartitionView:

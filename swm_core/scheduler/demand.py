@@ -39,6 +39,11 @@ class Demand:
         )
 
 
+def storage_capability(name: str) -> str:
+    """What a site can do that offers a storage: beside names of the contract, which have no `:`."""
+    return f"STORAGE:{name}"
+
+
 def demand_of(spec: JobSpec, last_site: str = "") -> Demand:
     """What a job of this specification needs. `last_site`: where it stays if it must."""
     needed = []
@@ -50,6 +55,8 @@ def demand_of(spec: JobSpec, last_site: str = "") -> Demand:
         needed.append("TUNNELS")
     if any(port.direction is Direction.OUT for port in spec.ports):
         needed.append("REVERSE_TUNNELS")
+    if spec.storage:
+        needed += ["STORAGE", *map(storage_capability, spec.storage)]
     fixed = tuple(port.number for port in spec.ports if port.number)
     resources = spec.resources
     return Demand(

@@ -15,8 +15,13 @@ _CAPABILITIES = {
     "CONTAINERS": ("container-image", "runs no container images; leave container-image out"),
     "MULTI_NODE": ("nodes", "runs a job on one node only; ask for one"),
     "TUNNELS": ("ports", "does not forward ports to a job; leave in ports out"),
+    "STORAGE": ("storage", "offers no storage; copy what the job needs with input-files"),
     "REVERSE_TUNNELS": ("ports", "does not let a job reach ports of yours; leave out ports out"),
 }
+
+
+def _storage_of(site: SiteView) -> str:
+    return ", ".join(sorted(name for each in site.capabilities if (name := each.partition(":")[2])))
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -48,7 +53,12 @@ def explain_capabilities(demand: Demand, site: SiteView) -> list[Problem]:
     problems = []
     for capability in demand.capabilities:
         if capability not in site.capabilities:
-            directive, text = _CAPABILITIES[capability]
+            kind, _, name = capability.partition(":")
+            if name and kind not in site.capabilities:
+                continue  # that it has none at all is told
+            directive, text = _CAPABILITIES[kind]
+            if name:
+                text = f'has no storage "{name}"; it has {_storage_of(site)}'
             message = f"site {site.name} {text}, or choose another site"
             problems.append(Problem("CAPABILITY_MISSING", message, directive, site.name))
     return problems

@@ -99,6 +99,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             site.gate_name = gate.info.name
             site.gate_version = gate.info.version
             site.capabilities.extend(sorted(gate.info.capabilities))
+            site.storage.extend(sorted(gate.info.storage))
         if gate.process is not None:
             site.restarts = gate.process.restarts
             if caller.is_admin:

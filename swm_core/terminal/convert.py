@@ -107,6 +107,7 @@ def spec(value: JobSpec) -> job_pb2.JobSpec:
         stderr=value.stderr,
         env=value.env,
         site_options=value.site_options,
+        storage=value.storage,
     )
     if value.time_limit_s:
         message.time_limit.CopyFrom(duration(value.time_limit_s))
@@ -206,6 +207,7 @@ def attempt(value: Attempt) -> job_pb2.Attempt:
         message.signal = value.end.signal or 0
         message.cpu_time.CopyFrom(duration(value.end.cpu_time_s))
         message.max_memory_bytes = value.end.max_mem_bytes
+        message.image_digest = value.end.image_digest
     return message
 
 

@@ -10,7 +10,11 @@ from tests.cli.terminal import Swm
 @pytest.mark.parametrize(
     ("command", "title", "values"),
     [
-        ("sites", "SITE", ["here", "READY", "there", "BROKEN", "its key is refused"]),
+        (
+            "sites",
+            "SITE",
+            ["here", "READY", "storage data", "there", "BROKEN", "its key is refused"],
+        ),
         ("flavors", "FLAVOR", ["big", "64", "256G", "4 A100", "1.75 USD/h"]),
         ("images", "IMAGE", ["debian", "node", "Debian 12"]),
         ("partitions", "PARTITION", ["here-all", "static", "READY"]),

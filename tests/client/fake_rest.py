@@ -36,6 +36,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
     ) -> catalog_pb2.ListSitesResponse:
         site = catalog_pb2.Site(
             name="here",
+            storage=["data"],
             state=catalog_pb2.SITE_STATE_READY,
             summary="this machine",
             gate_name="fake",

@@ -20,7 +20,7 @@ _KEPT_FAKE = re.compile(
     r"|cache/\w+/(whole/[0-9a-f]{2}/[0-9a-f]{64}|part/[0-9a-f]{64})"
 )
 _KEPT_SSH = re.compile(
-    r"root_uid|runner-\w+\.sh|events/[\w-]+\.[\w-]+\.\d+|tombstones/[\w-]+/[\w-]+/[\w-]+\.\d+"
+    r"root_uid|(runner|container|inside)-\w+\.sh|events/[\w-]+\.[\w-]+\.\d+|tombstones/[\w-]+/[\w-]+/[\w-]+\.\d+"
     r"|cache/(whole/\d+/[0-9a-f]{64}|trees/[0-9a-f]{64}/.*|used.*)"
 )
 _KEPT_SPOOL = re.compile(
@@ -37,6 +37,7 @@ def leftovers(world: World) -> list[str]:
         *_processes(world),
         *_listeners(world),
         *_files(world),
+        *(f"container {name}" for name in world.containers()),
     ]
 
 

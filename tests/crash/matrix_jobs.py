@@ -24,6 +24,7 @@ from tests.crash.matrix_scenario import API, INPUTS, Extra, nothing_runs_late, s
 from tests.crash.world import AGAIN_S, insist
 from tests.system.harness.jobs import QUEUED, RUNNING, STAGING_IN, STARTING
 from tests.system.harness.waiting import eventually
+from tests.testbed import images
 
 SITE_LOST_S = 5
 """After so long without its gate a site is given up on, where a scenario says so."""
@@ -94,6 +95,27 @@ def seen_running_first(play: Play) -> None:
     play.begun(submitted)
     play.until(submitted, RUNNING)
     play.file("go").touch()
+    play.ended(submitted)
+
+
+# ---- in containers ----
+
+CONTAINED = (f"container-image {images.BUSYBOX}", "storage world")
+
+
+@scenario(sites=("lab",))
+def contained(play: Play) -> None:
+    """In a container, with inputs, outputs and a log."""
+    play.ended(play.submit(inputs=INPUTS, directives=CONTAINED))
+
+
+@scenario(sites=("lab",))
+def contained_cancelled(play: Play) -> None:
+    """Its owner ends it while it runs in a container."""
+    submitted = play.submit(hold="sleep 600", directives=CONTAINED)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    play.cancel(submitted)
     play.ended(submitted)
 
 

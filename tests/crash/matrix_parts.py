@@ -17,6 +17,9 @@ from rpc_kit.failpoints import VARIABLE
 from tests.crash.world import AGAIN_S, SITES, World
 from tests.system.harness.sites import Site
 from tests.system.harness.waiting import eventually
+from tests.testbed import images
+from tests.testbed.docker import Engine
+from tests.testbed.hosts import is_possible
 
 CORE = "core"
 _TICK_S = 0.02
@@ -44,14 +47,33 @@ class Order:
 class MatrixWorld(World):
     """A world in which every transition can be had.
 
-    Beside what others have: a queue of one slot, and partitions that stop when their time is over.
+    Beside what others have: a queue of one slot, partitions that stop when their time is over, and,
+    where this process may start one, a Docker engine for the host.
     """
+
+    def __init__(self, folder: Path, **settings: Any) -> None:
+        self._undo = contextlib.ExitStack()
+        self.engine = self._undo.enter_context(Engine()) if is_possible() else None
+        if self.engine is not None:
+            images.busybox(self.engine)
+        super().__init__(folder, **settings)
+
+    def close(self) -> None:
+        super().close()
+        self._undo.close()
+
+    def containers(self) -> list[str]:
+        """Those that there are."""
+        return [] if self.engine is None else self.engine.containers()
 
     def _sites(self) -> Iterator[Site]:
         for site in super()._sites():
             file = site.folder / "gate.toml"
             table = tomlkit.parse(file.read_text()).unwrap()
             _extend(site.name, table)
+            if site.name == "lab" and self.engine is not None:
+                table["containers"] = {"runtime": "docker", "socket": self.engine.host}
+                table["volumes"] = {"world": f"{self.folder}:rw"}
             file.write_text(tomlkit.dumps(table))
             yield site
 

@@ -186,6 +186,10 @@ class World:
             left_s = max(1.0, until - time.monotonic())
             eventually(has_ended, f"job {job.job_id} has ended", within_s=left_s)
 
+    def containers(self) -> list[str]:
+        """Those that there are: none, where no site can have any."""
+        return []
+
     def close(self) -> None:
         """End everything, however."""
         self.core.close()

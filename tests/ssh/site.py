@@ -11,8 +11,10 @@ from pathlib import Path
 from google.protobuf.duration_pb2 import Duration
 
 from gate_kit import Operations, WatchHub
+from gate_kit.ssh.containers import Containers
 from gate_kit.ssh.ending import Ending
 from gate_kit.ssh.host import Host
+from gate_kit.ssh.images import ContainerSettings
 from gate_kit.ssh.jobs import Jobs
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.output import Output
@@ -194,7 +196,7 @@ def make_site(
     place = Place(shared=shared)
     operations = Operations()
     hub = WatchHub(job_pb2.JobEvent, secrets.token_hex(4))
-    jobs = Jobs(place, hub)
+    jobs = Jobs(place, hub, Containers(ContainerSettings()))
     starts = Starts(jobs, operations)
     overview = Overview(jobs, operations, hub)
     watching = Watching(jobs, operations)

@@ -451,6 +451,7 @@ def test_what_programs_of_the_host_say_is_told(look: Look, make_sshd: Make, tmp_
         podman="echo 5.2.1",
         busctl="echo b true",
         systemd_run="exit 0",
+        loginctl="echo no",
     )
     told = look({"n1": make_sshd(PATH=str(path))}, host="gpus = 2")
     assert told.failed() == [("n1", "clock"), ("n1", "logout")]
@@ -626,20 +627,19 @@ def test_a_mount_that_runs_no_programs_is_a_warning() -> None:
 @pytest.mark.parametrize(
     ("values", "expected"),
     [
-        ({"cgroup2": "delegated cpuset cpu io memory pids"}, "cgroup"),
-        ({"cgroup2": "delegated cpu", "ulimit": "yes"}, "ulimit"),
-        ({"cgroup2": "kept cpu memory", "systemd_run": "yes"}, "systemd"),
-        ({"systemd_run": "no Failed to connect", "ulimit": "yes"}, "ulimit"),
+        ({"systemd_run": "yes", "lingers": "yes"}, "systemd"),
+        ({"systemd_run": "yes", "user": "ann"}, "none"),
+        ({"systemd_run": "no Failed to connect", "lingers": "yes", "user": "ann"}, "none"),
         ({}, "none"),
     ],
 )
-def test_the_strongest_limits_that_can_be_put_on_jobs_are_told(
-    values: dict[str, str], expected: str
-) -> None:
+def test_whether_limits_can_be_put_on_jobs_is_told(values: dict[str, str], expected: str) -> None:
     found = Found({name: [value] for name, value in values.items()})
     (limits,) = (each for each in judged(found) if each.check == "limits")
     assert limits.value == expected
-    assert (limits.state is State.WARNING) == (expected == "none")
+    assert (limits.state is State.WARNING) == (expected == "none" and bool(values))
+    if limits.state is State.WARNING:
+        assert limits.mend == "sudo loginctl enable-linger ann"
 
 
 def test_a_docker_that_the_account_may_not_use_is_told_with_its_group() -> None:

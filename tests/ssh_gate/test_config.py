@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gate_kit.ssh.images import Login
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.plan import SitePlan
@@ -91,10 +92,40 @@ def test_capabilities_follow_from_the_file() -> None:
         types_pb2.CAPABILITY_MULTI_NODE,
         types_pb2.CAPABILITY_TUNNELS,
         types_pb2.CAPABILITY_REVERSE_TUNNELS,
+        types_pb2.CAPABILITY_CONTAINERS,
     }
     assert _plan("local = true\n").capabilities == always
     shared = _plan('hosts = ["n1"]\nshared_account = true\nshared_filesystem = true\n')
     assert shared.capabilities == always | {types_pb2.CAPABILITY_SHARED_FILESYSTEM}
+    volumes = _plan('local = true\n[volumes]\ndata = "/srv/data:ro"\n')
+    assert volumes.capabilities == always | {types_pb2.CAPABILITY_STORAGE}
+    assert {name: str(volume) for name, volume in volumes.volumes.items()} == {
+        "data": "/srv/data:ro"
+    }
+    bare = _plan('local = true\n[containers]\nruntime = "none"\n')
+    assert bare.capabilities == always - {types_pb2.CAPABILITY_CONTAINERS}
+
+
+def test_a_login_at_a_registry_comes_from_a_file_of_its_own(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("psst\n")
+    text = f"""local = true
+[registry."ghcr.io"]
+username = "ann"
+password_file = "{file}"
+"""
+    file.chmod(0o644)
+    assert _mistakes(text) == [
+        (
+            f'lab.toml:4: registry.ghcr.io.password_file: "{file}" can be read by others; '
+            f"run `chmod 600 {file}`"
+        )
+    ]
+    file.chmod(0o600)
+    assert _plan(text).containers.logins == {"ghcr.io": Login("ann", "psst")}
+    file.unlink()
+    (told,) = _mistakes(text)
+    assert told.endswith(f'"{file}" can\'t be read: No such file or directory')
 
 
 def test_this_machine_is_a_partition_of_its_own_beside_others() -> None:
@@ -202,6 +233,22 @@ def test_the_site_of_the_command_line_is_this_machine_alone() -> None:
         (
             'hosts = ["n"]\n[users]\nann = "u"\n[host.n]\nuser = "x"\n',
             "lab.toml:5: host.n.user: is for a shared account, and [users] says it here; remove it",
+        ),
+        (
+            'local = true\n[volumes]\ndata = "/srv/data"\n',
+            'lab.toml:3: volumes.data: "/srv/data" is no volume; write it as "/srv/data:ro"',
+        ),
+        (
+            'local = true\n[volumes]\ndata = "/srv/../etc:ro"\n',
+            'lab.toml:3: volumes.data: "/srv/../etc:ro" is no volume; write it as "/srv/data:ro"',
+        ),
+        (
+            'local = true\n[containers]\nruntime = "lxc"\n',
+            "lab.toml:3: containers.runtime:",
+        ),
+        (
+            'local = true\n[containers]\nsocket = "/run/docker.sock"\n',
+            'lab.toml:3: containers.socket: "/run/docker.sock" is no socket; write it as "unix:',
         ),
         ("hosts = [\n", "lab.toml:2: is not TOML:"),
     ],

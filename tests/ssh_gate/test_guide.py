@@ -11,7 +11,7 @@ import pytest
 from gate_kit.ssh.host import TOOLS
 from gates.ssh_cluster_gate import check_rules
 from gates.ssh_cluster_gate import config as configuration
-from gates.ssh_cluster_gate.config import Config, HostConfig, PartitionConfig
+from gates.ssh_cluster_gate.config import Config, ContainersConfig, HostConfig, PartitionConfig
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "ssh-gate.md").read_text()
 
@@ -41,6 +41,23 @@ def test_the_configuration_of_the_guide_is_one(tmp_path: Path) -> None:
             "hosts",
         }:
             assert shown == getattr(defaults, field.name), field.name
+
+
+def test_the_configuration_of_containers_is_one(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("psst")
+    token.chmod(0o600)
+    guide = (Path(__file__).parents[2] / "docs" / "containers.md").read_text()
+    texts = re.findall(r"```toml\n(.*?)```", guide, re.DOTALL)
+    text = "local = true\n" + "".join(texts).replace("~/.config/skyport/ghcr-token", str(token))
+    path = tmp_path / "gate.toml"
+    path.write_text(text)
+    told = configuration.load(path)
+    assert told.registry["ghcr.io"].username == "lab-robot"
+    assert told.volumes == {"data": "/srv/data:ro", "scratch": "/scratch:rw"}
+    assert told.containers == ContainersConfig()
+    for field in dataclasses.fields(ContainersConfig):
+        assert re.search(rf"^{field.name} = ", text, re.MULTILINE), field.name
 
 
 def test_every_tool_and_check_is_documented() -> None:

@@ -44,7 +44,6 @@ DIRECTIVES = [
     ("#SWM depends abc", "DIRECTIVE_NOT_SERVED", 2, "swm wait"),
     ("#SWM spot", "DIRECTIVE_NOT_SERVED", 2, "remove"),
     ("#SWM max-cost 5", "DIRECTIVE_NOT_SERVED", 2, "price"),
-    ("#SWM storage data", "DIRECTIVE_NOT_SERVED", 2, "input-files"),
     ("#SWM", "DIRECTIVE_NAME_MISSING", 2, "#SWM NAME VALUE"),
     ("#SWM cpus 1\n#SWM cpus 2", "DIRECTIVE_REPEATED", 3, "lines 2 and 3"),
     ("#SWM cpus", "VALUE_MISSING", 2, "add one"),

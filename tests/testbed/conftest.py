@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from tests.testbed.fixtures import hosts
+from tests.testbed.fixtures import docker_engine, hosts, registry
 
-__all__ = ["hosts"]
+__all__ = ["docker_engine", "hosts", "registry"]

@@ -33,9 +33,9 @@ def only_child(pid: int) -> int:
     return child
 
 
-def until(is_so: Callable[[], bool], otherwise: str) -> None:
+def until(is_so: Callable[[], bool], otherwise: str, *, within_s: float = _WITHIN_S) -> None:
     """Wait until something is so; fail with `otherwise` if it takes too long."""
-    last = time.monotonic() + _WITHIN_S
+    last = time.monotonic() + within_s
     while not is_so():
         assert time.monotonic() < last, otherwise
         time.sleep(0.02)

@@ -24,7 +24,13 @@ def system(tmp_path: Path) -> Path:
     programs = tmp_path / "bin"
     programs.mkdir()
     (tmp_path / "list").write_text(_LIST)
-    _program(programs / "apt-get", f'echo "$*" >> "{tmp_path}/calls"')
+    _program(
+        programs / "apt-get",
+        f"""echo "$*" >> "{tmp_path}/calls"
+"{tmp_path}/policy"
+echo "$?" >> "{tmp_path}/answers"
+""",
+    )
     return tmp_path
 
 
@@ -37,7 +43,7 @@ def _run(system: Path, user_id: int) -> subprocess.CompletedProcess[str]:
     _program(system / "bin" / "id", f"echo {user_id}")
     return subprocess.run(
         ["sh", ROOT / "tools" / "system_packages.sh", system / "list"],
-        env={"PATH": f"{system / 'bin'}:{os.defpath}"},
+        env={"PATH": f"{system / 'bin'}:{os.defpath}", "POLICY_RC_D": str(system / "policy")},
         capture_output=True,
         text=True,
         timeout=60,
@@ -51,6 +57,19 @@ def test_root_installs_what_lacks_and_no_more(system: Path) -> None:
     _, install = (system / "calls").read_text().splitlines()
     assert install.startswith("install ")
     assert install.endswith(" lacking other")
+
+
+def test_no_server_is_started_that_is_installed(system: Path) -> None:
+    _run(system, 0)
+    assert (system / "answers").read_text() == "101\n101\n"
+    assert not (system / "policy").exists()
+
+
+def test_a_policy_that_is_there_stays(system: Path) -> None:
+    _program(system / "policy", "exit 104")
+    _run(system, 0)
+    assert (system / "answers").read_text() == "104\n104\n"
+    assert (system / "policy").exists()
 
 
 def test_everybody_else_is_told_the_names_and_nothing_is_installed(system: Path) -> None:

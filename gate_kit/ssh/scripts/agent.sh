@@ -31,6 +31,7 @@ do_hello() {
         command -v "$tool" >/dev/null 2>&1 || printf '=lacks %s\n' "$tool"
     done
     [ ! -f "$runner" ] || echo =runner
+    tell_limits
     if [ -n "$found" ]; then
         {
             find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
@@ -39,6 +40,16 @@ do_hello() {
         } </dev/null >/dev/null 2>&1 &
     fi
 }
+
+# Whether an ordinary account may put limits on what it runs. Without lingering all that would end with
+# the last login.
+tell_limits() {
+    command -v systemd-run >/dev/null 2>&1 && command -v loginctl >/dev/null 2>&1 || return
+    set -- "$(id -un)" "/run/user/$(id -u)"
+    [ "$(loginctl show-user "$1" --property Linger --value)" = yes ] || return
+    XDG_RUNTIME_DIR=$2 systemd-run --user --scope --quiet --property MemoryMax=1G true || return
+    printf '=limits %s\n' "$2"
+} </dev/null 2>/dev/null
 
 # ROOT_UID: the identity of the place, made at the first contact that writes.
 do_make_root() {
@@ -55,11 +66,13 @@ do_make_root() {
     printf '=root_uid %s\n' "$found"
 }
 
-# A script, as bytes. Shells read as they go: a runner that is in use must not change, so each version
-# has a name of its own.
+# [NAME]: a script, as bytes; the runner where it has no name. Shells read as they go: one that is in use
+# must not change, so each version has a name of its own.
 do_install() {
-    dd bs="$bytes" count=1 iflag=fullblock of="$runner.$$" 2>/dev/null &&
-        mv "$runner.$$" "$runner" 2>/dev/null || refuse_write "$root"
+    script=$runner
+    [ -z "$1" ] || script=$root/$1
+    dd bs="$bytes" count=1 iflag=fullblock of="$script.$$" 2>/dev/null &&
+        mv "$script.$$" "$script" 2>/dev/null || refuse_write "$root"
 }
 
 # KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
@@ -249,6 +262,7 @@ show() {
         { IFS= read -r line <"$1/verdict.$node"; } 2>/dev/null
         printf '=verdict %s\n' "$line"
     fi
+    ! read_whole "$1/image.$node" || printf '=image %s\n' "$line"
     if [ -f "$1/end.$node" ]; then
         while IFS= read -r line; do
             printf '=end %s\n' "$line"

@@ -10,6 +10,8 @@
 # the job may see, each as its name, the number of its lines, and those lines. Standard output gets a
 # line with our process id when the claim was made. All else that the job gets is in our own
 # environment, so our own variables have names that no one else gives.
+#
+# Where PATH is "", PROGRAM is container.sh: it gets the variables, and sees to the rest itself.
 
 _swm_node=$1 _swm_events=$2 _swm_unsynced=$3 _swm_tombstone=$4 _swm_work=$5 _swm_input=$6
 _swm_limit=$7 _swm_grace=$8 _swm_mark=$9
@@ -48,10 +50,21 @@ _swm_tell() {
 } 2>/dev/null
 [ -z "$_swm_events" ] || _swm_tell &
 
+# What it has used; in a container that is not seen from here.
+_swm_times() {
+    [ -s "usage.$_swm_node" ] || {
+        times
+        return
+    }
+    while IFS= read -r _swm_line; do
+        printf '%s\n' "$_swm_line"
+    done <"usage.$_swm_node"
+}
+
 # The end is linked into place when it is whole: of two, the first counts. It reaches the disk right
 # after; should the power fail in between, what is there has no last line and counts as none.
 _swm_end() {
-    { printf '%s\n' "$1" && times && echo .; } 1<>".end.$_swm_node.$$" &&
+    { printf '%s\n' "$1" && _swm_times && echo .; } 1<>".end.$_swm_node.$$" &&
         ln ".end.$_swm_node.$$" "end.$_swm_node"
     [ -z "$_swm_events" ] || _swm_tell &
     sync "end.$_swm_node" </dev/null >/dev/null 2>&1 &
@@ -144,6 +157,7 @@ fi
 
 # In the foreground: a shell makes what it starts in the background ignore interrupts.
 (
+    [ -n "$_swm_path" ] || exec "$@"
     IFS= read -r _swm_pid </proc/self/stat
     echo "${_swm_pid%% *}" >"session.$_swm_node"
     while IFS= read -r _swm_name && IFS= read -r _swm_lines; do

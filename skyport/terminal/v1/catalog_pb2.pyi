@@ -175,6 +175,7 @@ class Site(_message.Message):
     PENDING_REMOVALS_FIELD_NUMBER: _builtins.int
     FAILED_REMOVALS_FIELD_NUMBER: _builtins.int
     ORPHANS_FIELD_NUMBER: _builtins.int
+    STORAGE_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """REQUIRED. As in the core's configuration."""
     state: Global___SiteState.ValueType
@@ -215,6 +216,10 @@ class Site(_message.Message):
     def failed_removals(self) -> _containers.RepeatedCompositeFieldContainer[Global___FailedRemoval]:
         """OPTIONAL. Those of them that the site was asked for in vain, the most tried first; at most 20. Told to admins."""
 
+    @_builtins.property
+    def storage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Names of storage that jobs may ask for."""
+
     def __init__(
         self,
         *,
@@ -234,10 +239,11 @@ class Site(_message.Message):
         pending_removals: _builtins.int = ...,
         failed_removals: _abc.Iterable[Global___FailedRemoval] | None = ...,
         orphans: _builtins.int = ...,
+        storage: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["last_contact_time", b"last_contact_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "failed_removals", b"failed_removals", "gate_name", b"gate_name", "gate_version", b"gate_version", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "message", b"message", "name", b"name", "orphans", b"orphans", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "failed_removals", b"failed_removals", "gate_name", b"gate_name", "gate_version", b"gate_version", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "message", b"message", "name", b"name", "orphans", b"orphans", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "storage", b"storage", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

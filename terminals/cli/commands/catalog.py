@@ -92,11 +92,15 @@ def sites_table(found: Iterable[catalog_pb2.Site]) -> tuple[list[Column], Iterat
             cell(f"{site.gate_name} {site.gate_version}"),
             str(site.active_jobs),
             ago(site.last_contact_time) if site.HasField("last_contact_time") else "never",
-            cell(site.message or site.summary),
+            cell(site.message or _what_it_is(site)),
         ]
         for site in found
     )
     return columns, rows
+
+
+def _what_it_is(site: catalog_pb2.Site) -> str:
+    return f"{site.summary}; storage {', '.join(site.storage)}" if site.storage else site.summary
 
 
 @click.command(

@@ -101,6 +101,8 @@ def _asked(job: job_pb2.Job) -> Rows:
         ("flavor", spec.flavor),
         ("cloud image", spec.cloud_image),
         ("container", spec.container_image),
+        ("image", job.attempts[-1].image_digest if job.attempts else ""),
+        ("storage", " ".join(spec.storage)),
         ("work folder", spec.workdir),
     ):
         if value:

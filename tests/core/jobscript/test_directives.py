@@ -78,6 +78,7 @@ def test_a_script_without_directives_gives_the_defaults_of_the_original() -> Non
         ("output results.dat", "output_files", ("results.dat",)),
         ("env A=1 B='two words' C=", "env", {"A": "1", "B": "two words", "C": ""}),
         ("env A=b=c", "env", {"A": "b=c"}),
+        ("storage data big-data data", "storage", ("data", "big-data")),
         ("site-option slurm.qos high", "site_options", {"slurm.qos": "high"}),
         ("site-option slurm.x 'a b' c=d", "site_options", {"slurm.x": "a b c=d"}),
         ("site-option slurm.a=1 slurm.b=", "site_options", {"slurm.a": "1", "slurm.b": ""}),
@@ -230,7 +231,7 @@ def test_a_repeated_directive_is_refused_and_both_lines_are_named(first: str, se
     assert "lines 2 and 4" in got.message
 
 
-@pytest.mark.parametrize("name", ["storage", "array", "depends", "spot", "max-cost"])
+@pytest.mark.parametrize("name", ["array", "depends", "spot", "max-cost"])
 def test_a_directive_that_is_not_served_yet_is_refused_by_name(name: str) -> None:
     got = error(f"{name} 1")
     assert (got.line, got.directive, got.reason) == (2, name, "DIRECTIVE_NOT_SERVED")

@@ -227,6 +227,13 @@ HPC = slurm(
         ),
         (spec(container_image="x"), [LAB], "CAPABILITY_MISSING", "container-image"),
         (spec(cloud_image="x"), [LAB], "CAPABILITY_MISSING", "cloud-image"),
+        (spec(storage=("data",)), [LAB], "CAPABILITY_MISSING", "offers no storage"),
+        (
+            spec(storage=("data",)),
+            [lab(capabilities=frozenset({"STORAGE", "STORAGE:home", "STORAGE:big"}))],
+            "CAPABILITY_MISSING",
+            'has no storage "data"; it has big, home',
+        ),
         (spec(nodes=2), [lab(capabilities=frozenset())], "CAPABILITY_MISSING", "one node"),
         (spec(ports="80"), [HPC], "CAPABILITY_MISSING", "in ports"),
         (spec(ports="out:80"), [HPC], "CAPABILITY_MISSING", "out ports"),
