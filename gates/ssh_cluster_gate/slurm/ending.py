@@ -16,6 +16,8 @@ from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
 from gates.ssh_cluster_gate.slurm.queue import Stage
 from skyport.gate.v1 import job_pb2, types_pb2
 
+_TERM_S = 2.0
+"""From a cancel until its TERM, at most, where all is well."""
 _KILL_S = 2.0
 """What our own KILL has not ended by then, as what has lost its guard, Slurm ends itself."""
 
@@ -86,7 +88,8 @@ class SlurmEnding:
                 return await self._jobs.judged(ref, found)
             if grace_s is None:
                 grace_s = launching.grace_s(spec.spec)
-            self._deadlines[key] = time.monotonic() + grace_s
+            # It counts from TERM on: the queue may take a second to be asked.
+            self._deadlines[key] = time.monotonic() + grace_s + (_TERM_S if grace_s else 0.0)
             try:
                 is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
                 await self._stop(key, account, found.root_uid, "USR1" if is_every else "KILL")
