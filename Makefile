@@ -17,6 +17,7 @@ PART := $(LOCK) --constraints requirements.lock
 # The tests of one kind of site alone: make test-site SITE=ssh.
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
+TESTS_OF_slurm := tests/slurm
 TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
 
 # What builds images, and with which further options:

@@ -18,6 +18,7 @@ from bench import (
     job_times,
     load,
     memory,
+    slurm,
     ssh_files,
     ssh_memory,
     ssh_rate,
@@ -40,6 +41,7 @@ _ALL: tuple[Benchmark, ...] = (
     *ssh_files.BENCHMARKS,
     *ssh_tunnels.BENCHMARKS,
     *ssh_memory.BENCHMARKS,
+    *slurm.BENCHMARKS,
     *containers.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)

@@ -34,14 +34,14 @@ def _rate(short: bool) -> list[Figure]:
     jobs: list[float] = []
     execs: list[float] = []
     with ssh_serving() as site, peer_of(site) as peer, watching(site.core) as watch:
-        _makespan(site.core, watch, 10)
+        makespan(site.core, watch, 10)
         for _ in range(rounds):
             execs.append(count / sum(peer.execs(count)))
-            jobs.append(count / _makespan(site.core, watch, count))
+            jobs.append(count / makespan(site.core, watch, count))
     return [_RATE.figure(statistics.median(jobs), statistics.median(execs), "a second")]
 
 
-def _makespan(core: Core, watch: Watch, count: int) -> float:
+def makespan(core: Core, watch: Watch, count: int) -> float:
     """Seconds that so many jobs took together."""
     began = time.time()
     job_ids = []

@@ -33,7 +33,11 @@ class SentStream:
         Args:
             first: The node of rank 0, which is meant where the caller names none.
         """
-        return f"{_NAMES[self._cursor.kind]}.{self._cursor.node or first}"
+        return self.file_of(self._cursor.node or first)
+
+    def file_of(self, node: str) -> str:
+        """What the runner calls the stream's file on what it calls `node`."""
+        return f"{_NAMES[self._cursor.kind]}.{node}"
 
     def send(self, data: bytes) -> job_pb2.OutputPiece:
         """What comes next, as it is told; the stream goes on behind it."""

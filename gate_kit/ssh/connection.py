@@ -93,8 +93,8 @@ class SshTransport:
                     ) from error
                 link.most_sessions = min(link.most_sessions, taken - 1)
 
-    async def connect(self, port: int) -> SshStream:
-        """Connect to a port of the host's loopback.
+    async def connect(self, port: int, address: str = "") -> SshStream:
+        """Connect to a port of the host's loopback, or of what it reaches at `address`.
 
         Raises:
             Refusal: TARGET_REFUSED where nothing listens; PERMISSION_MISSING where sshd forwards
@@ -102,7 +102,9 @@ class SshTransport:
         """
         link = await self._links.any()
         try:
-            return await self._kept(link, self._dial(link, port), SshStream.abort)
+            return await self._kept(
+                link, self._dial(link, port, address or _LOOPBACK), SshStream.abort
+            )
         except asyncssh.ChannelOpenError as error:
             if error.code == asyncssh.OPEN_ADMINISTRATIVELY_PROHIBITED:
                 raise self._forbidden() from error
@@ -186,9 +188,9 @@ class SshTransport:
         self._links.until_done(link, process.wait_closed(), session=True)
         return SshProcess(process, link.connection)
 
-    async def _dial(self, link: Link, port: int) -> SshStream:
+    async def _dial(self, link: Link, port: int, address: str) -> SshStream:
         channel, session = await link.connection.create_connection(
-            SteadyStream, _LOOPBACK, port, encoding=None, window=STREAM_WINDOW
+            SteadyStream, address, port, encoding=None, window=STREAM_WINDOW
         )
         assert isinstance(session, SteadyStream)  # noqa: S101 - for the type only
         reader, writer = asyncssh.SSHReader(session, channel), asyncssh.SSHWriter(session, channel)

@@ -133,7 +133,7 @@ def _parse(
             ends.append(value)
         elif name == "at":
             file, _, stamp = value.rpartition(" ")
-            times[file] = _nanoseconds(stamp)
+            times[file] = nanoseconds(stamp)
         else:
             told[name] = value
     lasting = (known or _lasting(told, blobs)) if "folder" in told else Lasting()
@@ -200,7 +200,8 @@ def encode_labels(ref: types_pb2.JobRef, origin: types_pb2.Origin) -> str:
     return base64.b64encode(labels.SerializeToString()).decode()
 
 
-def _nanoseconds(stamp: str) -> int:
+def nanoseconds(stamp: str) -> int:
+    """A time as `stat` tells it; 0 for one before 1970."""
     whole, _, part = stamp.partition(".")
     if not (whole + part).isdigit():
         return 0  # before 1970

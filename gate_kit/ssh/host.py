@@ -74,6 +74,7 @@ class Host:
         partition_id: The partition that the node belongs to.
         work_root: The folder for all that is kept there; `~` is the account's home.
         shell: What runs our scripts there: a POSIX shell.
+        claims_as: What stands for the node in the names of files; empty is its own name.
     """
 
     def __init__(
@@ -83,6 +84,7 @@ class Host:
         work_root: str,
         *,
         shell: str = "/bin/sh",
+        claims_as: str = "",
     ) -> None:
         self.transport = transport
         self.partition_id = partition_id
@@ -93,6 +95,7 @@ class Host:
         empty string when that may have been missed."""
         self._work_root = work_root
         self._posix_shell = shell
+        self._claims_as = claims_as or transport.node
         self._shell: Shell | None = None
         self._is_closed = False
         self._opening = asyncio.Lock()
@@ -141,14 +144,14 @@ class Host:
                 pass  # the link may have gone long ago, and is only noticed now; all verbs are safe
         return await (await self._opened()).ask(verb, words, data)
 
-    async def run(self, script: str, *words: str, lasting: bool = False) -> Process:
-        """Start a script of `scripts/` in a channel of its own.
+    async def run(self, script: str | bytes, *words: str, lasting: bool = False) -> Process:
+        """Start a script in a channel of its own.
 
         It finds `root`, `partition` and `node` set, and `words` as its arguments. Its streams are
         its own, from their beginning: what login shells print before is dropped.
 
         Args:
-            script: Its name, without `.sh`.
+            script: The name of one of `scripts/`, without `.sh`; or the text of a gate's own.
             words: Any text without NUL.
             lasting: Whether it stays for as long as the gate does.
 
@@ -156,7 +159,7 @@ class Host:
             Refusal: As for `open`.
         """
         facts = await self.open()
-        head = [facts.root, self.partition_id, self.node, *words]
+        head = [facts.root, self.partition_id, self._claims_as, *words]
         lines = [b"%d\n" % len(head), *(encoded(word) for word in head)]
         return await self._begin(
             (script_texts.for_channel(script),), b"".join(lines), lasting=lasting
@@ -203,7 +206,8 @@ class Host:
         return shell
 
     async def _introduce(self, shell: Shell) -> None:
-        words = (self._work_root, self.partition_id, self.node, runner().name, " ".join(TOOLS))
+        names = (self.partition_id, self._claims_as, runner().name)
+        words = (self._work_root, *names, " ".join(TOOLS))
         told = await shell.ask("hello", words, b"")
         self.facts, has_runner = _facts(told, time.time())
         if self.facts.root_uid and not has_runner:

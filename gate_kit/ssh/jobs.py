@@ -56,6 +56,10 @@ class Jobs:
             on_hosts = await self.look(ref)
         return self.judge(ref, on_hosts)
 
+    def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """How an attempt that goes on was seen a moment ago; None: it has to be asked for."""
+        return self.known.just_seen(ref)
+
     async def never_starts(self, ref: types_pb2.JobRef) -> bool:
         """Whether the attempt has a tombstone.
 
@@ -63,6 +67,20 @@ class Jobs:
             Refusal: As for `status`.
         """
         return any(on_host.is_buried for on_host in await self.look(ref))
+
+    def place(self, status: job_pb2.JobStatus, node: str) -> tuple[Host, str]:
+        """Where what a node writes lies, and what stands for the node in names of files there.
+
+        Args:
+            status: The attempt as it is.
+            node: One of its nodes; empty is the one of rank 0.
+
+        Raises:
+            Refusal: As for `sites.hosts`.
+        """
+        hosts = {host.node: host for host in self.sites.hosts(status.ref)}
+        name = node or next(iter(hosts))
+        return hosts[name], name
 
     async def look(self, ref: types_pb2.JobRef) -> list[OnHost]:
         """What each host of the attempt has of it.

@@ -100,13 +100,13 @@ class LocalTransport:
         if not starting.cancelled() and starting.exception() is None:
             self._keep(*starting.result()).close()
 
-    async def connect(self, port: int) -> LoopbackStream:
-        """Connect to a port of the node's loopback.
+    async def connect(self, port: int, address: str = "") -> LoopbackStream:
+        """Connect to a port of the node's loopback, or of what it reaches at `address`.
 
         Raises:
             Refusal: TARGET_REFUSED where nothing listens.
         """
-        return await loopback.connect(self._node, self._address, port)
+        return await loopback.connect(self._node, address or self._address, port)
 
     async def listen(self, port: int) -> LoopbackListener:
         """Listen on a port of the node's loopback; 0 finds a free one.

@@ -135,6 +135,8 @@ def _hops(
 ) -> list[_Hop]:
     if before is not None:
         return [_Hop(before, None)]
+    if target.via is not None:
+        return [_Hop(target.via, None)]
     jump = options.config.get("ProxyJump")
     if not isinstance(jump, str) or jump.lower() == "none":
         return []

@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from typing import Protocol
 
 from gate_kit import errors
-from gate_kit.bells import Bell
+from gate_kit.bells import Bell, Bells
 from gate_kit.output_streams import SentStream
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.growth import Growths
 from gate_kit.ssh.host import Host
-from gate_kit.ssh.jobs import Jobs
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.watches import HEARTBEAT_S, heartbeat
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -20,6 +20,36 @@ from skyport.gate.v1 import job_pb2, types_pb2
 _INLINE_BYTES = 1 << 17
 """More than that at once would hold up what else is asked of the host."""
 _CHUNK_BYTES = 1 << 18
+
+
+class Attempts(Protocol):
+    """What a site tells of attempts."""
+
+    @property
+    def bells(self) -> Bells:
+        """Rung, by keys, when an attempt has changed."""
+        ...
+
+    async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """The attempt as it is now; None if nothing of it is there."""
+        ...
+
+    def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """How an attempt that goes on was seen a moment ago; None: it has to be asked for."""
+        ...
+
+    async def never_starts(self, ref: types_pb2.JobRef) -> bool:
+        """Whether the attempt has a tombstone."""
+        ...
+
+    def place(self, status: job_pb2.JobStatus, node: str) -> tuple[Host, str]:
+        """Where what a node writes lies, and what stands for the node in names of files there.
+
+        Args:
+            status: The attempt as it is.
+            node: One of its nodes; empty is the one of rank 0.
+        """
+        ...
 
 
 class Output:
@@ -31,7 +61,7 @@ class Output:
         heartbeat_s: Seconds of silence before one.
     """
 
-    def __init__(self, jobs: Jobs, incarnation: str, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, jobs: Attempts, incarnation: str, heartbeat_s: float = HEARTBEAT_S) -> None:
         self._jobs = jobs
         self._growths = Growths()
         self._incarnation = incarnation
@@ -57,17 +87,19 @@ class Output:
             # Before it is looked at, so that no change falls between.
             stack.enter_context(self._jobs.bells.listening(key, bell))
             # Whoever was just told that it runs asks for its output at once.
-            status = self._jobs.known.just_seen(ref) or await self._jobs.status(ref)
+            status = self._jobs.just_seen(ref) or await self._jobs.status(ref)
             while status is None:
                 # It may not have been staged yet; one with a tombstone never will be.
-                if not request.follow or await self._is_buried(ref):
+                if not request.follow or await self._jobs.never_starts(ref):
                     raise errors.job_not_found(ref)
                 if not await _any([bell], self._heartbeat_s):
                     yield self._heartbeat()
                 bell.clear()
                 status = await self._jobs.status(ref)
-            hosts = {host.node: host for host in self._jobs.sites.hosts(ref)}
-            streams = [_Stream(key, cursor, hosts) for cursor in request.cursors]
+            streams = [
+                _Stream(key, cursor, *self._jobs.place(status, cursor.node))
+                for cursor in request.cursors
+            ]
             changed = [
                 stack.enter_context(self._growths.of(host).watch(sizes))
                 for host, sizes in _files(streams).items()
@@ -150,9 +182,6 @@ class Output:
             return bell.news
         return await self._jobs.status(ref)
 
-    async def _is_buried(self, ref: types_pb2.JobRef) -> bool:
-        return any(on_host.is_buried for on_host in await self._jobs.look(ref))
-
     def _heartbeat(self) -> job_pb2.ReadOutputResponse:
         return job_pb2.ReadOutputResponse(heartbeat=heartbeat(self._incarnation))
 
@@ -161,12 +190,11 @@ class _Stream(SentStream):
     """One stream of one node, and how much of it was sent."""
 
     def __init__(
-        self, key: AttemptKey, cursor: job_pb2.OutputCursor, hosts: dict[str, Host]
+        self, key: AttemptKey, cursor: job_pb2.OutputCursor, host: Host, name: str
     ) -> None:
         super().__init__(cursor)
-        first = next(iter(hosts))
-        self.host = hosts[cursor.node or first]
-        self.file = f"{key.path}/{self.file_name(first)}"
+        self.host = host
+        self.file = f"{key.path}/{self.file_of(name)}"
         self.sizes: dict[str, int] | None = None
 
     def known(self, size: int) -> None:

@@ -27,8 +27,12 @@ def agent(shell: str) -> tuple[bytes, bytes]:
 
 
 @functools.cache
-def for_channel(name: str) -> bytes:
-    """A script that reads its arguments first."""
+def for_channel(script: str | bytes) -> bytes:
+    """A script that reads its arguments first.
+
+    Args:
+        script: The name of one of ours, without `.sh`; or the text of a gate's own.
+    """
     head = b"""
 IFS= read -r nonce
 IFS= read -r count
@@ -43,4 +47,4 @@ shift 3
 cd /
 printf '\\n%s\\n' "$nonce"
 """
-    return _text("prelude") + head + _text(name)
+    return _text("prelude") + head + (_text(script) if isinstance(script, str) else script)

@@ -26,6 +26,8 @@ class SshTarget:
     """Private keys; none: as configured, else the agent's and the usual files."""
     use_agent: bool = True
     """Whether keys of the ssh agent are offered."""
+    via: SshTarget | None = None
+    """The account on another host that the way leads through, whatever the configuration says."""
 
     @property
     def config_file(self) -> Path | None:

@@ -152,8 +152,8 @@ class Transport(Protocol):
         """
         ...
 
-    async def connect(self, port: int) -> Stream:
-        """Connect to a port on the host's loopback.
+    async def connect(self, port: int, address: str = "") -> Stream:
+        """Connect to a port on the host's loopback, or on what it reaches at `address`.
 
         Raises:
             Refusal: TARGET_REFUSED as well, where nothing listens.

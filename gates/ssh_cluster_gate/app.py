@@ -54,9 +54,14 @@ async def run(options: Options) -> None:
         rpc_kit.config_file.ConfigError: The configuration can't be used.
         rpc_kit.server.ServeError: Nothing can listen at the endpoint.
     """
+    plan = planning.make(configuration.load(options.config))
+    if plan.has_queue:
+        from gates.ssh_cluster_gate.slurm import app as slurm
+
+        await slurm.run(options, plan)
+        return
     raise_file_limit()
     scratch.sweep()
-    plan = planning.make(configuration.load(options.config))
     info = _info(plan)
 
     operations = Operations()
@@ -91,7 +96,7 @@ async def run(options: Options) -> None:
     file_site = SshFiles(hosts, uploads, downloads, admission.workdir)
     file_service = FileService(admission, file_site)
     inventory_service = InventoryService(partitions)
-    partition_service = PartitionService(plan, partitions, discovery, partition_hub)
+    partition_service = PartitionService(partitions, discovery, partition_hub)
 
     watching.open()
     discovery.open()

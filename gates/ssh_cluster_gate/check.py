@@ -23,6 +23,8 @@ from gates.ssh_cluster_gate.config import Config
 from gates.ssh_cluster_gate.plan import NodePlan, SitePlan
 
 if TYPE_CHECKING:
+    from gate_kit.ssh.target import SshTarget
+    from gates.ssh_cluster_gate import check_contact
     from gates.ssh_cluster_gate.check_contact import Answer
     from gates.ssh_cluster_gate.check_report import Seen
 
@@ -179,7 +181,29 @@ def _look_as(site: SitePlan, node: NodePlan, login: str) -> tuple[list[Verdict],
         answer.ended_s,
         forwards=answer.forwards,
     )
+    if site.has_queue:
+        verdicts = [*verdicts, *_of_queue(site, target, limits)]
     return verdicts, found.one("root_uid")
+
+
+def _of_queue(
+    site: SitePlan, target: SshTarget | None, limits: check_contact.Limits
+) -> list[Verdict]:
+    """What is found of Slurm, as an account whose login is well."""
+    from gates.ssh_cluster_gate import check_contact
+    from gates.ssh_cluster_gate.slurm import check as slurm
+
+    helpers = _PROBE.read_text().partition("echo check-begins")[0]
+    text = f"{_root(site.config.work_root)}\n{helpers}\n{slurm.probe()}"
+    try:
+        if target is None:
+            answer = check_contact.ask_local(text, limits)
+        else:
+            answer = check_contact.ask(target, text, limits)
+    except check_contact.Trouble:
+        return slurm.unknown()
+    found = Found.parse(answer.text)
+    return slurm.unknown() if found is None else slurm.judge(found, site.config.slurm)
 
 
 def _no_shell(answer: Answer) -> str:
@@ -189,9 +213,13 @@ def _no_shell(answer: Answer) -> str:
 
 def _probe(config: Config) -> str:
     """What is asked of a host, for any POSIX shell."""
-    root = f"root=$(printf '%b' '{_encoded(config.work_root)}')"
     socket = f"socket=$(printf '%b' '{_encoded(config.containers.socket)}')"
+    root = _root(config.work_root)
     return f"{root}\n{socket}\ntools='{' '.join(TOOLS)}'\n{_PROBE.read_text()}"
+
+
+def _root(work_root: str) -> str:
+    return f"root=$(printf '%b' '{_encoded(work_root)}')"
 
 
 def _encoded(text: str) -> str:

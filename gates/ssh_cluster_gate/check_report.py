@@ -27,7 +27,14 @@ _COLUMNS = (
     ("LIMITS", ("limits",)),
     ("CONTAINERS", ("containers",)),
 )
-_PLAIN = frozenset({"reach", "host_key", "login"})
+_OF_QUEUES = (
+    ("SLURM", ("slurm", "partitions")),
+    ("ACCOUNTING", ("accounting",)),
+    ("SHARED", ("shared",)),
+    ("NODE-SSH", ("node_ssh",)),
+)
+"""Where a site has a queue."""
+_PLAIN = frozenset({"reach", "host_key", "login", "slurm"})
 """Their values say nothing that the column of the account does not."""
 _STYLES = {
     State.OK: "",
@@ -102,14 +109,16 @@ def show(all_seen: Sequence[Seen]) -> None:
 
 def _matrix(all_seen: Sequence[Seen]) -> Table:
     table = Table(box=None, pad_edge=False, padding=(0, 2, 0, 0), header_style="bold")
-    for title in ("HOST", "ACCOUNT", *(title for title, _ in _COLUMNS)):
+    looked_at = {verdict.check for seen in all_seen for verdict in seen.verdicts}
+    columns = [*_COLUMNS, *(each for each in _OF_QUEUES if each[1][0] in looked_at)]
+    for title in ("HOST", "ACCOUNT", *(title for title, _ in columns)):
         table.add_column(title, no_wrap=title != "CONTAINERS", overflow="fold")
     for seen in all_seen:
         by_check = {verdict.check: verdict for verdict in seen.verdicts}
         cells = [Text(seen.host), Text(seen.account or "-")]
-        for _, checks in _COLUMNS:
+        for _, checks in columns:
             found = [by_check[check] for check in checks if check in by_check]
-            cells.append(_cell(found))
+            cells.append(_cell(found) if found else Text("-"))
         table.add_row(*cells)
     return table
 

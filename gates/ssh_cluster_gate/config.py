@@ -124,6 +124,47 @@ class PartitionConfig(Settings):
         yield from _hosts(table.get("hosts"))
 
 
+class Scheduler(enum.Enum):
+    """Who places jobs at the site."""
+
+    HOSTS = "hosts"
+    """The core, on hosts that the file names."""
+    SLURM = "slurm"
+    """The site's own queue; the file names its login node."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class SlurmConfig:
+    """How a Slurm site is used: `[slurm]`."""
+
+    partitions: tuple[str, ...] = ()
+    """Those that jobs may go to; empty: all that sinfo shows."""
+    compute_ssh: bool = False
+    """Whether compute nodes let the account in by SSH, from the login node: then jobs reach ports
+    at the user's side, and ports that a job opens for itself alone can be reached."""
+    submits_per_s: float = 0.0
+    """At most so many sbatch a second; 0: as fast as they come."""
+    max_jobs: int = 0
+    """At most so many jobs of an account in the queue; 0: as many as Slurm takes."""
+    slowest_squeue_s: float = 60.0
+    """How old the queue's word may be while nothing changes."""
+
+    @staticmethod
+    def rules(table: Mapping[str, Any]) -> Wrong:
+        names = table.get("partitions")
+        for index, name in enumerate(names if isinstance(names, list) else ()):
+            if isinstance(name, str) and not _PARTITION.fullmatch(name):
+                yield ("partitions", index), f'"{name}" is not the name of a partition; {_LETTERS}'
+        for key, least, most in (
+            ("submits_per_s", 0, 1_000),
+            ("max_jobs", 0, 1_000_000),
+            ("slowest_squeue_s", 1, 3_600),
+        ):
+            value = table.get(key)
+            if isinstance(value, int | float) and not least <= value <= most:
+                yield (key,), f"is {value}; {least} to {most} serve"
+
+
 class Runtime(enum.StrEnum):
     """What runs containers on hosts."""
 
@@ -185,6 +226,9 @@ class Config(Settings):
 
     description: str = ""
     """Of the site, for people; one line."""
+    scheduler: Scheduler = Scheduler.HOSTS
+    """Who places jobs there."""
+    slurm: SlurmConfig = dataclasses.field(default_factory=SlurmConfig)
     hosts: tuple[str, ...] = ()
     """The short form for a site of one partition, whose name is `partition`."""
     partition: str = DEFAULT_PARTITION
@@ -225,11 +269,26 @@ class Config(Settings):
         yield from _texts(table)
         yield from _places(table)
         yield from _owners(table)
+        yield from _queue(table)
         yield from _containers(table)
         if "hosts" in table:
             yield from _hosts(table["hosts"])
         if not table.get("hosts") and not table.get("partitions") and not table.get("local"):
             yield (), 'names no hosts; add hosts = ["node[1-8]"], or local = true for this machine'
+
+
+def _queue(table: Mapping[str, Any]) -> Wrong:
+    """A site with a queue has one login node; one without has no settings of a queue."""
+    if table.get("scheduler") != "slurm":
+        if "slurm" in table:
+            yield ("slurm",), 'is for a site with scheduler = "slurm"; add that, or remove it'
+        return
+    names = [name for _, name in _names(table.get("hosts"))]
+    count = len(names) + (table.get("local") is True)
+    if count != 1:
+        yield ("scheduler",), f'needs one host, its login node, as hosts = ["login"]; got {count}'
+    if table.get("partitions"):
+        yield ("partitions",), "are for hosts; a Slurm site tells its own, see [slurm] partitions"
 
 
 def load(path: Path) -> Config:

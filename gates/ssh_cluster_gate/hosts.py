@@ -29,13 +29,15 @@ class Hosts:
 
     Args:
         plan: The site.
+        claims_as: As for each `Host`.
     """
 
-    def __init__(self, plan: SitePlan) -> None:
+    def __init__(self, plan: SitePlan, *, claims_as: str = "") -> None:
         self.on_made: list[Callable[[Host], None]] = []
         """Called with each way that is made, before it is used."""
         self._plan = plan
         self._nodes = plan.nodes
+        self._claims_as = claims_as
         self._logins = Logins()
         self._made: dict[tuple[str, str], Host] = {}
         self._addresses = {name: LOOPBACK for name, node in self._nodes.items() if node.is_local}
@@ -117,7 +119,12 @@ class Hosts:
                 transport = SshTransport(
                     node.name, self._plan.target(node, login), logins=self._logins
                 )
-            host = Host(OneWay(transport), node.partition_id, self._plan.config.work_root)
+            host = Host(
+                OneWay(transport),
+                node.partition_id,
+                self._plan.config.work_root,
+                claims_as=self._claims_as,
+            )
             self._made[node.name, login] = host
             for told in self.on_made:
                 told(host)
@@ -146,9 +153,9 @@ class OneWay:
         """As the transport does."""
         return await self._of_node(self._transport.open(command, lasting=lasting))
 
-    async def connect(self, port: int) -> Stream:
+    async def connect(self, port: int, address: str = "") -> Stream:
         """As the transport does."""
-        return await self._of_node(self._transport.connect(port))
+        return await self._of_node(self._transport.connect(port, address))
 
     async def listen(self, port: int) -> Listener:
         """As the transport does."""

@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from gate_kit import Context, page_of
+from collections.abc import Iterable
+from typing import Protocol
+
+from gate_kit import Context, node_lists, page_of
 from gate_kit.node_lists import list_nodes
-from gates.ssh_cluster_gate.partitions import Partitions
 from skyport.gate.v1 import inventory_pb2, inventory_pb2_grpc
+
+
+class Shown(node_lists.Partitions, Protocol):
+    """The partitions of a site, and the classes of their nodes."""
+
+    def flavors(self) -> Iterable[inventory_pb2.Flavor]:
+        """The classes, in order of their names or not."""
+        ...
 
 
 class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):
     """Serves what the site has to give."""
 
-    def __init__(self, partitions: Partitions) -> None:
+    def __init__(self, partitions: Shown) -> None:
         self._partitions = partitions
 
     async def ListFlavors(

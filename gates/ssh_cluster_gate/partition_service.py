@@ -3,16 +3,42 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterable, Sequence
+from typing import Protocol
 
 from gate_kit import Context, Fields, WatchHub, errors, page_of
-from gates.ssh_cluster_gate.discovery import Discovery
-from gates.ssh_cluster_gate.partitions import Partitions
-from gates.ssh_cluster_gate.plan import SitePlan
 from skyport.gate.v1 import partition_pb2, partition_pb2_grpc, types_pb2
 
 _DYNAMIC = types_pb2.CAPABILITY_DYNAMIC_PARTITIONS
 _EXPIRY = types_pb2.CAPABILITY_EXPIRY
+
+
+class Shown(Protocol):
+    """The partitions of a site."""
+
+    def has(self, partition_id: str) -> bool:
+        """Whether there is such a partition."""
+        ...
+
+    def get(self, partition_id: str) -> partition_pb2.Partition:
+        """One as it is now; raises PARTITION_NOT_FOUND."""
+        ...
+
+    def all(self) -> Iterable[partition_pb2.Partition]:
+        """All of them, in order of their ids."""
+        ...
+
+    def snapshot(self) -> AsyncIterator[partition_pb2.PartitionEvent]:
+        """All of them, for a watch."""
+        ...
+
+
+class Seen(Protocol):
+    """What can be seen of the site."""
+
+    def unreachable(self) -> Sequence[types_pb2.UnreachableNode]:
+        """The nodes that can't be seen now."""
+        ...
 
 
 class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
@@ -20,20 +46,18 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
 
     def __init__(
         self,
-        plan: SitePlan,
-        partitions: Partitions,
-        discovery: Discovery,
+        partitions: Shown,
+        seen: Seen,
         hub: WatchHub[partition_pb2.PartitionEvent],
     ) -> None:
-        self._plan = plan
         self._partitions = partitions
-        self._discovery = discovery
+        self._seen = seen
         self._hub = hub
 
     async def CreatePartition(
         self, request: partition_pb2.CreatePartitionRequest, context: Context
     ) -> partition_pb2.CreatePartitionResponse:
-        if request.partition_id in self._plan.partitions:
+        if self._partitions.has(request.partition_id):
             raise errors.partition_differs(request.partition_id)
         raise errors.capability_missing(_DYNAMIC, "CreatePartition")
 
@@ -57,20 +81,20 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         return partition_pb2.ListPartitionsResponse(
             partitions=partitions,
             next_page_token=token,
-            unreachable=self._discovery.unreachable(),
+            unreachable=self._seen.unreachable(),
         )
 
     async def RenewPartition(
         self, request: partition_pb2.RenewPartitionRequest, context: Context
     ) -> partition_pb2.RenewPartitionResponse:
-        if request.partition_id in self._plan.partitions:
+        if self._partitions.has(request.partition_id):
             raise errors.not_yours(request.partition_id)
         raise errors.capability_missing(_EXPIRY, "RenewPartition")
 
     async def DeletePartition(
         self, request: partition_pb2.DeletePartitionRequest, context: Context
     ) -> partition_pb2.DeletePartitionResponse:
-        if request.partition_id in self._plan.partitions:
+        if self._partitions.has(request.partition_id):
             raise errors.not_yours(request.partition_id)
         raise errors.capability_missing(_DYNAMIC, "DeletePartition")
 
@@ -78,9 +102,7 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         self, request: partition_pb2.WatchPartitionsRequest, context: Context
     ) -> AsyncIterator[partition_pb2.WatchPartitionsResponse]:
         _check_scope(request.scope_uid)
-        batches = self._hub.watch(
-            self._partitions.snapshot, unreachable=self._discovery.unreachable
-        )
+        batches = self._hub.watch(self._partitions.snapshot, unreachable=self._seen.unreachable)
         async with contextlib.aclosing(batches):
             async for events in batches:
                 yield partition_pb2.WatchPartitionsResponse(events=events)

@@ -37,6 +37,10 @@ class Partitions:
         self._hub = hub
         discovery.on_change.append(self._changed)
 
+    def has(self, partition_id: str) -> bool:
+        """Whether there is such a partition."""
+        return partition_id in self._plan.partitions
+
     def place(self, partition_id: str) -> Place:
         """Where jobs of the partition run.
 

@@ -11,7 +11,14 @@ from gate_kit.ssh.containers import Volume
 from gate_kit.ssh.images import ContainerSettings, Login
 from gate_kit.ssh.target import SshTarget
 from gates.ssh_cluster_gate import ranges
-from gates.ssh_cluster_gate.config import LOCAL, LOCAL_NODE, Config, Runtime, Settings
+from gates.ssh_cluster_gate.config import (
+    LOCAL,
+    LOCAL_NODE,
+    Config,
+    Runtime,
+    Scheduler,
+    Settings,
+)
 from skyport.gate.v1 import types_pb2
 
 T = TypeVar("T")
@@ -89,6 +96,8 @@ class SitePlan:
     @property
     def capabilities(self) -> frozenset[types_pb2.Capability.ValueType]:
         """What the gate says that it can do."""
+        if self.has_queue:
+            return self._of_queue
         given = {
             types_pb2.CAPABILITY_STATIC_PARTITIONS: True,
             types_pb2.CAPABILITY_MULTI_NODE: True,
@@ -98,6 +107,23 @@ class SitePlan:
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: self.config.shared_filesystem,
             types_pb2.CAPABILITY_CONTAINERS: self.has_containers,
             types_pb2.CAPABILITY_STORAGE: bool(self.config.volumes),
+        }
+        return frozenset(capability for capability, has in given.items() if has)
+
+    @property
+    def has_queue(self) -> bool:
+        """Whether the site's own queue places jobs."""
+        return self.config.scheduler is Scheduler.SLURM
+
+    @property
+    def _of_queue(self) -> frozenset[types_pb2.Capability.ValueType]:
+        given = {
+            types_pb2.CAPABILITY_SITE_QUEUE: True,
+            types_pb2.CAPABILITY_MULTI_NODE: True,
+            types_pb2.CAPABILITY_TUNNELS: True,
+            types_pb2.CAPABILITY_REVERSE_TUNNELS: self.config.slurm.compute_ssh,
+            types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
+            types_pb2.CAPABILITY_SHARED_FILESYSTEM: True,
         }
         return frozenset(capability for capability, has in given.items() if has)
 

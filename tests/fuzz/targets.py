@@ -27,7 +27,7 @@ from swm_core.jobscript import ScriptErrors, override, parse, resolve
 from swm_core.spool.errors import ManifestRefused
 from swm_core.spool.manifests import read_manifest, write_manifest
 from swm_core.terminal.files import matches
-from tests.fuzz import hosts
+from tests.fuzz import hosts, queues
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,5 +253,26 @@ TARGETS: Mapping[str, Target] = {
             b"root_uid r\nkey lab/abc/j.1\nfolder\nlabels " + hosts.LABELS + b"\nspec " + hosts.SPEC
             + b"\nclaim alive boot 1 2\nat claim.n1 1.5\nend exit 0\nat end.n1 2.5",
         ),
+    ),
+    "directives": Target(
+        queues.directive_lines,
+        (b"\n#SBATCH ", b"-N", b"-N2", b"--mem=", b"--time ", b"-kH", b"'", b'"', b"#", b"\\", b"=",
+         b"--", b"-", b"--exclusive", b"\0", b"\xff", b"\r\n", b"\xe2\x80\xa8"),
+        (b"#!/bin/sh\n#SBATCH -N 2 --mem=1G\n#SBATCH -J 'a b'\ntrue\n",),
+    ),
+    "queue": Target(
+        queues.queue_lines,
+        (b"|", b"\n", b"7|PENDING|n|c|Resources", b"gpu:a100:4(S:0)", b"1-00:00:00", b"idle*",
+         b"9" * 400, b"\0", b"\xff", b"\xd9\xa1", b"CANCELLED by 1", b"oom-kill", b"(null)"),
+        (b"gpu|n1|mixed|64|512000|2-00:00:00|up|1000|gpu:a100:4|fast|none\n7|RUNNING|n|c|None\n",),
+    ),
+    "look": Target(
+        queues.look_lines,
+        (b"of lab/abc/j.1\n", b"root_uid r\n", b"folder\n", b"labels ", hosts.LABELS, b"spec ",
+         hosts.SPEC, b"\n", b"workdir\n", b"end.0 ", b"at lab/abc/j.1/end.0 ", b"given node n1 a\n",
+         b"given .\n", b"given port 1 W\n", b"final ", b"slurm 7\n", b"buried\n", b"has claim.0\n",
+         b"1.5", b"9" * 400, b"\0", b"\xff", b"exit 0\n", b"signal 9\n", b".\n", b"\xd9\xa1"),
+        (b"of lab/abc/j.1\nroot_uid r\nfolder\nspec " + hosts.SPEC + b"\nslurm 7\ngiven slurm 7\n"
+         b"given node n1 10.0.0.1\ngiven .\nend.0 exit 0\nend.0 .\nat lab/abc/j.1/end.0 2.5",),
     ),
 }  # fmt: skip

@@ -1,0 +1,105 @@
+"""What is well and what is not about Slurm, judged from what the probe said. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from gates.ssh_cluster_gate.check_rules import Found, State, Verdict
+from gates.ssh_cluster_gate.config import SlurmConfig
+
+CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh")
+"""What is looked at, in this order."""
+
+_SHARED = (
+    "nfs",
+    "lustre",
+    "gpfs",
+    "beegfs",
+    "ceph",
+    "panfs",
+    "glusterfs",
+    "afs",
+    "fuse",
+    "orangefs",
+)
+
+
+def probe() -> str:
+    """What is asked, behind the helpers of check_probe.sh."""
+    return Path(__file__).with_name("check_probe.sh").read_text()
+
+
+def unknown() -> list[Verdict]:
+    """What there is to say where the login node could not be asked."""
+    return [Verdict(check, State.UNKNOWN) for check in CHECKS]
+
+
+def judge(found: Found, config: SlurmConfig) -> list[Verdict]:
+    """All that can be said once the probe has run, in the order of `CHECKS`."""
+    return [
+        _controller(found),
+        _partitions(found, config),
+        _accounting(found),
+        _shared(found),
+        _node_ssh(found, config),
+    ]
+
+
+def _controller(found: Found) -> Verdict:
+    lacks = found.values.get("lacks", ())
+    if lacks:
+        text = f"it lacks {', '.join(lacks)}, or its PATH for commands of ssh does"
+        return Verdict("slurm", State.FAILED, "", text, "see PATH in ~/.bashrc, or SetEnv of sshd")
+    told = found.one("controller")
+    if told != "yes":
+        text = f"the controller does not answer: {told.removeprefix('no ')[:200]}"
+        return Verdict("slurm", State.FAILED, "", text, "scontrol ping")
+    return Verdict("slurm", State.OK)
+
+
+def _partitions(found: Found, config: SlurmConfig) -> Verdict:
+    rows: Sequence[Sequence[str]] = [line.split() for line in found.values.get("node", ())]
+    names = {row[0] for row in rows if len(row) == 3}
+    missing = [name for name in config.partitions if name not in names]
+    if not names:
+        return Verdict("partitions", State.UNKNOWN)
+    if missing:
+        text = f"sinfo shows no partition {', '.join(missing)}, only {', '.join(sorted(names))}"
+        return Verdict("partitions", State.FAILED, "", text, "[slurm] partitions")
+    shown = len(config.partitions) or len(names)
+    return Verdict("partitions", State.OK, str(shown))
+
+
+def _accounting(found: Found) -> Verdict:
+    kind = found.one("accounting")
+    if not kind:
+        return Verdict("accounting", State.UNKNOWN)
+    # Nothing is wrong without: what has aged out is known from the folders of jobs.
+    return Verdict("accounting", State.OK, "none" if "none" in kind else "yes")
+
+
+def _shared(found: Found) -> Verdict:
+    told, kind = found.one("shared"), found.one("filesystem")
+    if told == "seen":
+        return Verdict("shared", State.OK, kind)
+    if told == "missing":
+        text = "a compute node does not see what the login node writes into the work root"
+        return Verdict("shared", State.FAILED, kind, text, 'work_root = "/…" on a shared folder')
+    if any(name in kind for name in _SHARED):
+        return Verdict("shared", State.OK, kind)
+    why = told.removeprefix("unknown ")[:200] or "no job ran"
+    text = (
+        f"whether compute nodes see the work root ({kind or 'no file system'}) is not known: {why}"
+    )
+    return Verdict("shared", State.WARNING, kind, text, "srun -N1 ls the work root")
+
+
+def _node_ssh(found: Found, config: SlurmConfig) -> Verdict:
+    told = found.one("ssh")
+    if not told:
+        return Verdict("node_ssh", State.UNKNOWN)
+    if told == "no" and config.compute_ssh:
+        text = "compute nodes take no connections of SSH from the login node"
+        return Verdict("node_ssh", State.FAILED, told, text, "[slurm] compute_ssh = false")
+    return Verdict("node_ssh", State.OK, told)

@@ -1,0 +1,43 @@
+# What `--check` asks of a login node about Slurm, after check_probe.sh, whose helpers it has. It runs one
+# short job, which looks for a file in the work root.
+
+echo check-begins
+for tool in sinfo squeue sbatch scancel scontrol srun timeout; do
+    has "$tool" || say lacks "$tool"
+done
+if told=$(limited sinfo -h -N -o '%R|%N|%t' 2>&1); then
+    say controller yes
+    printf '%s\n' "$told" | while IFS='|' read -r partition node state; do
+        say node "$partition $node $state"
+    done
+else
+    say controller "no $(flat "$told")"
+fi
+say accounting "$(limited scontrol show config 2>/dev/null | sed -n 's/^AccountingStorageType *= *//p')"
+case $root in
+'~') root=$HOME ;;
+'~/'*) root=$HOME/${root#??} ;;
+esac
+say filesystem "$(stat -f -c %T "$root" 2>/dev/null || stat -f -c %T "$HOME" 2>/dev/null)"
+made=
+[ -d "$root" ] || { mkdir "$root" 2>/dev/null && made=$root; }
+probe=$root/.check.$$
+if : >"$probe" 2>/dev/null; then
+    if told=$(limited srun -Q --immediate=8 -N 1 -n 1 -t 1 ${partition:+-p "$partition"} -D / \
+        sh -c 'if [ -e "$0" ]; then echo seen; else echo missing; fi' "$probe" 2>&1); then
+        say shared "$(flat "$told")"
+    else
+        say shared "unknown $(flat "$told")"
+    fi
+    rm -f "$probe"
+fi
+[ -z "$made" ] || rmdir "$made" 2>/dev/null
+node=$(limited sinfo -h -N -t idle,mix,alloc -o %N 2>/dev/null | sed -n 1p)
+if [ -n "$node" ] && has bash; then
+    if limited timeout 5 bash -c ': <"/dev/tcp/$0/22"' "$node" 2>/dev/null; then
+        say ssh yes
+    else
+        say ssh no
+    fi
+fi
+echo check-ends

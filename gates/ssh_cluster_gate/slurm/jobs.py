@@ -1,0 +1,438 @@
+"""Attempts at a Slurm site: found, judged and told of."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import functools
+import logging
+import time
+from collections.abc import AsyncIterator, Callable, Collection, Iterable
+
+from gate_kit import Operations, Refusal, WatchHub, errors
+from gate_kit.bells import Bells
+from gate_kit.ssh.answers import as_refusals, refused
+from gate_kit.ssh.evidence import Lasting, told_ref
+from gate_kit.ssh.host import Host
+from gate_kit.ssh.jobs import root_of
+from gate_kit.ssh.layout import AttemptKey
+from gates.ssh_cluster_gate.slurm import judgement
+from gates.ssh_cluster_gate.slurm.commands import Account
+from gates.ssh_cluster_gate.slurm.evidence import Evidence
+from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
+from gates.ssh_cluster_gate.slurm.queue import Row, Stage
+from gates.ssh_cluster_gate.slurm.sites import SlurmSites
+from gates.ssh_cluster_gate.slurm.words import Pace, Queue
+from skyport.gate.v1 import job_pb2, types_pb2
+
+log = logging.getLogger(__name__)
+
+_LATE_S = 5.0
+"""A network file system may show what was written only after a while; and a submission whose answer
+was lost may come late."""
+_SOON_S = 0.5
+_MOST_WARNED = 10_000
+
+
+@dataclasses.dataclass(eq=False, slots=True)
+class Live:
+    """An attempt that was asked to start and is not known to have ended."""
+
+    ref: types_pb2.JobRef
+    """With its roots."""
+    lasting: Lasting
+    account: Account
+    since: float
+    """When it was last submitted, or first seen, by the monotonic clock."""
+    found: Evidence | None = None
+    looked_at: float = 0.0
+    over: Row | Missing | None = None
+    """The queue's last word: it is over, or unknown. It stays when the row has aged out."""
+    over_since: float = 0.0
+    log_reason: str | None = None
+    is_starting: bool = False
+    told: job_pb2.JobStatus | None = None
+
+    @property
+    def key(self) -> AttemptKey:
+        return AttemptKey.of(self.ref)
+
+
+class SlurmAttempts:
+    """All attempts of the site.
+
+    Args:
+        sites: Its accounts.
+        operations: Owns what goes on beside.
+        hub: Told of every change.
+        slowest_s: Seconds between two squeue while nothing changes.
+    """
+
+    def __init__(
+        self,
+        sites: SlurmSites,
+        operations: Operations,
+        hub: WatchHub[job_pb2.JobEvent],
+        slowest_s: float,
+    ) -> None:
+        self.bells = Bells()
+        """Rung, by keys, when an attempt has changed."""
+        self.sites = sites
+        self.live: dict[AttemptKey, Live] = {}
+        self.on_live: list[Callable[[Account], None]] = []
+        """Called with the account when it has an attempt to be followed."""
+        self.warnings: dict[AttemptKey, tuple[str, ...]] = {}
+        """What was done otherwise than asked."""
+        self._operations = operations
+        self._hub = hub
+        self._pace = Pace()
+        self._slowest_s = slowest_s
+        self.submitted_at = 0.0
+        """When the latest answer of sbatch came, by the monotonic clock."""
+        self._queues: dict[Account, Queue] = {}
+        self._telling: set[Account] = set()
+
+    # What Output and Tunnels ask.
+
+    async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """The attempt as it is now; None if nothing of it is there but a tombstone.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED; SITE_UNREACHABLE where the
+                queue does not answer, and nothing is known without it.
+        """
+        found = await self.look(ref)
+        return await self.judged(ref, found)
+
+    def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """None: what is kept in memory here is judged anew for each answer."""
+        return None
+
+    async def never_starts(self, ref: types_pb2.JobRef) -> bool:
+        """Whether the attempt has a tombstone."""
+        return (await self.look(ref)).is_buried
+
+    def place(self, status: job_pb2.JobStatus, node: str) -> tuple[Host, str]:
+        """Where what a node writes lies, and its rank."""
+        nodes = [allocation.node for allocation in status.allocations]
+        rank = nodes.index(node) if node in nodes else 0
+        return self.sites.hosts(status.ref)[0], str(rank)
+
+    def address(self, ref: types_pb2.JobRef, node: str) -> str:
+        """Where a node of an attempt is, as far as its job has told; else its name."""
+        live = self.live.get(AttemptKey.of(ref))
+        given = live.found.given if live is not None and live.found is not None else None
+        return given.addresses.get(node, node) if given is not None else node
+
+    # Looking.
+
+    async def look(self, ref: types_pb2.JobRef) -> Evidence:
+        """What lies of an attempt.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED.
+        """
+        account, path = self.sites.account(ref), AttemptKey.of(ref).path
+        live = self.live.get(AttemptKey.of(ref))
+        known = {path: live.lasting} if live is not None else None
+        looked_at = time.monotonic()
+        found = await account.look({path: root_of(ref, account.host.node)}, known)
+        one = found[path]
+        if one.refused:
+            with as_refusals(ref):
+                raise refused(account.host.node, one.refused)
+        if live is not None:
+            live.found, live.looked_at = one, looked_at
+        return one
+
+    async def judged(self, ref: types_pb2.JobRef, found: Evidence) -> job_pb2.JobStatus | None:
+        """What follows from what lies there; the queue is asked if nothing does without it.
+
+        Raises:
+            Refusal: SITE_UNREACHABLE.
+        """
+        live = self._follow(ref, found)
+        if live is None:
+            return judgement.judge(found, Missing.UNASKED, now_ns=time.time_ns()).status
+        judged = await self._judge(live)
+        if judged.status is None and judged.needs_word:
+            queue = self.queue(live.account)
+            await queue.fresh()
+            judged = await self._judge(live)
+            if judged.status is None:
+                raise errors.site_unreachable("the queue has not said yet what it knows of it")
+        self._keep(live, judged)
+        return judged.status
+
+    def _keep(self, live: Live, judged: Judged) -> None:
+        """Go on to follow an attempt if there is more to be told of it."""
+        status, is_followed = judged.status, self.live.get(live.key) is live
+        if status is None or not (
+            status.HasField("end") or status.state == job_pb2.JOB_STATE_STAGED
+        ):
+            if not is_followed:
+                self.begin(live)
+            if judged.needs_word:
+                self.queue(live.account).poke()
+        elif is_followed:
+            self.tell(live, status)
+
+    def _follow(self, ref: types_pb2.JobRef, found: Evidence) -> Live | None:
+        """The attempt as one to be followed; None if it was never asked to start."""
+        key = AttemptKey.of(ref)
+        live = self.live.get(key)
+        if live is None:
+            if found.lasting.spec is None:
+                return None
+            with_roots = types_pb2.JobRef()
+            with_roots.CopyFrom(found.lasting.spec.ref)
+            with_roots.roots.append(types_pb2.SiteRoot(root_uid=found.root_uid))
+            account = self.sites.account(ref)
+            now = time.monotonic()
+            # What has an id was submitted before now, by this gate or by one before it.
+            since = self.submitted_at if found.slurm_id else now
+            live = Live(with_roots, found.lasting, account, since, found, now)
+        return live
+
+    def begin(self, live: Live) -> None:
+        """Follow an attempt from now on."""
+        self.live[live.key] = live
+        self.queue(live.account).poke()
+        for told in self.on_live:
+            told(live.account)
+
+    def queue(self, account: Account) -> Queue:
+        """What an account knows of the queue; asked from now on."""
+        found = self._queues.get(account)
+        if found is None:
+            found = Queue(
+                account,
+                self._pace,
+                self._slowest_s,
+                functools.partial(self._spawn_on_word, account),
+                lambda: any(live.account is account for live in self.live.values()),
+            )
+            self._queues[account] = found
+            self._operations.spawn(found.follow(), f"queue at {account.host.node}")
+        return found
+
+    def _spawn_on_word(self, account: Account) -> None:
+        self._operations.spawn(self.on_word(account), "the queue's word")
+
+    # Judging.
+
+    def _row(self, live: Live) -> Row | Missing:
+        """The queue's last word on an attempt."""
+        found, word = live.found, self.queue(live.account).word
+        if word is not None and found is not None:
+            rows = word.of(live.key, found.root_uid)
+            wanted = found.given.slurm_id if found.given else found.slurm_id
+            chosen = [row for row in rows if row.slurm_id == wanted] if wanted else []
+            if not found.given and (not chosen or chosen[0].stage is Stage.OVER):
+                # One whose answer was lost may be on its way still.
+                chosen = [row for row in rows if row.stage is not Stage.OVER] or chosen or rows
+            if chosen:
+                return chosen[-1]
+        return live.over if live.over is not None else Missing.UNASKED
+
+    async def _judge(self, live: Live, *, is_settled: bool = False) -> Judged:
+        assert live.found is not None  # noqa: S101 - for the type only: it was looked at
+        row = self._row(live)
+        if row is Missing.UNASKED and not _is_told(live.found):
+            row = await self._missing(live) or row
+        if isinstance(row, Row) and row.stage is not Stage.OVER:
+            live.over = None
+        elif row is not Missing.UNASKED and live.over != row:
+            live.over, live.over_since = row, time.monotonic()
+        if live.over is not None:
+            late_s = _SOON_S if isinstance(row, Row) and row.why else _LATE_S
+            is_settled = is_settled or live.looked_at > live.over_since + late_s
+        if live.over is not None and live.log_reason is None:
+            live.log_reason = await live.account.log_reason(live.key.path)
+        judged = judgement.judge(
+            live.found,
+            row,
+            is_starting=live.is_starting,
+            is_settled=is_settled,
+            log_reason=live.log_reason or "",
+            warnings=self.warnings.get(live.key, ()),
+            now_ns=time.time_ns(),
+        )
+        if judged.settle is not None:
+            end = judged.settle
+            await live.account.settle(live.key.path, end.kind, end.value)
+            again = await self._reread(live)
+            if again is not None:
+                judged = judgement.judge(
+                    again, row, warnings=self.warnings.get(live.key, ()), now_ns=time.time_ns()
+                )
+        return judged
+
+    async def _reread(self, live: Live) -> Evidence | None:
+        path = live.key.path
+        root = root_of(live.ref, live.account.host.node)
+        found = (await live.account.look({path: root}, {path: live.lasting})).get(path)
+        if found is None or found.refused or not found.exists:
+            return None
+        live.found, live.looked_at = found, time.monotonic()
+        return found
+
+    async def _missing(self, live: Live) -> Row | Missing | None:
+        """What to make of an attempt that is in no row; None: nothing yet."""
+        word, found = self.queue(live.account).word, live.found
+        if word is None or found is None or live.is_starting:
+            return None
+        if word.asked_at < live.since + (0.0 if found.slurm_id else _LATE_S):
+            return None
+        wanted = found.given.slurm_id if found.given else found.slurm_id
+        if not wanted:
+            return Missing.UNKNOWN
+        try:
+            row = await self.queue(live.account).find(wanted)
+        except Refusal:
+            return None
+        return Missing.UNKNOWN if row is None else row
+
+    # Telling.
+
+    async def publish(self, live: Live, *, is_settled: bool = False) -> job_pb2.JobStatus | None:
+        """Tell watchers how an attempt is by what was last seen of it, and return it."""
+        judged = await self._judge(live, is_settled=is_settled)
+        status = judged.status
+        if judged.needs_word:
+            self.queue(live.account).poke()
+        if status is None:
+            return None
+        self.tell(live, status)
+        return status
+
+    def tell(self, live: Live, status: job_pb2.JobStatus) -> None:
+        """Tell watchers, and whoever waits for the attempt, unless it was told so already."""
+        key = live.key
+        if status.HasField("end") or status.state == job_pb2.JOB_STATE_STAGED:
+            if self.live.get(key) is live:
+                del self.live[key]
+            if status.HasField("end"):
+                self.warnings.pop(key, None)
+        if live.told == status:
+            return
+        live.told = status
+        event = job_pb2.JobEvent(status=status)
+        self._hub.publish(key, event, topic=key.installation)
+        self.bells.ring(key, status if status.HasField("end") else None)
+
+    def warn(self, key: AttemptKey, warnings: tuple[str, ...]) -> None:
+        """Remember what is to be told with an attempt."""
+        if warnings:
+            self.warnings[key] = warnings
+            if len(self.warnings) > _MOST_WARNED:
+                del self.warnings[next(iter(self.warnings))]
+
+    async def on_word(self, account: Account) -> None:
+        """Tell what the queue's word changes."""
+        if account in self._telling:
+            return  # who tells goes on by the latest word
+        self._telling.add(account)
+        try:
+            await self._tell_word(account)
+        finally:
+            self._telling.discard(account)
+
+    async def _tell_word(self, account: Account) -> None:
+        for live in [live for live in self.live.values() if live.account is account]:
+            if live.found is None or live.is_starting:
+                continue
+            try:
+                await self.publish(live)
+            except Refusal as refusal:
+                log.info("%s: %s", live.key.path, refusal.message)
+
+    async def look_again(self, account: Account, lives: Collection[Live]) -> None:
+        """Look at attempts of an account anew, and tell what has changed."""
+        if not lives:
+            return
+        at = time.monotonic()
+        asked = {live.key.path: root_of(live.ref, account.host.node) for live in lives}
+        known = {live.key.path: live.lasting for live in lives}
+        found = await account.look(asked, known)
+        for live in lives:
+            one = found.get(live.key.path)
+            if one is None or one.refused or not one.exists:
+                continue
+            live.found, live.looked_at = one, at
+            try:
+                await self.publish(live)
+            except Refusal as refusal:
+                log.info("%s: %s", live.key.path, refusal.message)
+
+    # Lists.
+
+    async def snapshot(
+        self, installation: str, partition_id: str = ""
+    ) -> AsyncIterator[job_pb2.JobStatus]:
+        """All attempts that can be seen, in order of job and attempt."""
+        found: dict[AttemptKey, tuple[types_pb2.JobRef, Evidence]] = {}
+        listings = await asyncio.gather(
+            *(account.all_of(installation) for account in self.sites.accounts),
+            return_exceptions=True,
+        )
+        for account, listing in zip(self.sites.accounts, listings, strict=True):
+            if isinstance(listing, BaseException):
+                if not isinstance(listing, Refusal):
+                    raise listing
+                continue
+            for one in listing.values():
+                ref = told_ref(one.lasting)
+                if ref is None or partition_id not in {"", ref.partition_id}:
+                    continue
+                if self._is_owners(account, ref):
+                    found[AttemptKey.of(ref)] = (ref, one)
+        await self._word_for(found.values())
+        for key in sorted(found):
+            ref, one = found[key]
+            live = self._follow(ref, one)
+            try:
+                if live is None:
+                    judged = judgement.judge(one, Missing.UNASKED, now_ns=time.time_ns())
+                else:
+                    live.found, live.looked_at = one, time.monotonic()
+                    judged = await self._judge(live)
+                    self._keep(live, judged)
+            except Refusal:
+                continue
+            if judged.status is not None:
+                yield judged.status
+
+    async def _word_for(self, found: Iterable[tuple[types_pb2.JobRef, Evidence]]) -> None:
+        """Have the queue's word on what was found, if it answers, so that nothing seems lost."""
+        accounts = {
+            self.sites.account(ref)
+            for ref, one in found
+            if one.lasting.spec is not None and one.final is None
+        }
+        for account in accounts:
+            queue = self.queue(account)
+            if queue.word is None and queue.refusal is None:
+                try:
+                    await queue.fresh()
+                except Refusal as refusal:
+                    log.info("%s", refusal.message)
+
+    def _is_owners(self, account: Account, ref: types_pb2.JobRef) -> bool:
+        """Whether what lies in an account is of an owner whose account it is."""
+        try:
+            return self.sites.account(ref) is account
+        except Refusal:
+            return False
+
+    def forget(self, key: AttemptKey) -> None:
+        """Nothing is known of the attempt any more: it was removed."""
+        self.live.pop(key, None)
+        self.warnings.pop(key, None)
+        self.bells.ring(key, "removed")
+
+
+def _is_told(found: Evidence) -> bool:
+    """Whether the end is known without the queue."""
+    status = judgement.judge(found, Missing.UNASKED).status
+    return status is not None and status.HasField("end")

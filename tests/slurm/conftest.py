@@ -1,0 +1,67 @@
+"""One cluster for all tests; each test has a gate and a work root of its own."""
+
+from __future__ import annotations
+
+import itertools
+import shutil
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.slurm.harness import SlurmGate
+from tests.testbed.fixtures import need_root
+from tests.testbed.slurm import Slurm
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Slurm]:
+    """Two compute nodes, without accounting."""
+    need_root()
+    with Slurm(cpus=16) as slurm:
+        yield slurm
+
+
+@pytest.fixture
+def slurm(cluster: Slurm) -> Iterator[Slurm]:
+    """The same, up and idle before and after a test."""
+    yield cluster
+    cluster.heal()
+
+
+@pytest.fixture(scope="session")
+def accounted() -> Iterator[Slurm]:
+    """One compute node, with accounting; memory is kept to, and accounts have limits."""
+    need_root()
+    settings = ("JobAcctGatherParams=OverMemoryKill",)
+    with Slurm(nodes=1, cpus=16, accounting=True, settings=settings) as slurm:
+        yield slurm
+
+
+async def _gate(slurm: Slurm) -> AsyncIterator[SlurmGate]:
+    folder = Path(tempfile.mkdtemp(prefix="gate"))
+    gate = SlurmGate(folder, slurm, f"root{next(_numbers)}")
+    try:
+        await gate.start()
+        await gate.ready()
+        yield gate
+    finally:
+        await gate.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+@pytest.fixture
+async def gate(slurm: Slurm) -> AsyncIterator[SlurmGate]:
+    """A gate of the cluster, ready."""
+    async for made in _gate(slurm):
+        yield made
+
+
+@pytest.fixture
+async def accounted_gate(accounted: Slurm) -> AsyncIterator[SlurmGate]:
+    """A gate of the cluster with accounting, ready."""
+    async for made in _gate(accounted):
+        yield made

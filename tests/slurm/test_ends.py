@@ -1,0 +1,133 @@
+"""How a job ended, as Slurm knows it: told apart, with and without accounting."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from skyport.gate.v1 import types_pb2
+from tests.fake_gate.harness import make_ref, refused, start_request
+from tests.slurm.harness import SlurmGate
+from tests.testbed.slurm import Slurm
+
+FOREVER = "echo up; sleep 3602"
+
+
+async def _up(gate: SlurmGate, job_id: str, **spec: Any) -> tuple[types_pb2.JobRef, str, str]:
+    """A job that runs; also the id that Slurm gave it, and its node."""
+    ref, status = await gate.submit(job_id, FOREVER, **spec)
+    running = await gate.running(ref)
+    await gate.printed(ref, b"up\n")
+    return ref, status.handle, running.allocations[0].node
+
+
+async def test_a_signal_of_its_own_is_told_as_such(gate: SlurmGate) -> None:
+    ref, _ = await gate.submit("job-1", "kill -SEGV $$")
+    assert (await gate.ended(ref)).signal == 11
+
+
+async def test_its_own_time_limit_ends_it_with_time_to_end(gate: SlurmGate) -> None:
+    ref, _ = await gate.submit(
+        "job-1", "trap 'echo bye; exit' TERM; sleep 60 & wait", time_limit_s=0.5
+    )
+    assert (await gate.ended(ref)).failure.reason == "TIME_LIMIT"
+    assert await gate.output(ref) == b"bye\n"
+
+
+async def test_somebody_else_cancels_it(gate: SlurmGate, slurm: Slurm) -> None:
+    ref, handle, _ = await _up(gate, "job-1")
+    slurm.ask(f"scancel {handle}")
+    end = await gate.ended(ref)
+    assert end.failure.reason == "CANCELLED"
+    assert end.HasField("start_time")
+    waiting, status = await gate.submit("job-2", "true", site_options={"begin": "now+1hour"})
+    await gate.queued(waiting, "BeginTime")
+    slurm.ask(f"scancel {status.handle}")
+    end = await gate.ended(waiting)
+    assert end.failure.reason == "CANCELLED"
+    assert not end.HasField("start_time")
+
+
+async def test_the_queue_says_that_its_node_failed(gate: SlurmGate, slurm: Slurm) -> None:
+    ref, _, node = await _up(gate, "job-1")
+    try:
+        slurm.controller.run(f"scontrol update NodeName={node} State=DOWN Reason=test")
+        end = await gate.ended(ref)
+    finally:
+        slurm.controller.run(f"scontrol update NodeName={node} State=RESUME || true")
+    assert end.failure.reason == "NODE_FAIL"
+    assert end.failure.retryable
+    # It is written down: the record ages out, the end stays.
+    slurm.forget()
+    await gate.restart()
+    await gate.ready()
+    assert (await gate.status(ref)).end.failure.reason == "NODE_FAIL"
+
+
+async def test_a_job_with_a_higher_priority_takes_its_place(gate: SlurmGate) -> None:
+    ref, _, _ = await _up(gate, "job-1", node_count=2, site_options={"exclusive": ""})
+    urgent, _ = await gate.submit(
+        "job-2", "true", partition="urgent", node_count=2, site_options={"exclusive": ""}
+    )
+    end = await gate.ended(ref)
+    assert (end.failure.reason, end.failure.retryable) == ("PREEMPTED", True)
+    assert (await gate.ended(urgent)).exit_code == 0
+
+
+async def test_its_runner_is_killed_and_tells_nothing(gate: SlurmGate, slurm: Slurm) -> None:
+    ref, _, node = await _up(gate, "job-1")
+    pid = (gate.attempt_folder(ref) / "claim.0").read_text().split()[1]
+    batch = "grep -l slurm_scrip[t] /proc/[0-9]*/cmdline | cut -d/ -f3"
+    slurm.node(node).run(f"kill -9 $({batch}) {pid}")
+    end = await gate.ended(ref)
+    assert end.failure.reason == "NODE_FAIL"
+    assert end.HasField("start_time")
+
+
+async def test_a_script_that_cannot_begin_never_ran(gate: SlurmGate) -> None:
+    ref, _ = await gate.submit("job-1", "#!/no/such/program\ntrue")
+    assert (await gate.ended(ref)).failure.reason == "START_FAILED"
+
+
+async def test_it_used_more_memory_than_it_may(accounted_gate: SlurmGate) -> None:
+    gate = accounted_gate
+    ref = make_ref("job-1", partition="debug")
+    await gate.stage(ref)
+    hungry = "x = b'1' * (200 << 20); import time; time.sleep(60)"
+    request = start_request(ref, f'exec /usr/bin/env python3 -c "{hungry}"')
+    request.spec.resources.memory_bytes = 64 << 20
+    await gate.jobs.StartJob(request)
+    assert (await gate.ended(ref)).failure.reason == "OUT_OF_MEMORY"
+
+
+async def test_accounts_know_what_the_queue_has_forgotten(
+    accounted_gate: SlurmGate, accounted: Slurm
+) -> None:
+    gate = accounted_gate
+    ref, handle, _ = await _up(gate, "job-1")
+    gate.kill()
+    accounted.ask(f"scancel {handle}")
+    await asyncio.to_thread(accounted.until_over)
+    for name in ("end.0", "slurm.log"):
+        (gate.attempt_folder(ref) / name).unlink(missing_ok=True)
+    accounted.forget()
+    await gate.start()
+    assert (await gate.ended(ref)).failure.reason == "CANCELLED"
+
+
+async def test_the_queue_is_full_until_a_job_has_ended(
+    accounted_gate: SlurmGate, accounted: Slurm
+) -> None:
+    gate = accounted_gate
+    accounted.manage(f"modify user {accounted.user} set MaxSubmitJobs=1")
+    try:
+        ref, _, _ = await _up(gate, "job-1")
+        late = make_ref("job-2", partition="debug")
+        await gate.stage(late)
+        found = await refused(gate.jobs.StartJob(start_request(late, "true")), "SITE_QUEUE_FULL")
+        assert found.retry_after_s
+        await gate.cancel(ref, 0)
+        await gate.jobs.StartJob(start_request(late, "true"))
+        assert (await gate.ended(late)).exit_code == 0
+    finally:
+        accounted.manage(f"modify user {accounted.user} set MaxSubmitJobs=-1")

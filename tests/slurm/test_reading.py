@@ -1,0 +1,314 @@
+"""What users say to Slurm, what Slurm says, and what follows, by tables: no cluster is needed."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+from google.protobuf.duration_pb2 import Duration
+
+from gate_kit.job_status import End
+from gate_kit.ssh.evidence import Lasting
+from gates.ssh_cluster_gate import config as configuration
+from gates.ssh_cluster_gate.config import SlurmConfig
+from gates.ssh_cluster_gate.slurm import directives, inventory, judgement, queue, sbatch
+from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
+from gates.ssh_cluster_gate.slurm.judgement import Missing
+from gates.ssh_cluster_gate.slurm.queue import Row
+from rpc_kit.config_file import ConfigError
+from skyport.gate.v1 import inventory_pb2, job_pb2, types_pb2
+
+GUIDE = (Path(__file__).parents[2] / "docs" / "slurm.md").read_text()
+
+
+def _load(tmp_path: Path, text: str) -> configuration.Config:
+    file = tmp_path / "gate.toml"
+    file.write_text(text)
+    return configuration.load(file)
+
+
+def test_the_guide_shows_all_settings_with_their_defaults(tmp_path: Path) -> None:
+    site, *_, settings = re.findall(r"```toml\n(.*?)```", GUIDE, re.DOTALL)
+    told = _load(tmp_path, site + settings)
+    assert told.slurm == SlurmConfig()
+    for field in dataclasses.fields(SlurmConfig):
+        assert re.search(rf"^{field.name} = ", settings, re.MULTILINE), field.name
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ('hosts = ["a", "b"]', "needs one host, its login node"),
+        ("local = true\nhosts = ['a']", "needs one host, its login node"),
+        ("hosts = ['a']\n[partitions.x]\nhosts = ['b']", "a Slurm site tells its own"),
+        ("hosts = ['a']\n[slurm]\npartitions = ['a b']", "is not the name of a partition"),
+        ("hosts = ['a']\n[slurm]\nmax_jobs = -1", "is -1; 0 to 1000000 serve"),
+        ("hosts = ['a']\n[slurm]\nno = 1", "no"),
+    ],
+)
+def test_a_mistake_in_the_configuration_is_told(tmp_path: Path, text: str, why: str) -> None:
+    with pytest.raises(ConfigError, match=why):
+        _load(tmp_path, f'scheduler = "slurm"\nshared_account = true\n{text}')
+
+
+def test_a_site_of_hosts_has_no_settings_of_a_queue(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match='is for a site with scheduler = "slurm"'):
+        _load(tmp_path, "shared_account = true\nhosts = ['a']\n[slurm]\nmax_jobs = 1")
+
+
+# What users say.
+
+
+@pytest.mark.parametrize(
+    ("line", "found"),
+    [
+        ("#SBATCH -N 2", [("nodes", "2")]),
+        ("#SBATCH -N2 --mem=4G", [("nodes", "2"), ("mem", "4G")]),
+        ("#SBATCH --time 1:00 --exclusive", [("time", "1:00"), ("exclusive", None)]),
+        (
+            "#SBATCH --exclusive=user -kH",
+            [("exclusive", "user"), ("no-kill", None), ("hold", None)],
+        ),
+        ('#SBATCH --comment="two words"  # why', [("comment", "two words")]),
+        ("## SBATCH -N 2", []),
+        ("#SBATCH", []),
+    ],
+)
+def test_options_of_a_script_are_read_as_sbatch_does(
+    line: str, found: list[tuple[str, str | None]]
+) -> None:
+    told, warnings = directives.read(f"#!/bin/sh\n\n# a comment\n{line}\ntrue\n#SBATCH -N 9\n")
+    assert [(each.name, each.value) for each in told] == found
+    assert not warnings
+
+
+@pytest.mark.parametrize("line", ["#SBATCH --time", "#SBATCH what", "#SBATCH -Z 1", '#SBATCH "'])
+def test_what_nobody_understands_is_left_out_with_a_warning(line: str) -> None:
+    told, (warning,) = directives.read(f"{line}\ntrue")
+    assert not told
+    assert warning.startswith(f"{line}: left out, ")
+
+
+def test_ours_win_and_a_warning_says_which() -> None:
+    script = "#SBATCH -o out.txt --mem-per-cpu=1G --qos=low -C fast\n#SBATCH -C slow"
+    told, _ = directives.read(script)
+    arguments, warnings = directives.merge(told, {"qos": "high", "exclusive": "yes"}, {"mem"})
+    assert arguments == ["--constraint=slow", "--qos=high", "--exclusive"]
+    assert warnings == [
+        "#SBATCH -o out.txt: not used, output is kept by Sky Port",
+        "#SBATCH --mem-per-cpu=1G: not used, #SWM says --mem",
+        "#SBATCH --qos=low: not used, #SWM site-option slurm.qos says it",
+    ]
+
+
+def _start(**spec: object) -> job_pb2.StartJobRequest:
+    ref = types_pb2.JobRef(installation="i", partition_id="p", job_id="j", attempt=2, owner="o")
+    made = job_pb2.JobSpec(
+        script=b"true",
+        resources=job_pb2.Resources(cpus=2),
+        node_count=1,
+        launch=job_pb2.LAUNCH_FIRST,
+        **spec,  # type: ignore[arg-type]
+    )
+    return job_pb2.StartJobRequest(ref=ref, spec=made)
+
+
+def test_a_start_is_asked_of_the_queue() -> None:
+    start = _start(account="acc", time_limit=Duration(seconds=90), grace=Duration(seconds=30))
+    start.spec.resources.memory_bytes = (1 << 20) + 1
+    start.spec.resources.gpus = 2
+    asked = sbatch.request(start, "/r/jobs/p/i/j.2", "uid", 0)
+    assert set(asked.options) >= {
+        "--parsable", "--no-requeue", "--job-name=swm-j.2", "--comment=uid/p/i/j.2",
+        "--partition=p", "--nodes=1", "--ntasks-per-node=1", "--cpus-per-task=2", "--mem=2M",
+        "--gpus-per-node=2", "--time=3", "--account=acc", "--output=/r/jobs/p/i/j.2/slurm.log",
+    }  # fmt: skip
+    # The partition gives less than the room that is wanted.
+    assert "--time=2" in sbatch.request(start, "/f", "uid", 100).options
+
+
+@pytest.mark.parametrize(
+    ("told", "code", "reason"),
+    [
+        ("sbatch: error: QOSMaxSubmitJobPerUserLimit", 1, "SITE_QUEUE_FULL"),
+        ("sbatch: error: Slurm temporarily unable to accept job, sleeping", 124, "SITE_QUEUE_FULL"),
+        ("sbatch: error: Unable to contact slurm controller (refused)", 1, "SITE_UNREACHABLE"),
+        ("", 124, "SITE_UNREACHABLE"),
+        ("timeout: failed to run command 'sbatch': No such file or directory", 127,
+         "SITE_UNREACHABLE"),
+        ("sbatch: error: invalid partition specified: x", 1, "FIELD_MALFORMED"),
+    ],
+)  # fmt: skip
+def test_what_sbatch_does_not_take_has_its_reason(told: str, code: int, reason: str) -> None:
+    assert sbatch.refusal([told], code).reason == reason
+
+
+# What Slurm says.
+
+
+def test_the_id_is_what_sbatch_printed() -> None:
+    assert sbatch.job_id("a message of the site\n12;cluster\n") == "12"
+    assert sbatch.job_id("sbatch: error") == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "state"),
+    [
+        ("idle", inventory_pb2.NODE_STATE_UP),
+        ("mixed-", inventory_pb2.NODE_STATE_UP),
+        ("allocated", inventory_pb2.NODE_STATE_UP),
+        ("idle~", inventory_pb2.NODE_STATE_UP),
+        ("drained", inventory_pb2.NODE_STATE_DRAINED),
+        ("draining@", inventory_pb2.NODE_STATE_DRAINED),
+        ("idle*", inventory_pb2.NODE_STATE_DOWN),
+        ("down", inventory_pb2.NODE_STATE_DOWN),
+        ("a word of tomorrow", inventory_pb2.NODE_STATE_DOWN),
+    ],
+)
+def test_states_of_nodes(text: str, state: inventory_pb2.NodeState.ValueType) -> None:
+    assert inventory.node_state(text) == state
+
+
+def test_partitions_come_from_the_lines_of_sinfo() -> None:
+    lines = [
+        "gpu|n1|mixed|64|512000|2-00:00:00|up|1000|gpu:a100:4(S:0-1),license:3|fast,ib|none",
+        "gpu|n2|down*|64|512000|2-00:00:00|up|1000|(null)|(null)|broken | really",
+        "all|n1|mixed|64|512000|infinite|down|1000|(null)|(null)|none",
+        "bad name|n1|idle|1|1|1:00|up|1|(null)|(null)|none",
+        "half a line",
+    ]
+    found = inventory.read_sinfo(lines)
+    assert list(found) == ["gpu", "all"]
+    assert (found["gpu"].longest_s, found["all"].longest_s) == (172_800, 0)
+    assert not found["all"].is_up
+    one, two = found["gpu"].nodes.values()
+    assert (one.gpus, one.gpu_model, one.flavor) == (4, "a100", "64c-512000m-4a100")
+    assert two.message == "Slurm says down*: broken | really"
+
+
+def test_rows_of_squeue_and_sacct() -> None:
+    rows = queue.read_squeue(["7|PENDING|a name|(null)|Resources", "x|RUNNING|n|c|None", "8|odd"])
+    assert rows == {"7": Row("7", "PENDING", "a name", "", "Resources")}
+    told = queue.read_sacct(["9|CANCELLED by 1000|n", "9.batch|FAILED|batch"])
+    assert told == {"9": Row("9", "CANCELLED", "n")}
+    assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("*** JOB 5 ON n1 CANCELLED AT 2026-01-01T00:00:00 DUE TO TIME LIMIT ***", "TIME_LIMIT"),
+        ("slurmstepd: error: Detected 1 oom-kill event(s) in StepId=5.batch", "OUT_OF_MEMORY"),
+        ("*** JOB 5 ON n1 CANCELLED AT x DUE TO NODE FAILURE, SEE SLURMCTLD LOG ***", "NODE_FAIL"),
+        ("*** JOB 5 ON n1 CANCELLED AT x DUE TO PREEMPTION ***", "PREEMPTED"),
+        ("*** JOB 5 ON n1 CANCELLED AT x ***", "CANCELLED"),
+        ("a word of a plugin", ""),
+    ],
+)
+def test_slurms_log_of_a_job_says_why_it_ended(text: str, reason: str) -> None:
+    assert queue.why_of_log(text) == reason
+
+
+# What follows.
+
+SPEC = _start()
+GIVEN = Given("7", ("n1",), {"n1": "10.0.0.1"}, (), (), 5)
+TWO = Given("7", ("n1", "n2"), {}, (), (), 5)
+WELL = End("exit", "0", 0.0, 9)
+KILLED = End("signal", "9", 0.0, 9)
+
+
+def _found(**more: object) -> Evidence:
+    return Evidence("uid", exists=True, lasting=Lasting(spec=SPEC), **more)  # type: ignore[arg-type]
+
+
+def _row(state: str, reason: str = "") -> Row:
+    return Row("7", state, "swm-j.2", "", reason)
+
+
+@pytest.mark.parametrize(
+    ("found", "word", "state", "outcome"),
+    [
+        # Nothing was claimed.
+        ({}, _row("PENDING", "Priority"), "QUEUED_AT_SITE", "Priority"),
+        ({}, _row("RUNNING"), "QUEUED_AT_SITE", "begins"),
+        ({}, _row("CANCELLED"), "ENDED", "CANCELLED"),
+        ({}, _row("COMPLETED"), "ENDED", "START_FAILED"),
+        ({}, _row("NODE_FAIL"), "ENDED", "START_FAILED"),
+        ({"slurm_id": "7"}, Missing.UNASKED, "QUEUED_AT_SITE", "queued"),
+        ({"slurm_id": "7"}, Missing.UNKNOWN, "STAGED", ""),
+        ({"is_buried": True}, Missing.UNKNOWN, "ENDED", "CANCELLED"),
+        # It was claimed, and no end is there.
+        ({"given": GIVEN}, Missing.UNASKED, "RUNNING", ""),
+        ({"given": GIVEN}, _row("PENDING", "Priority"), "RUNNING", ""),
+        ({"given": GIVEN}, _row("COMPLETING"), "RUNNING", "completing"),
+        ({"given": GIVEN}, _row("TIMEOUT"), "ENDED", "TIME_LIMIT"),
+        ({"given": GIVEN}, _row("DEADLINE"), "ENDED", "TIME_LIMIT"),
+        ({"given": GIVEN}, _row("OUT_OF_MEMORY"), "ENDED", "OUT_OF_MEMORY"),
+        ({"given": GIVEN}, _row("NODE_FAIL"), "ENDED", "NODE_FAIL"),
+        ({"given": GIVEN}, _row("BOOT_FAIL"), "ENDED", "NODE_FAIL"),
+        ({"given": GIVEN}, _row("PREEMPTED"), "ENDED", "PREEMPTED"),
+        ({"given": GIVEN}, _row("CANCELLED"), "ENDED", "CANCELLED"),
+        ({"given": GIVEN}, _row("FAILED"), "ENDED", "NODE_FAIL"),
+        ({"given": GIVEN}, Missing.UNKNOWN, "ENDED", "END_UNKNOWN"),
+        # The end is there.
+        ({"given": GIVEN, "ends": {0: WELL}}, Missing.UNASKED, "ENDED", 0),
+        ({"given": GIVEN, "ends": {0: WELL}}, _row("TIMEOUT"), "ENDED", 0),
+        ({"given": GIVEN, "ends": {0: KILLED}}, Missing.UNASKED, "RUNNING", "ends"),
+        ({"given": GIVEN, "ends": {0: KILLED}}, _row("FAILED"), "ENDED", 9),
+        ({"given": GIVEN, "ends": {0: KILLED}}, Missing.UNKNOWN, "ENDED", 9),
+        ({"given": GIVEN, "ends": {0: KILLED}}, _row("OUT_OF_MEMORY"), "ENDED", "OUT_OF_MEMORY"),
+        ({"given": GIVEN, "ends": {0: KILLED}}, _row("TIMEOUT"), "ENDED", "TIME_LIMIT"),
+        (
+            {"given": GIVEN, "ends": {0: WELL}, "is_logged": True},
+            _row("TIMEOUT"),
+            "ENDED",
+            "TIME_LIMIT",
+        ),
+        ({"given": GIVEN, "ends": {0: WELL}, "is_logged": True}, _row("COMPLETED"), "ENDED", 0),
+        (
+            {"given": GIVEN, "ends": {0: WELL}, "is_logged": True},
+            _row("RUNNING"),
+            "RUNNING",
+            "ends",
+        ),
+        # Other nodes may be busy still.
+        ({"given": TWO, "ends": {0: WELL}}, Missing.UNASKED, "RUNNING", "ends"),
+        ({"given": TWO, "ends": {0: WELL}}, _row("RUNNING"), "RUNNING", "ends"),
+        ({"given": TWO, "ends": {0: WELL}}, _row("COMPLETED"), "ENDED", 0),
+        # What was written down stays.
+        ({"final": End("failure", "PREEMPTED", 0.0, 9)}, Missing.UNKNOWN, "ENDED", "PREEMPTED"),
+    ],
+)
+def test_what_follows_from_the_folder_and_the_queue(
+    found: dict[str, object], word: Row | Missing, state: str, outcome: object
+) -> None:
+    judged = judgement.judge(_found(**found), word, now_ns=8)
+    status = judged.status
+    assert status is not None
+    assert job_pb2.JobState.Name(status.state) == f"JOB_STATE_{state}"
+    if not status.HasField("end"):
+        assert str(outcome) in status.text
+        return
+    end = status.end
+    told = {"failure": end.failure.reason, "exit_code": end.exit_code, "signal": end.signal}
+    assert told[str(end.WhichOneof("outcome"))] == outcome
+    assert end.HasField("start_time") == ("given" in found)
+
+
+def test_an_end_of_which_only_the_queue_knows_is_not_hurried_and_is_written_down() -> None:
+    found = _found(given=GIVEN)
+    early = judgement.judge(found, _row("NODE_FAIL"), is_settled=False, now_ns=8)
+    assert early.status is not None
+    assert not early.status.HasField("end")
+    assert early.needs_word
+    late = judgement.judge(found, _row("NODE_FAIL"), now_ns=8)
+    assert late.settle == End("failure", "NODE_FAIL", 0.0, 8)
+
+
+def test_of_what_nobody_knows_nothing_is_said() -> None:
+    judged = judgement.judge(_found(), Missing.UNASKED, now_ns=8)
+    assert judged.status is None
+    assert judged.needs_word
