@@ -109,6 +109,8 @@ class End:
     max_mem_bytes: int = 0
     image_digest: str = ""
     """Of the container image that it ran in; empty without one."""
+    warnings: tuple[str, ...] = ()
+    """What was done otherwise than asked, for people."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

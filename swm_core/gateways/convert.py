@@ -39,6 +39,8 @@ _LATEST_S = 253_402_300_799
 """The end of the year 9999: what comes after it can't be shown as a date."""
 _NODES = 10_000
 _MAX_PORT = 65_535
+_WARNINGS = 20
+_WARNING_CHARS = 500
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 _RETRYABLE = frozenset(
@@ -204,6 +206,7 @@ def end(status: job_pb2.JobStatus) -> End:
         end_time=seconds(message.end_time),
         cpu_time_s=seconds(message.usage.cpu_time),
         max_mem_bytes=message.usage.max_memory_bytes,
+        warnings=tuple(words(text)[:_WARNING_CHARS] for text in status.warnings[:_WARNINGS]),
         image_digest=status.image_digest if _DIGEST.fullmatch(status.image_digest) else "",
     )
 

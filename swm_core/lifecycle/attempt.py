@@ -351,6 +351,7 @@ class AttemptDriver:
                     start_time=end.start_time,
                     end_time=end.end_time,
                     image_digest=end.image_digest,
+                    warnings=end.warnings,
                 )
             await self._ended(end, allocations=status.allocations)
             return True

@@ -208,6 +208,7 @@ def attempt(value: Attempt) -> job_pb2.Attempt:
         message.cpu_time.CopyFrom(duration(value.end.cpu_time_s))
         message.max_memory_bytes = value.end.max_mem_bytes
         message.image_digest = value.end.image_digest
+        message.warnings.extend(value.end.warnings)
     return message
 
 

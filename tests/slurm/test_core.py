@@ -86,7 +86,8 @@ def test_directives_and_options_reach_slurm(core: Core, cluster: Slurm) -> None:
         'scontrol show job $SLURM_JOB_ID; echo "$GREETING"'
     )
     job = core.user().submit(script, site=SITE)
-    job.until(SUCCEEDED, FAILED, within_s=LONG_S)
+    ended = job.until(SUCCEEDED, FAILED, within_s=LONG_S)
+    assert any("--mem" in warning for warning in ended.attempts[-1].warnings), ended.attempts
     told = job.output().decode()
     for part in ("NumCPUs=2", "MinMemoryNode=100M", "TimeLimit=00:07:00", "Nice=7", "hi\n"):
         assert part in told, told

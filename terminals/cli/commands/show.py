@@ -31,7 +31,7 @@ def show(job_text: str, as_json: bool) -> None:
     if as_json:
         show_json([job])
         return
-    rows = [*_now(job), *_times(job), *_asked(job), *_files(job)]
+    rows = [*_now(job), *_times(job), *_asked(job), *_files(job), *_warnings(job)]
     width = max(len(title) for title, _ in rows)
     for title, text in rows:
         click.echo(f"{title.ljust(width)}  {text}")
@@ -111,6 +111,14 @@ def _asked(job: job_pb2.Job) -> Rows:
         rows.append(("env", " ".join(plain(f"{key}={spec.env[key]}") for key in sorted(spec.env))))
     rows += [("port", line) for line in ports(job)]
     return rows
+
+
+def _warnings(job: job_pb2.Job) -> Rows:
+    from terminals.cli.words import plain
+
+    return [
+        ("warning", plain(text)) for text in (job.attempts[-1].warnings if job.attempts else ())
+    ]
 
 
 def _files(job: job_pb2.Job) -> Rows:
