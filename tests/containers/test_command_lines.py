@@ -183,6 +183,16 @@ async def test_an_image_is_looked_for_anew_where_the_site_says_so(
     assert fakes.calls("--config")[0][2:] == ["pull", IMAGE]
 
 
+async def test_the_login_of_a_pull_that_was_killed_is_removed_by_the_next_one(
+    make_gate: MakeGate, fakes: Fakes
+) -> None:
+    left = fakes.cluster.home("n1") / ".skyport" / "login.4194305"  # beyond all process ids
+    left.mkdir(parents=True)
+    (left / "auth.json").write_text("psst")
+    await ended(make_gate, fakes, "podman", containers={"runtime": "podman", "pull": "always"})
+    assert not list(left.parent.glob("login.*"))
+
+
 async def test_a_host_without_any_of_them_says_so(make_gate: MakeGate, cluster: Cluster) -> None:
     gate = await make_gate(**cluster.config(containers={"runtime": "podman"}))
     await gate.up("n1")

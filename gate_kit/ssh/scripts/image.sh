@@ -41,6 +41,9 @@ if [ "$policy" = missing ] && tell_image; then
 fi
 
 # A login is only ever in memory, or in a file of ours alone for as long as the pull takes.
+for old in "$root"/login.*; do
+    [ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || rm -rf "$old"
+done
 place=$root/login.$$
 trap 'rm -rf "$place"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
