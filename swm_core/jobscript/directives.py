@@ -51,7 +51,7 @@ _DIRECTIVES: tuple[Single | Listed, ...] = (
     Single("retries", "retries", values.integer(0, 100)),
     Single("relocatable", "relocatable", values.yes_no, without_value="true"),
     Single("cloud-image", "cloud_image", values.word),
-    Single("container-image", "container_image", values.word),
+    Single("container-image", "container_image", values.image),
     Listed("ports", Draft.add_ports),
     Single("submission-address", "submission_address", values.address),
     Listed("input-files", Draft.add_inputs),

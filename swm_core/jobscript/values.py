@@ -25,6 +25,10 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _IN, _OUT = Direction.IN, Direction.OUT
+_IMAGE = re.compile(
+    r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    re.ASCII,
+)
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -85,6 +89,18 @@ def word(value: str) -> str:
         raise _invalid(value, f"{shown(value)} begins with a dash; give the name itself")
     if len(value) > 256:
         raise _invalid(value, f"{shown(value)} is longer than 256 characters; check the name")
+    return value
+
+
+def image(value: str) -> str:
+    """The name of a container image: registry, name, and a tag or digest."""
+    word(value)
+    if not _IMAGE.fullmatch(value):
+        raise _invalid(
+            value,
+            f"{shown(value)} is not the name of an image; "
+            "write it as registry.example.org/name:tag",
+        )
     return value
 
 

@@ -130,7 +130,7 @@ class Terminal:
             assert self._read(left), f"ended without {wanted!r}: {self.text!r}"
         return self.text
 
-    def finish(self, timeout_s: float = 60) -> int:
+    def finish(self, timeout_s: float = 30) -> int:
         """Wait for the end; returns the exit code."""
         deadline = time.monotonic() + timeout_s
         while self._read(max(0.0, deadline - time.monotonic())):

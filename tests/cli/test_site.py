@@ -138,7 +138,7 @@ def test_output_comes_while_the_check_goes_on_and_ctrl_c_ends_it(
 
 def test_a_check_that_ignores_ctrl_c_is_ended_all_the_same(home: Home, tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
-    swm = home(f"{_GATE}\ntrap '' INT\necho $$ >{pid_file}\necho on\nsleep 600\n")
+    swm = home(f"{_GATE}\ntrap '' INT\necho $$ >{pid_file}\necho on\nexec sleep 600\n")
     with swm.on_terminal("site", "check", "lab") as terminal:
         terminal.read_until("on\n")
         os.kill(terminal.process.pid, signal.SIGINT)

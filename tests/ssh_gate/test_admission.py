@@ -61,7 +61,7 @@ async def test_a_node_that_is_down_is_unreachable_at_once(
 @pytest.mark.parametrize(
     ("spec", "reason"),
     [
-        ({"container_image": "alpine"}, "CAPABILITY_MISSING"),
+        ({"container_image": "--privileged"}, "FIELD_MALFORMED"),
         ({"storage": ["home"]}, "CAPABILITY_MISSING"),
         ({"site_options": {"qos": "high"}}, "FIELD_MALFORMED"),
         ({"stdin_path": "../x"}, "PATH_INVALID"),
