@@ -27,6 +27,7 @@ touch "$HOME/mine" && echo home
 [ -f /etc/debian_version ] || echo image
 cat /proc/1/comm
 echo out >result
+n=0; while [ $n -lt 100000 ]; do n=$((n + 1)); done
 exit 7
 """
     await start(
@@ -42,7 +43,7 @@ exit 7
     ]  # fmt: skip
     assert lab.host.run(f"cat {work}/result", user=USER) == "out\n"
     assert (await gate.status(ref)).image_digest == lab.engine.image_id(lab.busybox)
-    assert end.usage.cpu_time.nanos > 0
+    assert end.usage.cpu_time.ToNanoseconds() > 0
     assert not running(lab)
     assert SECRET not in lab.engine.log.read_text()
     await gate.remove(ref)
