@@ -21,8 +21,8 @@ def image(lab: Lab) -> str:
 
 
 def manifests_asked(lab: Lab) -> int:
-    """How often somebody has asked the registry for what makes up an image."""
-    return lab.registry.log.read_text().count('"GET /v2/some/tool/manifests')
+    """How often somebody has asked the registry for the image."""
+    return lab.registry.log.read_text().count(" /v2/some/tool/manifests/")
 
 
 async def failure_of(gate: Gate, name: str, image: str) -> tuple[str, str]:
@@ -47,9 +47,10 @@ async def test_the_site_logs_in_and_many_jobs_wait_for_one_pull(
     for ref in refs:
         assert (await gate.ended(ref)).exit_code == 0
         assert (await gate.status(ref)).image_digest == lab.registry.digest(image)
-    # A pull asks once for what makes up the image; five would ask five times.
+    # A pull asks which one it is, and what makes it up where the engine has not got it by another
+    # name; five would ask five times at the least.
     await eventually(lambda: manifests_asked(lab) > before, "the registry's log tells of a pull")
-    assert manifests_asked(lab) - before <= 2
+    assert manifests_asked(lab) - before < len(refs)
     # Nothing of the login stays on the host.
     for secret in (lab.registry.password, "auths"):
         found = f"grep -rlF -e '{secret}' /home/{USER} /tmp 2>/dev/null || true"
