@@ -182,6 +182,11 @@ def _look_as(site: SitePlan, node: NodePlan, login: str) -> tuple[list[Verdict],
         forwards=answer.forwards,
     )
     if site.has_queue:
+        # No job runs on the login node.
+        verdicts = [
+            Verdict(each.check, State.OK) if each.check in {"limits", "containers"} else each
+            for each in verdicts
+        ]
         verdicts = [*verdicts, *_of_queue(site, target, limits)]
     return verdicts, found.one("root_uid")
 

@@ -190,6 +190,8 @@ async def test_a_check_of_the_site_says_what_there_is(gate: SlurmGate, slurm: Sl
     assert [found[name].state for name in slurm_check.CHECKS] == [State.OK] * 5
     assert (found["accounting"].value, found["partitions"].value) == ("none", "2")
     assert found["node_ssh"].value == "yes"
+    # The login node runs no jobs.
+    assert found["limits"].state is found["containers"].state is State.OK
     slurm.replace("sinfo", "echo sinfo: no such cluster >&2; exit 1")
     try:
         found = await _check(gate)
