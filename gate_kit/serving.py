@@ -13,7 +13,14 @@ from rpc_kit.endpoint import Endpoint
 from rpc_kit.identity import CoreOnly
 from rpc_kit.server import RpcServer, ServeError, run
 from rpc_kit.tls import KeyFiles, KeyPair
-from skyport.gate.v1 import identity_pb2_grpc
+from skyport.gate.v1 import (
+    file_pb2_grpc,
+    identity_pb2_grpc,
+    inventory_pb2_grpc,
+    job_pb2_grpc,
+    partition_pb2_grpc,
+    tunnel_pb2_grpc,
+)
 
 Closer = Callable[[], Awaitable[None]]
 
@@ -38,6 +45,19 @@ class Service:
 
     register: Callable[[Any, Any], None]
     servicer: Any
+
+
+def services_of(
+    *, inventory: Any, partitions: Any, jobs: Any, files: Any, tunnels: Any
+) -> list[Service]:
+    """The services of the Gate API, each by its servicer; `start` adds IdentityService."""
+    return [
+        Service(inventory_pb2_grpc.add_InventoryServiceServicer_to_server, inventory),
+        Service(partition_pb2_grpc.add_PartitionServiceServicer_to_server, partitions),
+        Service(job_pb2_grpc.add_JobServiceServicer_to_server, jobs),
+        Service(file_pb2_grpc.add_FileServiceServicer_to_server, files),
+        Service(tunnel_pb2_grpc.add_TunnelServiceServicer_to_server, tunnels),
+    ]
 
 
 async def start(

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from gate_kit import GateInfo, Operations, Service, WatchHub, scratch, serve
+from gate_kit import GateInfo, Operations, WatchHub, scratch, serve
 from gate_kit.command_line import Options
 from gate_kit.file_service import FileService
 from gate_kit.job_service import JobService
-from gate_kit.serving import raise_file_limit
+from gate_kit.serving import raise_file_limit, services_of
 from gate_kit.ssh.downloads import Downloads
 from gate_kit.ssh.file_site import SshFiles
 from gate_kit.ssh.named_inputs import take_back
@@ -32,13 +32,8 @@ from gates.ssh_cluster_gate.slurm.starting import SlurmStarts
 from gates.ssh_cluster_gate.slurm.tunnels import NodeWays
 from gates.ssh_cluster_gate.slurm.watching import SlurmWatching
 from skyport.gate.v1 import (
-    file_pb2_grpc,
-    inventory_pb2_grpc,
     job_pb2,
-    job_pb2_grpc,
     partition_pb2,
-    partition_pb2_grpc,
-    tunnel_pb2_grpc,
 )
 
 _GRACE_S = 5.0
@@ -98,17 +93,13 @@ async def run(options: Options, plan: SitePlan) -> None:
         await serve(
             options.listen,
             info,
-            [
-                Service(
-                    inventory_pb2_grpc.add_InventoryServiceServicer_to_server, inventory_service
-                ),
-                Service(
-                    partition_pb2_grpc.add_PartitionServiceServicer_to_server, partition_service
-                ),
-                Service(job_pb2_grpc.add_JobServiceServicer_to_server, job_service),
-                Service(file_pb2_grpc.add_FileServiceServicer_to_server, file_service),
-                Service(tunnel_pb2_grpc.add_TunnelServiceServicer_to_server, tunnels),
-            ],
+            services_of(
+                inventory=inventory_service,
+                partitions=partition_service,
+                jobs=job_service,
+                files=file_service,
+                tunnels=tunnels,
+            ),
             health=partitions.health,
             on_drain=[job_hub.close, partition_hub.close],
             grace_s=_GRACE_S,
