@@ -91,6 +91,14 @@ def _local_address(job: JobHandle) -> str:
     return nodes[0].ports[0].local_address if nodes and nodes[0].ports else ""
 
 
+def _is_listened_at(address: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(address, timeout=20).close()
+    except ConnectionRefusedError:
+        return False
+    return True
+
+
 def _echo(address: tuple[str, int]) -> bool:
     try:
         return ask(address, b"x") == b"x"
@@ -138,6 +146,8 @@ def test_what_was_taken_off_the_list_is_not_dialled_any_more(
     core.start()
     core.wait_ready()
     try:
+        # A core that comes back has its ports listened at anew, some time after it is ready.
+        eventually(lambda: _is_listened_at((NODE, OPEN)), "the node listens again")
         with socket.create_server((LISTED, OPEN)) as server:
             hold.release()
             job.until(SUCCEEDED)
