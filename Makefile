@@ -141,6 +141,7 @@ lock: $(STAMP) ## Write requirements.lock, and its parts for images, anew from p
 	@$(LOCK) pyproject.toml --all-extras --group build --output-file requirements.lock
 	@$(PART) pyproject.toml --extra metrics --output-file requirements-runtime.lock
 	@$(PART) pyproject.toml --extra metrics --extra ssh --output-file requirements-ssh.lock
+	@$(PART) pyproject.toml --extra metrics --extra azure --output-file requirements-azure.lock
 	@$(PART) --group wheel --output-file requirements-wheel.lock
 
 clean: ## Remove .venv, caches and what was built
