@@ -29,7 +29,7 @@ from skyport.gate.v1 import inventory_pb2 as skyport_dot_gate_dot_v1_dot_invento
 from skyport.gate.v1 import types_pb2 as skyport_dot_gate_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/gate/v1/partition.proto\x12\x0fskyport.gate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\x1a\x1fskyport/gate/v1/inventory.proto\x1a\x1bskyport/gate/v1/types.proto\"\xb6\x02\n\rPartitionSpec\x12\x0e\n\x06\x66lavor\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x12\n\nnode_count\x18\x03 \x01(\r\x12\r\n\x05image\x18\x04 \x01(\t\x12\x0c\n\x04spot\x18\x05 \x01(\x08\x12\x32\n\x10spot_price_limit\x18\x06 \x01(\x0b\x32\x18.skyport.common.v1.Money\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x45\n\x0csite_options\x18\x08 \x03(\x0b\x32/.skyport.gate.v1.PartitionSpec.SiteOptionsEntry\x12\x0f\n\x07storage\x18\t \x03(\t\x1a\x32\n\x10SiteOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x04\n\tPartition\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.skyport.gate.v1.PartitionKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.skyport.gate.v1.PartitionState\x12\x0c\n\x04text\x18\x04 \x01(\t\x12)\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.skyport.gate.v1.Failure\x12\x18\n\x10spec_fingerprint\x18\x06 \x01(\t\x12\'\n\x06origin\x18\x07 \x01(\x0b\x32\x17.skyport.gate.v1.Origin\x12\r\n\x05owner\x18\x08 \x01(\t\x12$\n\x05nodes\x18\t \x03(\x0b\x32\x15.skyport.gate.v1.Node\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06handle\x18\x0c \x01(\t\x12-\n\x05price\x18\r \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x35\n\x12longest_time_limit\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf2\x01\n\x16\x43reatePartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x18\n\x10spec_fingerprint\x18\x02 \x01(\t\x12,\n\x04spec\x18\x03 \x01(\x0b\x32\x1e.skyport.gate.v1.PartitionSpec\x12\'\n\x06origin\x18\x04 \x01(\x0b\x32\x17.skyport.gate.v1.Origin\x12\r\n\x05owner\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tscope_uid\x18\x07 \x01(\t\"H\n\x17\x43reatePartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\">\n\x13GetPartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x11\n\tscope_uid\x18\x02 \x01(\t\"E\n\x14GetPartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\"g\n\x15ListPartitionsRequest\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tscope_uid\x18\x04 \x01(\t\"\x98\x01\n\x16ListPartitionsResponse\x12.\n\npartitions\x18\x01 \x03(\x0b\x32\x1a.skyport.gate.v1.Partition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\x0bunreachable\x18\x03 \x03(\x0b\x32 .skyport.gate.v1.UnreachableNode\"q\n\x15RenewPartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tscope_uid\x18\x03 \x01(\t\"G\n\x16RenewPartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\"W\n\x16\x44\x65letePartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12\x11\n\tscope_uid\x18\x03 \x01(\t\"\x19\n\x17\x44\x65letePartitionResponse\"A\n\x16WatchPartitionsRequest\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x11\n\tscope_uid\x18\x02 \x01(\t\"\xf8\x01\n\x0ePartitionEvent\x12/\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.PartitionH\x00\x12\x1e\n\x14\x64\x65leted_partition_id\x18\x02 \x01(\tH\x00\x12%\n\x04node\x18\x03 \x01(\x0b\x32\x15.skyport.gate.v1.NodeH\x00\x12\x34\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32\x1c.skyport.gate.v1.SnapshotEndH\x00\x12/\n\theartbeat\x18\x05 \x01(\x0b\x32\x1a.skyport.gate.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"J\n\x17WatchPartitionsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.skyport.gate.v1.PartitionEvent*\xc1\x01\n\x0ePartitionState\x12\x1f\n\x1bPARTITION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTITION_STATE_CREATING\x10\x01\x12\x19\n\x15PARTITION_STATE_READY\x10\x02\x12\x1b\n\x17PARTITION_STATE_STOPPED\x10\x03\x12\x1a\n\x16PARTITION_STATE_FAILED\x10\x04\x12\x1c\n\x18PARTITION_STATE_DELETING\x10\x05\x32\xe9\x04\n\x10PartitionService\x12\x64\n\x0f\x43reatePartition\x12\'.skyport.gate.v1.CreatePartitionRequest\x1a(.skyport.gate.v1.CreatePartitionResponse\x12[\n\x0cGetPartition\x12$.skyport.gate.v1.GetPartitionRequest\x1a%.skyport.gate.v1.GetPartitionResponse\x12\x61\n\x0eListPartitions\x12&.skyport.gate.v1.ListPartitionsRequest\x1a\'.skyport.gate.v1.ListPartitionsResponse\x12\x61\n\x0eRenewPartition\x12&.skyport.gate.v1.RenewPartitionRequest\x1a\'.skyport.gate.v1.RenewPartitionResponse\x12\x64\n\x0f\x44\x65letePartition\x12\'.skyport.gate.v1.DeletePartitionRequest\x1a(.skyport.gate.v1.DeletePartitionResponse\x12\x66\n\x0fWatchPartitions\x12\'.skyport.gate.v1.WatchPartitionsRequest\x1a(.skyport.gate.v1.WatchPartitionsResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fskyport/gate/v1/partition.proto\x12\x0fskyport.gate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\x1a\x1fskyport/gate/v1/inventory.proto\x1a\x1bskyport/gate/v1/types.proto\"\xca\x02\n\rPartitionSpec\x12\x0e\n\x06\x66lavor\x18\x01 \x01(\t\x12\x10\n\x08location\x18\x02 \x01(\t\x12\x12\n\nnode_count\x18\x03 \x01(\r\x12\r\n\x05image\x18\x04 \x01(\t\x12\x0c\n\x04spot\x18\x05 \x01(\x08\x12\x32\n\x10spot_price_limit\x18\x06 \x01(\x0b\x32\x18.skyport.common.v1.Money\x12\x12\n\ndisk_bytes\x18\x07 \x01(\x04\x12\x45\n\x0csite_options\x18\x08 \x03(\x0b\x32/.skyport.gate.v1.PartitionSpec.SiteOptionsEntry\x12\x0f\n\x07storage\x18\t \x03(\t\x12\x12\n\ncontainers\x18\n \x01(\x08\x1a\x32\n\x10SiteOptionsEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t:\x02\x38\x01\"\x88\x04\n\tPartition\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12,\n\x04kind\x18\x02 \x01(\x0e\x32\x1e.skyport.gate.v1.PartitionKind\x12.\n\x05state\x18\x03 \x01(\x0e\x32\x1f.skyport.gate.v1.PartitionState\x12\x0c\n\x04text\x18\x04 \x01(\t\x12)\n\x07\x66\x61ilure\x18\x05 \x01(\x0b\x32\x18.skyport.gate.v1.Failure\x12\x18\n\x10spec_fingerprint\x18\x06 \x01(\t\x12\'\n\x06origin\x18\x07 \x01(\x0b\x32\x17.skyport.gate.v1.Origin\x12\r\n\x05owner\x18\x08 \x01(\t\x12$\n\x05nodes\x18\t \x03(\x0b\x32\x15.skyport.gate.v1.Node\x12/\n\x0b\x63reate_time\x18\n \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12/\n\x0b\x65xpire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0e\n\x06handle\x18\x0c \x01(\t\x12-\n\x05price\x18\r \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x35\n\x12longest_time_limit\x18\x0e \x01(\x0b\x32\x19.google.protobuf.Duration\"\xf2\x01\n\x16\x43reatePartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x18\n\x10spec_fingerprint\x18\x02 \x01(\t\x12,\n\x04spec\x18\x03 \x01(\x0b\x32\x1e.skyport.gate.v1.PartitionSpec\x12\'\n\x06origin\x18\x04 \x01(\x0b\x32\x17.skyport.gate.v1.Origin\x12\r\n\x05owner\x18\x05 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tscope_uid\x18\x07 \x01(\t\"H\n\x17\x43reatePartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\">\n\x13GetPartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x11\n\tscope_uid\x18\x02 \x01(\t\"E\n\x14GetPartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\"g\n\x15ListPartitionsRequest\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\x12\x11\n\tscope_uid\x18\x04 \x01(\t\"\x98\x01\n\x16ListPartitionsResponse\x12.\n\npartitions\x18\x01 \x03(\x0b\x32\x1a.skyport.gate.v1.Partition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x35\n\x0bunreachable\x18\x03 \x03(\x0b\x32 .skyport.gate.v1.UnreachableNode\"q\n\x15RenewPartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12/\n\x0b\x65xpire_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x11\n\tscope_uid\x18\x03 \x01(\t\"G\n\x16RenewPartitionResponse\x12-\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.Partition\"W\n\x16\x44\x65letePartitionRequest\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x14\n\x0cinstallation\x18\x02 \x01(\t\x12\x11\n\tscope_uid\x18\x03 \x01(\t\"\x19\n\x17\x44\x65letePartitionResponse\"A\n\x16WatchPartitionsRequest\x12\x14\n\x0cinstallation\x18\x01 \x01(\t\x12\x11\n\tscope_uid\x18\x02 \x01(\t\"\xf8\x01\n\x0ePartitionEvent\x12/\n\tpartition\x18\x01 \x01(\x0b\x32\x1a.skyport.gate.v1.PartitionH\x00\x12\x1e\n\x14\x64\x65leted_partition_id\x18\x02 \x01(\tH\x00\x12%\n\x04node\x18\x03 \x01(\x0b\x32\x15.skyport.gate.v1.NodeH\x00\x12\x34\n\x0csnapshot_end\x18\x04 \x01(\x0b\x32\x1c.skyport.gate.v1.SnapshotEndH\x00\x12/\n\theartbeat\x18\x05 \x01(\x0b\x32\x1a.skyport.gate.v1.HeartbeatH\x00\x42\x07\n\x05\x65vent\"J\n\x17WatchPartitionsResponse\x12/\n\x06\x65vents\x18\x01 \x03(\x0b\x32\x1f.skyport.gate.v1.PartitionEvent*\xc1\x01\n\x0ePartitionState\x12\x1f\n\x1bPARTITION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTITION_STATE_CREATING\x10\x01\x12\x19\n\x15PARTITION_STATE_READY\x10\x02\x12\x1b\n\x17PARTITION_STATE_STOPPED\x10\x03\x12\x1a\n\x16PARTITION_STATE_FAILED\x10\x04\x12\x1c\n\x18PARTITION_STATE_DELETING\x10\x05\x32\xe9\x04\n\x10PartitionService\x12\x64\n\x0f\x43reatePartition\x12\'.skyport.gate.v1.CreatePartitionRequest\x1a(.skyport.gate.v1.CreatePartitionResponse\x12[\n\x0cGetPartition\x12$.skyport.gate.v1.GetPartitionRequest\x1a%.skyport.gate.v1.GetPartitionResponse\x12\x61\n\x0eListPartitions\x12&.skyport.gate.v1.ListPartitionsRequest\x1a\'.skyport.gate.v1.ListPartitionsResponse\x12\x61\n\x0eRenewPartition\x12&.skyport.gate.v1.RenewPartitionRequest\x1a\'.skyport.gate.v1.RenewPartitionResponse\x12\x64\n\x0f\x44\x65letePartition\x12\'.skyport.gate.v1.DeletePartitionRequest\x1a(.skyport.gate.v1.DeletePartitionResponse\x12\x66\n\x0fWatchPartitions\x12\'.skyport.gate.v1.WatchPartitionsRequest\x1a(.skyport.gate.v1.WatchPartitionsResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -38,40 +38,40 @@ if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
   _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._loaded_options = None
   _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._serialized_options = b'8\001'
-  _globals['_PARTITIONSTATE']._serialized_start=2459
-  _globals['_PARTITIONSTATE']._serialized_end=2652
+  _globals['_PARTITIONSTATE']._serialized_start=2479
+  _globals['_PARTITIONSTATE']._serialized_end=2672
   _globals['_PARTITIONSPEC']._serialized_start=211
-  _globals['_PARTITIONSPEC']._serialized_end=521
-  _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._serialized_start=471
-  _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._serialized_end=521
-  _globals['_PARTITION']._serialized_start=524
-  _globals['_PARTITION']._serialized_end=1044
-  _globals['_CREATEPARTITIONREQUEST']._serialized_start=1047
-  _globals['_CREATEPARTITIONREQUEST']._serialized_end=1289
-  _globals['_CREATEPARTITIONRESPONSE']._serialized_start=1291
-  _globals['_CREATEPARTITIONRESPONSE']._serialized_end=1363
-  _globals['_GETPARTITIONREQUEST']._serialized_start=1365
-  _globals['_GETPARTITIONREQUEST']._serialized_end=1427
-  _globals['_GETPARTITIONRESPONSE']._serialized_start=1429
-  _globals['_GETPARTITIONRESPONSE']._serialized_end=1498
-  _globals['_LISTPARTITIONSREQUEST']._serialized_start=1500
-  _globals['_LISTPARTITIONSREQUEST']._serialized_end=1603
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=1606
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=1758
-  _globals['_RENEWPARTITIONREQUEST']._serialized_start=1760
-  _globals['_RENEWPARTITIONREQUEST']._serialized_end=1873
-  _globals['_RENEWPARTITIONRESPONSE']._serialized_start=1875
-  _globals['_RENEWPARTITIONRESPONSE']._serialized_end=1946
-  _globals['_DELETEPARTITIONREQUEST']._serialized_start=1948
-  _globals['_DELETEPARTITIONREQUEST']._serialized_end=2035
-  _globals['_DELETEPARTITIONRESPONSE']._serialized_start=2037
-  _globals['_DELETEPARTITIONRESPONSE']._serialized_end=2062
-  _globals['_WATCHPARTITIONSREQUEST']._serialized_start=2064
-  _globals['_WATCHPARTITIONSREQUEST']._serialized_end=2129
-  _globals['_PARTITIONEVENT']._serialized_start=2132
-  _globals['_PARTITIONEVENT']._serialized_end=2380
-  _globals['_WATCHPARTITIONSRESPONSE']._serialized_start=2382
-  _globals['_WATCHPARTITIONSRESPONSE']._serialized_end=2456
-  _globals['_PARTITIONSERVICE']._serialized_start=2655
-  _globals['_PARTITIONSERVICE']._serialized_end=3272
+  _globals['_PARTITIONSPEC']._serialized_end=541
+  _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._serialized_start=491
+  _globals['_PARTITIONSPEC_SITEOPTIONSENTRY']._serialized_end=541
+  _globals['_PARTITION']._serialized_start=544
+  _globals['_PARTITION']._serialized_end=1064
+  _globals['_CREATEPARTITIONREQUEST']._serialized_start=1067
+  _globals['_CREATEPARTITIONREQUEST']._serialized_end=1309
+  _globals['_CREATEPARTITIONRESPONSE']._serialized_start=1311
+  _globals['_CREATEPARTITIONRESPONSE']._serialized_end=1383
+  _globals['_GETPARTITIONREQUEST']._serialized_start=1385
+  _globals['_GETPARTITIONREQUEST']._serialized_end=1447
+  _globals['_GETPARTITIONRESPONSE']._serialized_start=1449
+  _globals['_GETPARTITIONRESPONSE']._serialized_end=1518
+  _globals['_LISTPARTITIONSREQUEST']._serialized_start=1520
+  _globals['_LISTPARTITIONSREQUEST']._serialized_end=1623
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=1626
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=1778
+  _globals['_RENEWPARTITIONREQUEST']._serialized_start=1780
+  _globals['_RENEWPARTITIONREQUEST']._serialized_end=1893
+  _globals['_RENEWPARTITIONRESPONSE']._serialized_start=1895
+  _globals['_RENEWPARTITIONRESPONSE']._serialized_end=1966
+  _globals['_DELETEPARTITIONREQUEST']._serialized_start=1968
+  _globals['_DELETEPARTITIONREQUEST']._serialized_end=2055
+  _globals['_DELETEPARTITIONRESPONSE']._serialized_start=2057
+  _globals['_DELETEPARTITIONRESPONSE']._serialized_end=2082
+  _globals['_WATCHPARTITIONSREQUEST']._serialized_start=2084
+  _globals['_WATCHPARTITIONSREQUEST']._serialized_end=2149
+  _globals['_PARTITIONEVENT']._serialized_start=2152
+  _globals['_PARTITIONEVENT']._serialized_end=2400
+  _globals['_WATCHPARTITIONSRESPONSE']._serialized_start=2402
+  _globals['_WATCHPARTITIONSRESPONSE']._serialized_end=2476
+  _globals['_PARTITIONSERVICE']._serialized_start=2675
+  _globals['_PARTITIONSERVICE']._serialized_end=3292
 # @@protoc_insertion_point(module_scope)

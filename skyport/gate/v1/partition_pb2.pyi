@@ -95,6 +95,7 @@ class PartitionSpec(_message.Message):
     DISK_BYTES_FIELD_NUMBER: _builtins.int
     SITE_OPTIONS_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
+    CONTAINERS_FIELD_NUMBER: _builtins.int
     flavor: _builtins.str
     """REQUIRED. A flavor's name."""
     location: _builtins.str
@@ -107,6 +108,10 @@ class PartitionSpec(_message.Message):
     """OPTIONAL. Whether the nodes may be preempted. Needs CAPABILITY_SPOT."""
     disk_bytes: _builtins.int
     """OPTIONAL. Bytes of disk for work folders; zero means what the flavor has."""
+    containers: _builtins.bool
+    """OPTIONAL. Whether jobs in containers will run on it: then its nodes have what runs them, and jobs without one are not
+    placed there. A gate whose nodes are alike for both ignores it. Needs CAPABILITY_CONTAINERS.
+    """
     @_builtins.property
     def spot_price_limit(self) -> _money_pb2.Money:
         """OPTIONAL. With spot: the most that an hour of a node may cost; absent means the on-demand price."""
@@ -131,10 +136,11 @@ class PartitionSpec(_message.Message):
         disk_bytes: _builtins.int = ...,
         site_options: _abc.Mapping[_builtins.str, _builtins.str] | None = ...,
         storage: _abc.Iterable[_builtins.str] | None = ...,
+        containers: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["spot_price_limit", b"spot_price_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["disk_bytes", b"disk_bytes", "flavor", b"flavor", "image", b"image", "location", b"location", "node_count", b"node_count", "site_options", b"site_options", "spot", b"spot", "spot_price_limit", b"spot_price_limit", "storage", b"storage"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["containers", b"containers", "disk_bytes", b"disk_bytes", "flavor", b"flavor", "image", b"image", "location", b"location", "node_count", b"node_count", "site_options", b"site_options", "spot", b"spot", "spot_price_limit", b"spot_price_limit", "storage", b"storage"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
