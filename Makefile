@@ -102,7 +102,8 @@ boundaries: $(STAMP) ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
 
 test: system-packages $(STAMP) ## Run the tests, in so many processes: make test PROCESSES=1
-	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	@$(if $(TEST_FLAGS),$(BIN)/pytest,$(BIN)/python tools/run_tests.py) \
+		--numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 
 test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make test-site SITE=ssh
 	@test -n "$(TESTS_OF_$(SITE))" || { \
