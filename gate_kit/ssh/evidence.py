@@ -217,6 +217,22 @@ def nodes_of(spec: job_pb2.StartJobRequest) -> list[str]:
     return nodes if spec.spec.launch == job_pb2.LAUNCH_EVERY else nodes[:1]
 
 
+def vanished(on_hosts: Sequence[OnHost]) -> list[OnHost]:
+    """The nodes of an attempt that have lost all that told of its run there.
+
+    A script is run nowhere before all of its nodes have what they need: once one of them has
+    claimed, another without a folder has had one.
+    """
+    spec = next((host.spec for host in on_hosts if host.spec), None)
+    if spec is None:
+        return []
+    wanted = nodes_of(spec)
+    running = [host for host in on_hosts if host.node in wanted]
+    if not any(host.has_runner_claim for host in running):
+        return []
+    return [host for host in running if not host.exists]
+
+
 def judge(
     on_hosts: Sequence[OnHost], *, is_starting: bool, is_shared: bool, now_ns: int
 ) -> job_pb2.JobStatus | None:
@@ -245,7 +261,10 @@ def judge(
     status = job_status.beginning(spec, roots)
     wanted = set(nodes_of(spec))
     running = [host for host in on_hosts if host.node in wanted]
-    ends = [(host.node, host.end) for host in running if host.end]
+    no_evidence = End("failure", job_status.END_UNKNOWN, 0.0, now_ns)
+    untold = {host.node for host in vanished(on_hosts) if host.is_buried}
+    found = [(host.node, no_evidence if host.node in untold else host.end) for host in running]
+    ends = [(node, end) for node, end in found if end]
     if len(ends) == len(wanted):
         job_status.end(status, ends)
     elif any(host.phase is not Phase.UNCLAIMED for host in running):

@@ -51,8 +51,10 @@ class Jobs:
             Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED, PARTITION_NOT_FOUND.
         """
         on_hosts = await self.look(ref)
-        if any(on_host.phase is Phase.LOST for on_host in on_hosts):
+        untold = evidence.vanished(on_hosts)
+        if untold or any(on_host.phase is Phase.LOST for on_host in on_hosts):
             await self._settle(ref, on_hosts)
+            await self._bury(ref, [each.node for each in untold if not each.is_buried])
             on_hosts = await self.look(ref)
         return self.judge(ref, on_hosts)
 
@@ -174,20 +176,30 @@ class Jobs:
             self.known.live.pop(key, None)
             return None
         nodes = self.known.nodes(ref)
-        hosts = [host for host in self.sites.hosts(ref) if host.node in nodes]
-        with as_refusals(ref):
-            for host in hosts:
-                if await count_alive(host, key, "0"):
-                    return None  # it is looked at again
-            for host in hosts:
-                # It has run: nothing that comes late may start it again, or wait for its start.
-                root = root_of(ref, host.node)
-                await host.ask("bury", key.path, root, job_status.END_UNKNOWN)
+        if not await self._bury(ref, nodes):
+            return None  # it is looked at again
         self.known.live.pop(key, None)
         end = job_status.End("failure", job_status.END_UNKNOWN, 0.0, time.time_ns())
         status = job_status.beginning(lasting.spec, ref.roots)
         job_status.end(status, [(node, end) for node in nodes])
         return status
+
+    async def _bury(self, ref: types_pb2.JobRef, nodes: Sequence[str]) -> bool:
+        """See to it that what has run, and left no trace, is neither started again nor waited for.
+
+        Returns:
+            Whether it was done: not while anything of it is alive on one of these nodes.
+        """
+        key = AttemptKey.of(ref)
+        hosts = [host for host in self.sites.hosts(ref) if host.node in nodes]
+        with as_refusals(ref):
+            for host in hosts:
+                if await count_alive(host, key, "0"):
+                    return False
+            for host in hosts:
+                root = root_of(ref, host.node)
+                await host.ask("bury", key.path, root, job_status.END_UNKNOWN)
+        return True
 
     def tell(self, key: AttemptKey, status: job_pb2.JobStatus | None) -> None:
         """Tell watchers, and whoever waits for the attempt."""
