@@ -413,10 +413,11 @@ async def test_many_are_removed_together_and_each_has_its_own_answer(site: Site)
 
 async def test_a_start_that_is_answered_is_on_the_disk_and_is_told_once(site: Site) -> None:
     ref = await site.stage()
-    request = site.request(ref, "echo ran >>$SWM_WORKDIR/ran; sleep 60\n")
+    request = site.request(ref, "echo ran >>$SWM_WORKDIR/ran; echo up; sleep 60\n")
     answers = await asyncio.gather(*(site.starts.start(request) for _ in range(3)))
     assert {status.spec_fingerprint for status in answers} == {request.spec_fingerprint}
     await site.running(ref)
+    await site.written(ref, b"up\n")
     assert (await site.starts.start(request)).state == job_pb2.JOB_STATE_RUNNING
     assert (site.folder(ref) / "work/ran").read_text() == "ran\n"
     request.spec_fingerprint = "1" * 64
