@@ -119,7 +119,7 @@ async def fetch(url: str, location: str, *, ca_file: str, within_s: float) -> di
     timeout = aiohttp.ClientTimeout(total=_CALL_S)
     # Proxies of the environment count, as they do for the rest of what Azure is asked.
     async with aiohttp.ClientSession(timeout=timeout, trust_env=True) as session:
-        client = _Client(session, url, _trust(ca_file), deadline)
+        client = _Client(session, url, trust(ca_file), deadline)
         page: yarl.URL | None = client.first(location)
         seen: set[yarl.URL] = set()
         while page is not None:
@@ -180,7 +180,12 @@ def _begins_after(item: Mapping[str, Any], now: datetime.datetime) -> bool:
     return begin.replace(tzinfo=begin.tzinfo or datetime.UTC) > now
 
 
-def _trust(ca_file: str) -> ssl.SSLContext:
+def trust(ca_file: str) -> ssl.SSLContext:
+    """Whom to trust: the certificates in a file (PEM), or those of the system.
+
+    Raises:
+        PricesError: There are none in it.
+    """
     import ssl
 
     path = str(Path(ca_file).expanduser()) if ca_file else None
