@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -49,6 +50,10 @@ def run(options: CheckOptions) -> int:
         rpc_kit.config_file.ConfigError: The configuration can't be used.
     """
     config = configuration.load(options.config)
+    # What its clients would log of a refusal is told as what was found.
+    theirs = logging.getLogger("azure")
+    theirs.addHandler(logging.NullHandler())
+    theirs.propagate = False
     try:
         all_seen = asyncio.run(look(config, options.config))
     except KeyboardInterrupt:
@@ -325,7 +330,7 @@ async def _asked(url: str, ca_file: str) -> tuple[str, str]:
     except TimeoutError:
         return "", f"{url} does not answer"
     except (aiohttp.ClientError, prices.PricesError) as error:
-        return "", f"{url} can't be reached: {error}"
+        return "", f"{url} can't be reached: {prices.why_of(error)}"
 
 
 def _show(all_seen: Sequence[Seen]) -> None:

@@ -195,6 +195,17 @@ def trust(ca_file: str) -> ssl.SSLContext:
         raise PricesError(f"{ca_file} holds no certificates: {error.strerror or error}") from None
 
 
+def why_of(error: Exception) -> str:
+    """What an error of aiohttp says, without the objects that it would show."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or type(error).__name__
+
+
 class _Client:
     """Asks for pages of the list, again where that helps."""
 
@@ -241,7 +252,7 @@ class _Client:
                 # What was wrong before tells more than that our time was over.
                 why = why or f"{self._url} does not answer"
             except aiohttp.ClientError as error:
-                why = f"{self._url} can't be reached: {str(error) or type(error).__name__}"
+                why = f"{self._url} can't be reached: {why_of(error)}"
             # Many gates that were throttled together don't come back together.
             wait_s = wanted_s if wanted_s is not None else pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311
             if time.monotonic() + wait_s >= self._deadline:
