@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -12,8 +12,8 @@ __all__ = ["azure_arm", "azure_arm_process"]
 
 
 @pytest.fixture
-def arm(azure_arm: AzureArm) -> Iterator[AzureArm]:
-    yield azure_arm
+def arm(azure_arm: AzureArm) -> AzureArm:
+    return azure_arm
 
 
 @pytest.fixture

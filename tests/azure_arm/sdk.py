@@ -42,13 +42,13 @@ class Sdk:
     ) -> tuple[str, str]:
         """A security group that lets SSH in, and a network; the ids of the group and the subnet."""
         if sources is None:
-            sources = (egress_of(self.arm),)
+            sources = (self.arm.egress(),)
         poller = await self.network.network_security_groups.begin_create_or_update(
             group, "nsg", security_group(sources)
         )
         nsg = (await poller.result()).id
         assert nsg is not None
-        wanted = {
+        wanted: Any = {
             "location": LOCATION,
             "properties": {
                 "addressSpace": {"addressPrefixes": ["10.0.0.0/24"]},
@@ -77,17 +77,11 @@ class Sdk:
         return await poller.result()
 
     async def delete_group(self, name: str = GROUP) -> None:
-        poller = await self.resources.resource_groups.begin_delete(
-            name, force_deletion_types=FORCE
-        )
+        poller = await self.resources.resource_groups.begin_delete(name, force_deletion_types=FORCE)
         await poller.result()
 
 
-def egress_of(arm: AzureArm) -> str:
-    return arm.egress()
-
-
-def security_group(sources: tuple[str, ...]) -> dict[str, Any]:
+def security_group(sources: tuple[str, ...]) -> Any:
     return {
         "location": LOCATION,
         "properties": {
@@ -120,7 +114,7 @@ def vm_body(
     spot: bool = False,
     key: str = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIBdead",
     image: dict[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Any:
     """The body of a VM with its interface and address inline."""
     inner: dict[str, Any] = {"primary": True, "subnet": {"id": subnet}}
     if public:
@@ -146,9 +140,7 @@ def vm_body(
             "linuxConfiguration": {
                 "disablePasswordAuthentication": True,
                 "ssh": {
-                    "publicKeys": [
-                        {"path": "/home/swmadmin/.ssh/authorized_keys", "keyData": key}
-                    ]
+                    "publicKeys": [{"path": "/home/swmadmin/.ssh/authorized_keys", "keyData": key}]
                 },
             },
         },

@@ -85,7 +85,7 @@ async def run(root: Path, backend: Backend, while_stdin: bool) -> None:
 
 
 def _read(ended: asyncio.Event) -> None:
-    if not sys.stdin.buffer.raw.read(1 << 16):  # type: ignore[attr-defined]
+    if not os.read(sys.stdin.fileno(), 1 << 16):
         ended.set()
         asyncio.get_running_loop().remove_reader(sys.stdin.fileno())
 

@@ -77,7 +77,8 @@ class Books:
     def require_nothing_left(self) -> None:
         """Fail if anything is left: billed, not billed, or of a VM on this machine."""
         left = [it.resource for it in self.live]
-        assert not (left or self.resources or self.processes), (
+        found = [*left, *self.resources, *self.processes]
+        assert not found, (
             f"{self}; billed: {left}; there: {list(self.resources)}; of VMs: {list(self.processes)}"
         )
 

@@ -225,9 +225,7 @@ class Cloud:
             for it in self.groups.values()
         ]
         resources = [it.id for it in self.resources.values()]
-        return Books(
-            self.ledger.entries(), tuple([*groups, *resources]), tuple(self.backend.live())
-        )
+        return Books(self.ledger.entries(), (*groups, *resources), tuple(self.backend.live()))
 
     # What goes on.
 

@@ -186,5 +186,6 @@ class Control:
         found = self._cloud.find(name)
         if found is None and name.count("/") == 1:
             found = self._cloud.find(self._cloud.id_of(name.split("/")[0], VM, name.split("/")[1]))
-        assert found is not None and found.kind == VM, f"there is no VM {name}"
+        assert found is not None, f"there is no VM {name}"
+        assert found.kind == VM, f"{name} is no VM"
         return found

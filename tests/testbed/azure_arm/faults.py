@@ -1,4 +1,4 @@
-"""What goes wrong, told beforehand: each fault matches calls by method, kind and how many went before.
+"""What goes wrong, told beforehand: by method, kind and how many went before.
 
 arm.faults.add(catalogue.error("SkuNotAvailable", "PUT", VM))            the next PUT of a VM
 arm.faults.add(catalogue.failed_operation("AllocationFailed", "PUT", VM))  accepted, then failed
@@ -204,7 +204,8 @@ _QUOTA = (
     "Additional details - Deployment Model: Resource Manager, Location: westeurope, Current Limit: "
     "10, Current Usage: 8, Additional Required: 4, (Minimum) New Limit Required: 12. Setup Alerts "
     "when Quota reaches threshold. Learn more at https://aka.ms/quotamonitoringalerting . Submit a "
-    "request for Quota increase at https://aka.ms/ProdportalCRP/ by specifying parameters listed in "
+    "request for Quota increase at https://aka.ms/ProdportalCRP/ by specifying parameters listed "
+    "in "
     "the 'Details' section for deployment to succeed."
 )
 _ALLOCATION = (
@@ -229,10 +230,14 @@ MESSAGES: dict[str, tuple[int, str, str]] = {
     "SkuNotAvailable": (
         409,
         "SkuNotAvailable",
-        "The requested VM size for resource 'Following SKUs have failed for Capacity Restrictions: "
-        "Standard_F2' is currently not available in location 'westeurope'. Please try another size "
-        "or deploy to a different location or different zone. See "
-        "https://aka.ms/azureskunotavailable for details.",
+        (
+            "The requested VM size for resource 'Following SKUs have failed for Capacity "
+            "Restrictions: "
+            "Standard_F2' is currently not available in location 'westeurope'. Please try "
+            "another size "
+            "or deploy to a different location or different zone. See "
+            "https://aka.ms/azureskunotavailable for details."
+        ),
     ),
     "AllocationFailed": (409, "AllocationFailed", _ALLOCATION),
     "ZonalAllocationFailed": (409, "ZonalAllocationFailed", _ZONAL),
@@ -273,8 +278,11 @@ MESSAGES: dict[str, tuple[int, str, str]] = {
     "NicInUse": (
         400,
         "NicInUse",
-        "Network Interface is used by existing resource. In order to delete the network interface, "
-        "it must be dissociated from the resource.",
+        (
+            "Network Interface is used by existing resource. In order to delete the network "
+            "interface, "
+            "it must be dissociated from the resource."
+        ),
     ),
     "InUseSubnetCannotBeDeleted": (
         400,
@@ -290,26 +298,36 @@ MESSAGES: dict[str, tuple[int, str, str]] = {
     "MissingSubscriptionRegistration": (
         409,
         "MissingSubscriptionRegistration",
-        "The subscription is not registered to use namespace 'Microsoft.Compute'. See "
-        "https://aka.ms/rps-not-found for how to register subscriptions.",
+        (
+            "The subscription is not registered to use namespace 'Microsoft.Compute'. See "
+            "https://aka.ms/rps-not-found for how to register subscriptions."
+        ),
     ),
     "ReadOnlyDisabledSubscription": (
         409,
         "ReadOnlyDisabledSubscription",
-        "The subscription is disabled and therefore marked as read only. You cannot perform any "
-        "write actions on this subscription until it is re-enabled.",
+        (
+            "The subscription is disabled and therefore marked as read only. You cannot perform "
+            "any "
+            "write actions on this subscription until it is re-enabled."
+        ),
     ),
     "SpotPriceGreaterThanProvidedMaxPrice": (
         409,
         "SpotPriceGreaterThanProvidedMaxPrice",
-        "Unable to perform operation since the provided max price is lower than the current spot "
-        "price of the VM size.",
+        (
+            "Unable to perform operation since the provided max price is lower than the current "
+            "spot "
+            "price of the VM size."
+        ),
     ),
     "TooManyRequests": (
         429,
         "TooManyRequests",
-        "The server rejected the request because too many requests have been received for this "
-        "subscription.",
+        (
+            "The server rejected the request because too many requests have been received for this "
+            "subscription."
+        ),
     ),
     "InternalServerError": (500, "InternalServerError", "Encountered internal server error."),
     "ServiceUnavailable": (503, "ServiceUnavailable", "The service is unavailable, try again."),
@@ -335,10 +353,13 @@ MESSAGES: dict[str, tuple[int, str, str]] = {
     "AuthorizationFailed": (
         403,
         "AuthorizationFailed",
-        "The client '00000000-0000-0000-0000-0000000000aa' with object id "
-        "'00000000-0000-0000-0000-0000000000aa' does not have authorization to perform action "
-        "'Microsoft.Compute/virtualMachines/write' over scope '/subscriptions/...' or the scope is "
-        "invalid. If access was recently granted, please refresh your credentials.",
+        (
+            "The client '00000000-0000-0000-0000-0000000000aa' with object id "
+            "'00000000-0000-0000-0000-0000000000aa' does not have authorization to perform action "
+            "'Microsoft.Compute/virtualMachines/write' over scope '/subscriptions/...' or the "
+            "scope is "
+            "invalid. If access was recently granted, please refresh your credentials."
+        ),
     ),
     "Conflict": (409, "Conflict", "The request conflicts with another one."),
     "ResourceDeploymentFailure": (
@@ -349,8 +370,11 @@ MESSAGES: dict[str, tuple[int, str, str]] = {
     "DeploymentFailed": (
         409,
         "DeploymentFailed",
-        "At least one resource deployment operation failed. Please list deployment operations for "
-        "details. Please see https://aka.ms/DeployOperations for usage details.",
+        (
+            "At least one resource deployment operation failed. Please list deployment "
+            "operations for "
+            "details. Please see https://aka.ms/DeployOperations for usage details."
+        ),
     ),
 }
 _CONTAINERS = {"Conflict", "ResourceDeploymentFailure", "DeploymentFailed"}

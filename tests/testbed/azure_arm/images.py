@@ -28,10 +28,8 @@ IMAGES: dict[tuple[str, str, str], tuple[tuple[str, ...], str]] = {
         "x64",
     ),
 }
-_PATH = (
-    IN_SUBSCRIPTION
-    + "/providers/Microsoft.Compute/locations/{location}/publishers/{publisher}/artifacttypes/vmimage"
-)
+_PUBLISHERS = IN_SUBSCRIPTION + "/providers/Microsoft.Compute/locations/{location}/publishers"
+_PATH = _PUBLISHERS + "/{publisher}/artifacttypes/vmimage"
 
 
 def resolve(cloud: Cloud, reference: Any, location: str) -> dict[str, Any]:
@@ -57,8 +55,10 @@ def resolve(cloud: Cloud, reference: Any, location: str) -> dict[str, Any]:
         raise ArmError(
             404,
             "PlatformImageNotFound",
-            f"The platform image '{':'.join(names)}' is not available. Verify that all fields in the "
-            "storage profile are correct. For more details about storage profile information, please "
+            f"The platform image '{':'.join(names)}' is not available. Verify that all fields in "
+            "the "
+            "storage profile are correct. For more details about storage profile information, "
+            "please "
             "refer to https://aka.ms/storageprofile",
         )
     return {
@@ -88,7 +88,7 @@ def _artifact(call: Call, path: str, name: str) -> dict[str, Any]:
     }
 
 
-@routes.add("GET", _PATH.removesuffix("/{publisher}/artifacttypes/vmimage"), _PUBLISHED)
+@routes.add("GET", _PUBLISHERS, _PUBLISHED)
 async def publishers(call: Call) -> Answer:
     """Tell who publishes images."""
     names = dict.fromkeys(it[0] for it in IMAGES)

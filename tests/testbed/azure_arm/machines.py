@@ -183,8 +183,10 @@ async def _until_up(cloud: Cloud, vm: Resource, boot: Awaitable[None]) -> None:
             raise ArmError(
                 409,
                 "OSProvisioningTimedOut",
-                f"OS Provisioning for VM '{vm.name}' did not finish in the allotted time. The VM may "
-                "still finish provisioning successfully. Please check provisioning state later. For "
+                f"OS Provisioning for VM '{vm.name}' did not finish in the allotted time. The VM "
+                "may "
+                "still finish provisioning successfully. Please check provisioning state later. "
+                "For "
                 "details on how to check current provisioning state of Windows VMs, refer to "
                 "https://aka.ms/WindowsVMLifecycle and Linux VMs, refer to "
                 "https://aka.ms/LinuxVMLifecycle.",
@@ -238,7 +240,8 @@ def _size(cloud: Cloud, has: dict[str, Any], location: str, zones: list[str]) ->
     size = skus.find(name)
     if size is None:
         raise invalid(
-            f"The value {name} provided for the VM size is not valid. The valid sizes in the current "
+            f"The value {name} provided for the VM size is not valid. The valid sizes in the "
+            "current "
             f"region are: {','.join(it.name for it in skus.SIZES)}."
         )
     if location in size.forbidden or any(it in size.zones for it in zones):
@@ -246,7 +249,8 @@ def _size(cloud: Cloud, has: dict[str, Any], location: str, zones: list[str]) ->
             409,
             "SkuNotAvailable",
             "The requested VM size for resource 'Following SKUs have failed for Capacity "
-            f"Restrictions: {size.name}' is currently not available in location '{location}'. Please "
+            f"Restrictions: {size.name}' is currently not available in location '{location}'. "
+            "Please "
             "try another size or deploy to a different location or different zone. See "
             "https://aka.ms/azureskunotavailable for details.",
         )
@@ -266,7 +270,8 @@ def _check_spot(cloud: Cloud, has: dict[str, Any], size: skus.Size) -> bool:
         return False
     if not size.spot:
         raise invalid(
-            f"Azure Spot is not supported for this VM size '{size.name}'. Please use a different VM "
+            f"Azure Spot is not supported for this VM size '{size.name}'. Please use a different "
+            "VM "
             "size.",
             "AzureSpotIsNotSupportedForThisVMSize",
         )
@@ -302,12 +307,14 @@ def _check_os(has: dict[str, Any]) -> str:
         home = f"/home/{profile['adminUsername']}/.ssh/authorized_keys"
         if not keys:
             raise invalid(
-                "Authentication using either SSH or by user name and password must be enabled in Linux profile."
+                "Authentication using either SSH or by user name and password must be enabled in "
+                "Linux profile."
             )
         for key in keys:
             if key.get("path") != home:
                 raise invalid(
-                    "Destination path for SSH public keys is currently limited to its default value "
+                    "Destination path for SSH public keys is currently limited to its default "
+                    "value "
                     f"{home} due to a known issue in Linux provisioning agent."
                 )
             if not re.match(r"(ssh-rsa|ssh-ed25519) [A-Za-z0-9+/=]+", key.get("keyData") or ""):
@@ -389,9 +396,11 @@ def _check_quota(cloud: Cloud, size: skus.Size, *, spot: bool) -> None:
             raise ArmError(
                 409,
                 "OperationNotAllowed",
-                f"Operation could not be completed as it results in exceeding approved {what} quota. "
+                f"Operation could not be completed as it results in exceeding approved {what} "
+                "quota. "
                 "Additional details - Deployment Model: Resource Manager, Current Limit: "
-                f"{limit}, Current Usage: {current}, Additional Required: {size.cpus}, (Minimum) New "
+                f"{limit}, Current Usage: {current}, Additional Required: {size.cpus}, (Minimum) "
+                "New "
                 f"Limit Required: {current + size.cpus}. Submit a request for Quota increase at "
                 "https://aka.ms/ProdportalCRP/.",
             )
@@ -736,7 +745,8 @@ async def maintain(call: Call) -> Answer:
     raise ArmError(
         409,
         "OperationNotAllowed",
-        f"Operation 'performMaintenance' is not allowed on VM '{vm.name}' since the Subscription of "
+        f"Operation 'performMaintenance' is not allowed on VM '{vm.name}' since the Subscription "
+        "of "
         "this VM is not eligible.",
     )
 

@@ -1,7 +1,7 @@
 """Security groups, networks, interfaces and public addresses.
 
 The private address of an interface is one that this machine can reach, out of the block of its
-network, whatever prefix the subnet has; and a public address is that of the interface which it is at.
+network, whatever prefix the subnet has; and a public address is that of the interface it is at.
 """
 
 from __future__ import annotations
@@ -185,7 +185,8 @@ def _require_free(cloud: Cloud, resource: Resource) -> None:
             raise ArmError(
                 400,
                 "PublicIPAddressCannotBeDeleted",
-                f"Public IP address {resource.id} can not be deleted since it is still allocated to "
+                f"Public IP address {resource.id} can not be deleted since it is still allocated "
+                "to "
                 f"resource {other.properties['ipConfigurations'][0]['id']}. In order to delete the "
                 "public IP, disassociate/detach the Public IP address from the resource.",
             )
@@ -193,8 +194,10 @@ def _require_free(cloud: Cloud, resource: Resource) -> None:
             raise ArmError(
                 400,
                 "InUseSubnetCannotBeDeleted",
-                f"Subnet {other.properties['ipConfigurations'][0]['properties']['subnet']['id']} is "
-                f"in use by {other.id} and cannot be deleted. In order to delete the subnet, delete "
+                f"Subnet {other.properties['ipConfigurations'][0]['properties']['subnet']['id']} "
+                "is "
+                f"in use by {other.id} and cannot be deleted. In order to delete the subnet, "
+                "delete "
                 "all the resources within the subnet. See aka.ms/deletesubnet.",
             )
     if resource.kind == NSG:
@@ -202,7 +205,8 @@ def _require_free(cloud: Cloud, resource: Resource) -> None:
             raise ArmError(
                 400,
                 "InUseNetworkSecurityGroupCannotBeDeleted",
-                f"Network security group {resource.id} cannot be deleted because it is in use by the "
+                f"Network security group {resource.id} cannot be deleted because it is in use by "
+                "the "
                 f"following resources: {user_id}. In order to delete the Network security group, "
                 "remove the association with the resource(s).",
             )
@@ -332,9 +336,15 @@ _REQUIRED = ("protocol", "access", "priority", "direction")
 def _rule(group: Resource, name: Any, given: dict[str, Any]) -> dict[str, Any]:
     wanted = dict(given.get("properties") or {})
     missing = [it for it in _REQUIRED if wanted.get(it) in (None, "")]
-    for one in ("sourceAddressPrefix", "destinationAddressPrefix", "destinationPortRange"):
-        if not wanted.get(one) and not wanted.get(f"{one}es" if one.endswith("x") else f"{one}s"):
-            missing.append(one)
+    missing += [
+        one
+        for one, several in (
+            ("sourceAddressPrefix", "sourceAddressPrefixes"),
+            ("destinationAddressPrefix", "destinationAddressPrefixes"),
+            ("destinationPortRange", "destinationPortRanges"),
+        )
+        if not wanted.get(one) and not wanted.get(several)
+    ]
     if not name or missing:
         raise invalid(
             f"Security rule {name or '?'} of {group.id} lacks: {', '.join(missing) or 'name'}.",
@@ -412,7 +422,7 @@ def rules_of(cloud: Cloud, interface: Resource) -> list[Rule]:
         if has["direction"] != "Inbound":
             continue
         one = has.get("destinationPortRange")
-        ports = tuple([*([one] if one else []), *(has.get("destinationPortRanges") or [])])
+        ports = (*([one] if one else []), *(has.get("destinationPortRanges") or []))
         for source in _sources(has):
             if source in {"VirtualNetwork", "AzureLoadBalancer"}:
                 continue

@@ -1,15 +1,17 @@
 """Sizes of VMs, what they cost, and how many may be used.
 
-The sizes and prices are of Azure's kind, not of any day's Azure; with the oddities that the real lists
-have: numbers that are strings, capabilities that are missing, sizes that this subscription may not
-have, that are for some zones alone, or that have no price.
+The sizes and prices are of Azure's kind, not of any day's Azure; with the oddities that the real
+lists have: numbers that are strings, capabilities that are missing, sizes that this subscription
+may not have, that are for some zones alone, or that have no price.
 """
 
 from __future__ import annotations
 
+import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from tests.testbed.azure_arm.calls import IN_SUBSCRIPTION, Answer, Call, Routes
@@ -65,30 +67,27 @@ class Size:
     zones: tuple[str, ...] = ()
 
 
-SIZES = (
-    Size("Standard_B1ls", "standardBSFamily", 1, "0.5", 0, 4096, spot=False, price=0.0052, series="BS"),
-    Size("Standard_B1s", "standardBSFamily", 1, "1", 0, 4096, spot=False, price=0.0104, series="BS"),
-    Size("Standard_B2s", "standardBSFamily", 2, "4", 0, 8192, spot=False, price=0.048, series="BS"),
-    Size("Standard_A0", "standardA0_A7Family", 1, "0.75", 0, 20480, "", False, 0.02, None, "A"),
-    Size("Standard_D2_v2", "standardDv2Family", 2, "7", 0, 102400, price=0.136, spot_price=0.0299, series="Dv2"),
-    Size("Standard_D2s_v3", "standardDSv3Family", 2, "8", 0, 16384, price=0.12, spot_price=0.0253, series="DSv3"),
-    Size("Standard_D4s_v3", "standardDSv3Family", 4, "16", 0, 32768, price=0.24, spot_price=0.0506, series="DSv3"),
-    Size("Standard_D8s_v3", "standardDSv3Family", 8, "32", 0, 65536, price=0.48, spot_price=0.1012, series="DSv3"),
-    Size("Standard_D2ps_v5", "standardDPSv5Family", 2, "8", 0, 0, "Arm64", price=0.0832, spot_price=0.0158, series="Dpsv5"),
-    Size("Standard_D4ps_v5", "standardDPSv5Family", 4, "16", 0, 0, "Arm64", price=0.1664, spot_price=0.0316, series="Dpsv5"),
-    Size("Standard_D13_v2_Promo", "standardDv2PromoFamily", 8, "56", 0, 409600, "", False, price=0.58, series="Dv2 Promo", forbidden=("westeurope", "eastus")),
-    Size("Standard_E4s_v3", "standardESv3Family", 4, "32", 0, 65536, price=0.32, spot_price=0.064, series="ESv3", zones=("1",)),
-    Size("Standard_F2", "standardFFamily", 2, "4", 0, 32768, price=0.114, spot_price=0.0228, series="F"),
-    Size("Standard_F4s_v2", "standardFSv2Family", 4, "8", 0, 32768, price=0.194, spot_price=0.0388, series="FSv2"),
-    Size("Standard_HB120rs_v3", "standardHBrsv3Family", 120, "448", 0, 480000, price=4.32, spot_price=1.296, series="HBrsv3", forbidden=("germanywestcentral",)),
-    Size("Standard_NC6", "standardNCFamily", 6, "56", 1, 389120, price=1.008, spot_price=0.2016, series="NC"),
-    Size("Standard_NC6s_v3", "standardNCSv3Family", 6, "112", 1, 344064, price=3.823, spot_price=0.7646, series="NCsv3"),
-    Size("Standard_NC24s_v3", "standardNCSv3Family", 24, "448", 4, 1376256, price=15.29, spot_price=3.058, series="NCsv3"),
-    Size("Standard_NC4as_T4_v3", "standardNCASv3_T4Family", 4, "28", 1, 180224, price=0.656, spot_price=0.1312, series="NCasT4 v3"),
-    Size("Standard_NC24ads_A100_v4", "StandardNCADSA100v4Family", 24, "220", 1, 65536, price=4.775, spot_price=None, series="NCads A100 v4"),
-    Size("Standard_ND96asr_v4", "standardNDASv4_A100Family", 96, "900", 8, 2969600, price=None, spot=False, series="NDasr A100 v4", forbidden=("westeurope",)),
-    Size("Standard_NV6", "standardNVFamily", 6, "56", 1, 389120, "", price=1.25, spot_price=None, series="NV"),
-)  # fmt: skip
+def _read() -> Iterator[Size]:
+    with Path(__file__).with_name("sizes.csv").open(newline="") as file:
+        for row in csv.DictReader(file):
+            yield Size(
+                name=row["name"],
+                family=row["family"],
+                cpus=int(row["cpus"]),
+                memory=row["memory"],
+                gpus=int(row["gpus"]),
+                disk_mb=int(row["disk_mb"]),
+                architecture=row["architecture"],
+                spot=row["spot"] == "yes",
+                price=float(row["price"]) if row["price"] else None,
+                spot_price=float(row["spot_price"]) if row["spot_price"] else None,
+                series=row["series"],
+                forbidden=tuple(row["forbidden"].split()),
+                zones=tuple(row["zones"].split()),
+            )
+
+
+SIZES = tuple(_read())
 
 
 def find(name: str) -> Size | None:
@@ -221,8 +220,10 @@ async def usages(call: Call) -> Answer:
         ("virtualMachines", "Virtual Machines", count, 25000),
         ("lowPriorityCores", "Total Regional Low-priority vCPUs", spot, limits.spot_cores),
     ]
-    for family in dict.fromkeys(it.family for it in SIZES):
-        rows.append((family, f"{family} vCPUs", families.get(family, 0), limits.cores))
+    rows += [
+        (family, f"{family} vCPUs", families.get(family, 0), limits.cores)
+        for family in dict.fromkeys(it.family for it in SIZES)
+    ]
     value = [
         {
             "unit": "Count",

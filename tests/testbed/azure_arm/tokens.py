@@ -95,7 +95,8 @@ class Tokens:
                 "unauthorized_client",
                 700016,
                 f"Application with identifier '{form.get('client_id')}' was not found in the "
-                "directory 'stand-in'. This can happen if the application has not been installed by "
+                "directory 'stand-in'. This can happen if the application has not been installed "
+                "by "
                 "the administrator of the tenant.",
             )
         if not form.get("scope", "").endswith("/.default"):
@@ -140,7 +141,8 @@ class Tokens:
                 400,
                 "invalid_tenant",
                 90002,
-                f"Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID and "
+                f"Tenant '{tenant}' not found. Check to make sure you have the correct tenant ID "
+                "and "
                 "are signing into the correct cloud.",
             )
 
@@ -155,7 +157,8 @@ class Tokens:
         if found is None:
             raise _refused(
                 700027,
-                "The certificate with identifier used to sign the client assertion is not registered "
+                "The certificate with identifier used to sign the client assertion is not "
+                "registered "
                 "on application. [Reason - The key was not found.]",
             )
         key = found.public_key()

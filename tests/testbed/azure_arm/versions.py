@@ -1,4 +1,4 @@
-"""Which versions of the API are served: those of the SDK in use, of the recordings, and few others."""
+"""Which versions of the API are served: those of the SDK, of the recordings, and few others."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def check(kind: str, version: str | None) -> None:
         400,
         "NoRegisteredProviderFound",
         f"No registered resource provider found for location 'westeurope' and API version "
-        f"'{version}' for type '{short}'. The supported api-versions are '{', '.join(served)}'. The "
+        f"'{version}' for type '{short}'. The supported api-versions are '{', '.join(served)}'. "
+        "The "
         "supported locations are 'westeurope'.",
     )

@@ -42,7 +42,7 @@ class Machine:
         size: The name of its SKU.
         location: Where it is.
         faults: What goes wrong within it.
-        rules: What is let in from outside its network; the first that fits decides, else nothing is.
+        rules: What is let in from outside its network: the first that fits decides. Else nothing.
         disk: Whether it has been booted, so that there is a disk of it.
     """
 

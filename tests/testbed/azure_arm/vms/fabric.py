@@ -1,8 +1,8 @@
-"""The network of VMs: a switch in a namespace of its own, so that no firewall of this machine matters.
+"""The network of VMs: a switch in a namespace of its own, past all firewalls of this machine.
 
-This machine is at the switch too, with an address as a gateway of VMs and another that its connections
-to them come from, which can change as that of a laptop on the move does. Each virtual network has a
-block of addresses. Needs root.
+This machine is at the switch too, with an address as the gateway of VMs, and another that its
+connections to them come from, which can change as that of a laptop on the move does. Each virtual
+network has a block of addresses. Needs root.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Fabric:
         with contextlib.ExitStack() as undo:
             number = undo.enter_context(_number())
             self.prefix = f"swmaz{number}"
-            self.net = ipaddress.ip_network(f"10.{_FIRST + number}.0.0/16")
+            self.net = ipaddress.IPv4Network(f"10.{_FIRST + number}.0.0/16")
             clear(self.prefix)
             undo.callback(clear, self.prefix)
             # Not below /tmp: VMs may have one of their own.
@@ -88,9 +88,9 @@ class Fabric:
         block = self._blocks.get(network)
         if block is None:
             used = set(self._blocks.values())
-            blocks = self.net.subnets(new_prefix=_BLOCK)
             # The first of them are this machine's own.
-            block = next(it for i, it in enumerate(blocks) if i >= 4 and it not in used)
+            blocks = list(self.net.subnets(new_prefix=_BLOCK))[4:]
+            block = next(it for it in blocks if it not in used)
             self._blocks[network] = block
         for address in block.hosts():
             if str(address) not in self._taken:
@@ -114,11 +114,8 @@ class Fabric:
         switch = f"{self.prefix}-sw"
         inside = ["nsenter", f"--net={space}", "ip"]
         subprocess.run(["ip", "-n", switch, "link", "del", port], capture_output=True, check=False)
-        peer = ("peer", "name", port, "netns", switch)
-        _run(*inside, "link", "add", "eth0", "type", "veth", *peer[:3])
-        holder = f"{switch}"
-        path = f"/run/netns/{holder}"
-        _run(*inside, "link", "set", port, "netns", path)
+        _run(*inside, "link", "add", "eth0", "type", "veth", "peer", "name", port)
+        _run(*inside, "link", "set", port, "netns", f"/run/netns/{switch}")
         ip("-n", switch, "link", "set", port, "master", "br0", "up")
         _run(*inside, "addr", "add", f"{address}/16", "dev", "eth0")
         _run(*inside, "link", "set", "lo", "up")
@@ -127,10 +124,11 @@ class Fabric:
 
     def filter(self, space: str, address: str, rules: list[Rule]) -> None:
         """Have a namespace let in what comes from its virtual network, and what rules allow."""
-        block = ipaddress.ip_network(f"{address}/{_BLOCK}", strict=False)
+        block = ipaddress.IPv4Network(f"{address}/{_BLOCK}", strict=False)
+        # Before routing, so that ports that containers publish are as closed as others.
         lines = [
             "*mangle",
-            ":PREROUTING ACCEPT [0:0]",
+            "-F PREROUTING",
             "-A PREROUTING ! -i eth0 -j ACCEPT",
             "-A PREROUTING -m conntrack --ctstate ESTABLISHED,RELATED -j ACCEPT",
             f"-A PREROUTING -s {block} -j ACCEPT",
@@ -139,13 +137,7 @@ class Fabric:
             "COMMIT",
         ]
         text = "".join(f"{line}\n" for line in lines)
-        _run(
-            "nsenter",
-            f"--net={space}",
-            "iptables-restore",
-            "--noflush",
-            stdin="*mangle\n-F PREROUTING\nCOMMIT\n" + text,
-        )
+        _run("nsenter", f"--net={space}", "iptables-restore", "--noflush", stdin=text)
 
 
 def _lines(rule: Rule) -> Iterator[str]:

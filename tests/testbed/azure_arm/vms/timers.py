@@ -183,11 +183,12 @@ class _Timer:
         for file in ("passwd", "group", "shadow"):
             text = Path("/etc", file).read_text()
             for uid, account in enumerate(accounts, _FIRST_UID):
+                own = account.name
                 text += {
-                    "passwd": f"{account.name}:x:{uid}:{uid}::/home/{account.name}:{account.shell}\n",
-                    "group": f"{account.name}:x:{uid}:\n",
+                    "passwd": f"{own}:x:{uid}:{uid}::/home/{own}:{account.shell}\n",
+                    "group": f"{own}:x:{uid}:\n",
                     # "*", not "!": without PAM sshd takes the latter for a locked account.
-                    "shadow": f"{account.name}:*:19000:0:99999:7:::\n",
+                    "shadow": f"{own}:*:19000:0:99999:7:::\n",
                 }[file]
             (etc / file).write_text(text)
             (etc / file).chmod(0o600 if file == "shadow" else 0o644)
