@@ -200,6 +200,16 @@ def is_image(name: str) -> bool:
     return bool(_URN.fullmatch(name) or _IMAGE_ID.fullmatch(name))
 
 
+def is_id(text: str) -> bool:
+    """Whether `text` has the form of the ids of subscriptions, tenants and applications."""
+    return _UUID.fullmatch(text) is not None
+
+
+def is_location(text: str) -> bool:
+    """Whether `text` has the form of the name of a region."""
+    return _LOCATION.fullmatch(text) is not None
+
+
 def secret(path: str) -> str:
     """The one line of a file that was checked when the configuration was read."""
     return Path(path).expanduser().read_text(encoding="utf-8").strip()
