@@ -75,6 +75,17 @@ def nsg_body(location: str, sources: Sequence[str]) -> Body:
     }
 
 
+def nsg_sources(told: Body) -> tuple[str, ...]:
+    """Whom rules let in, as Azure tells them: of one address it makes a single text."""
+    for rule in (told.get("properties") or {}).get("securityRules") or ():
+        if rule.get("name") == "ssh":
+            properties = rule.get("properties") or {}
+            several = properties.get("sourceAddressPrefixes") or ()
+            single = properties.get("sourceAddressPrefix")
+            return tuple(several) or ((single,) if single else ())
+    return ()
+
+
 def vnet_body(location: str) -> Body:
     """A network with room for all nodes."""
     return {

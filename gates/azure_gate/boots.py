@@ -32,7 +32,9 @@ if [ -e $d/ready ]; then echo ready; exit 0; fi
 if [ -e $d/failed ]; then echo failed; cat $d/failed; exit 1; fi
 if [ -e $r ]; then
     sleep 1
-    [ -e $d/ready ] || [ -e $d/failed ] || { echo failed; echo 'cloud-init ended without our script'; tr -d '\n' <$r; exit 1; }
+    [ -e $d/ready ] || [ -e $d/failed ] || {
+        echo failed; echo 'cloud-init ended without our script'; tr -d '\n' <$r; exit 1
+    }
     continue
 fi
 now=$(cat $d/step); [ "$now" = "$last" ] || { last=$now; echo "step $now"; }

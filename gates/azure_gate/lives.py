@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 from gate_kit import Operations, Refusal, errors
-from gate_kit.job_status import NODE_FAIL, PREEMPTED
+from gate_kit.job_status import NODE_FAIL
 from gate_kit.job_status import failure as failure_of
 from gates.azure_gate import schedules as ends
 from gates.azure_gate.cloud import Cloud, Content, Group
@@ -30,6 +30,7 @@ log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_PREEMPTED = "PREEMPTED"
 _AGAIN_S = (1.0, 30.0)
 """Before what Azure refused is asked for again: at first, and at most."""
 _NO_GROUP = frozenset({"ResourceGroupNotFound", "ResourceGroupBeingDeleted"})
@@ -258,16 +259,29 @@ class Lives:
     async def _made(self, known: Known) -> None:
         try:
             await self._making.make(known)
-            async with self._operations.exclusive(("partition", known.id)):
-                await self._retag(known, is_ready=True)
+            await self._note_ready(known)
         except Unmade as unmade:
             await self._fail(known, unmade.failure)
-        except AzureProblem as problem:
-            known.trouble = problem.problem.text
-            log.warning("%s: %s", known.id, problem)
         finally:
             known.is_making, known.is_resumed = False, True
             self._partitions.changed(known)
+
+    async def _note_ready(self, known: Known) -> None:
+        """Write down that it has been ready, however long that takes."""
+        pause_s = _AGAIN_S[0]
+        while True:
+            try:
+                async with self._operations.exclusive(("partition", known.id)):
+                    await self._retag(known, is_ready=True)
+                known.trouble = ""
+                return
+            except AzureProblem as problem:
+                if problem.problem.code in _NO_GROUP:
+                    return
+                known.trouble = problem.problem.text
+                self._partitions.changed(known)
+            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
+            pause_s = min(pause_s * 2, _AGAIN_S[1])
 
     async def _started(self, known: Known) -> None:
         try:
@@ -424,7 +438,7 @@ class Lives:
 
     async def lose(self, known: Known, node: str) -> None:
         """A node is gone for good."""
-        reason = PREEMPTED if known.tags.spec.spot else NODE_FAIL
+        reason = _PREEMPTED if known.tags.spec.spot else NODE_FAIL
         async with self._operations.exclusive(("partition", known.id)):
             if node not in known.nodes or known.state != READY:
                 return

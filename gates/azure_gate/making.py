@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from gate_kit import Refusal
 from gates.azure_gate import bodies, errors
@@ -137,17 +137,16 @@ class Making:
             tasks.create_task(self._cloud.put_vnet(known.group.name, known.location))
 
     async def _let_in(self, known: Known) -> None:
-        tries = _EGRESS_TRIES
-        while True:
-            try:
-                sources = await self._egress.sources()
-                break
-            except Refusal:
-                tries -= 1
-                if not tries:
-                    raise
-                await asyncio.sleep(1.0)
+        sources = await self._sources()
         await self._cloud.put_nsg(known.group.name, known.location, sources)
+
+    async def _sources(self) -> Sequence[str]:
+        for _ in range(_EGRESS_TRIES - 1):
+            try:
+                return await self._egress.sources()
+            except Refusal:
+                await asyncio.sleep(1.0)
+        return await self._egress.sources()
 
     async def _there(self, known: Known) -> Mapping[str, Machine]:
         """The machines that an earlier gate has made already."""
@@ -197,8 +196,11 @@ class Making:
             self._say(known, self._count(known))
 
         await self._boots.until_ready(known, node, told)
-        sight.is_booted, sight.text = True, ""
+        sight.is_booted, sight.text = True, "is being connected to"
         self._say(known, self._count(known))
+        # Jobs may come as soon as it is ready.
+        while not sight.is_up:
+            await known.pulse.wait()
 
     def _body(self, known: Known, node: str) -> bodies.Body:
         spec = known.tags.spec
@@ -241,7 +243,7 @@ class Making:
         waits = [node for node in nodes if not known.sight(node).is_booted]
         are = "1 node" if len(nodes) == 1 else f"{len(waits)} of {len(nodes)} nodes"
         texts = {known.sight(node).text for node in waits} - {"", "boots", "waits for an address"}
-        what = f" ({sorted(texts)[0]})" if texts else ""
+        what = f" ({min(texts)})" if texts else ""
         return f"booting {are}{what}" if waits else "all nodes are up"
 
     def _say(self, known: Known, text: str) -> None:

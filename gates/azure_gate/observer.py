@@ -155,7 +155,7 @@ class Observer:
                 async with asyncio.timeout(self._jittered(pause_s)):
                     await self._wanted.wait()
                     # Who hurries does so in crowds.
-                    await asyncio.sleep(self._jittered(_FAST_S[0] / 4))
+                    await asyncio.sleep(_FAST_S[0] / 4)
             except TimeoutError:
                 pass
 

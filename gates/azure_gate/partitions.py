@@ -12,9 +12,9 @@ from gate_kit.job_checks import Place
 from gate_kit.job_status import failure as failure_of
 from gate_kit.job_status import timestamp
 from gate_kit.ssh.capacity import Capacity
+from gates.azure_gate.catalog import Catalog
 from gates.azure_gate.cloud import Content, Group
 from gates.azure_gate.tags import Tags
-from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 
 _DYNAMIC = types_pb2.PARTITION_KIND_DYNAMIC
@@ -135,25 +135,15 @@ class Known:
         return f"{time.monotonic() - self.began:.0f} s"
 
 
-Prices = Callable[[partition_pb2.PartitionSpec, str], money_pb2.HourlyPrice | None]
-Flavors = Callable[[str, str], inventory_pb2.Flavor | None]
-
-
 class Partitions:
     """All partitions that the gate knows of.
 
     Args:
         hub: Told of every change.
-        price: What an hour of a node costs, by spec and location; None where nobody knows.
-        flavor: A flavor by its name and location; None where nobody knows.
+        catalog: What sizes have, and cost.
     """
 
-    def __init__(
-        self,
-        hub: WatchHub[partition_pb2.PartitionEvent],
-        price: Prices = lambda spec, location: None,
-        flavor: Flavors = lambda name, location: None,
-    ) -> None:
+    def __init__(self, hub: WatchHub[partition_pb2.PartitionEvent], catalog: Catalog) -> None:
         self.known: dict[str, Known] = {}
         """By the names of their groups, in lower case."""
         self.on_change: list[Callable[[Known], None]] = []
@@ -161,8 +151,18 @@ class Partitions:
         self.on_gone: list[Callable[[Known], None]] = []
         """Called with each that is gone."""
         self._hub = hub
-        self._price = price
-        self._flavor = flavor
+        self._catalog = catalog
+
+    def is_there(self) -> bool:
+        """Whether there is anything that may change by itself."""
+        return any(one.state != FAILED for one in self.known.values())
+
+    def is_changing(self) -> bool:
+        """Whether something is being made or deleted."""
+        return any(
+            one.is_making or one.state == DELETING or (one.tags.failure and not one.tags.is_empty)
+            for one in self.known.values()
+        )
 
     def find(self, partition_id: str) -> Known | None:
         """The partition of that id, if it is known."""
@@ -262,7 +262,8 @@ class Partitions:
             told.expire_time.CopyFrom(timestamp(tags.expires_s * _NS))
         if told.state in {READY, STOPPED, CREATING}:
             told.nodes.extend(self._node(known, node) for node in tags.nodes)
-        price = self._price(tags.spec, known.location)
+        prices = self._catalog.prices_of(tags.spec.flavor, known.location)
+        price = prices.spot if tags.spec.spot else prices.on_demand
         if price is not None:
             told.price.CopyFrom(price)
         return told
@@ -295,7 +296,7 @@ class Partitions:
     def _node(self, known: Known, name: str) -> inventory_pb2.Node:
         spec, sight = known.tags.spec, known.sight(name)
         found = sight.found
-        flavor = self._flavor(spec.flavor, known.location)
+        size = self._catalog.size(spec.flavor, known.location)
         told = inventory_pb2.Node(
             name=name,
             partition_id=known.id,
@@ -313,10 +314,9 @@ class Partitions:
             told.cpus, told.memory_bytes = found.cpus, found.memory_bytes
             told.disk_bytes = found.disk_bytes
             told.gpu_ids.extend(gpu.id for gpu in found.gpus)
-        elif flavor is not None:
-            told.cpus, told.memory_bytes = flavor.cpus, flavor.memory_bytes
-            told.gpu_ids.extend(str(index) for index in range(flavor.gpus))
-            told.disk_bytes = flavor.disk_bytes
+        elif size is not None:
+            told.cpus, told.memory_bytes = size.cpus, size.memory_bytes
+            told.gpu_ids.extend(str(index) for index in range(size.gpus))
         reason = known.tags.lost.get(name)
         if reason is not None:
             told.failure.CopyFrom(failure_of(reason))
