@@ -112,6 +112,13 @@ class Catalog:
                 return sku
         raise errors.flavor_not_found(name, location)
 
+    def size(self, name: str, location: str) -> Sku | None:
+        """A size, as far as is known; nothing is waited for."""
+        if location not in self._skus:
+            return None
+        known = self._skus[location].value or []
+        return next((sku for sku in known if sku.name.casefold() == name.casefold()), None)
+
     def prices_of(self, name: str, location: str) -> FlavorPrices:
         """What a size costs, as far as is known; nothing is waited for."""
         shelf = self._prices.get(location)

@@ -213,6 +213,11 @@ def unanswered(why: str) -> Problem:
     return Problem(0, "", why or "it does not answer")
 
 
+def gone(why: str) -> Problem:
+    """The problem of something that is not there any more."""
+    return Problem(404, "ResourceNotFound", why)
+
+
 def refusal(problem: Problem, doing: str) -> Refusal:
     """What a caller of the gate is told.
 

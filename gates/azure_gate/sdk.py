@@ -9,6 +9,8 @@ the error. `call` and `complete` do it instead.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import dataclasses
 import functools
 import logging
 import random
@@ -16,7 +18,7 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from gate_kit import Refusal
 from gates.azure_gate import errors
@@ -65,6 +67,15 @@ class AzureProblem(Exception):
     def refusal(self) -> Refusal:
         """As a caller of the gate is told of it."""
         return errors.refusal(self.problem, self.doing)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Operation(Generic[T]):
+    """What Azure works on."""
+
+    poller: AsyncLROPoller[T]
+    deadline: float
+    """By the clock of `time.monotonic`."""
 
 
 class Sdk:
@@ -134,6 +145,7 @@ class Sdk:
         work: Callable[[], Awaitable[T]],
         *,
         within_s: float = CALL_S,
+        stop: asyncio.Event | None = None,
     ) -> T:
         """The answer to one call, which is repeated where that may help and time is left.
 
@@ -141,12 +153,14 @@ class Sdk:
             doing: What it is for, for people, as "making the network".
             work: Makes the call. It may be made more than once: all of ours can be repeated.
             within_s: When to give up.
+            stop: Set when nobody wants it repeated any more.
 
         Raises:
             AzureProblem: As Azure told it, or that it did not answer.
         """
         deadline = time.monotonic() + within_s
         pause_s = _RETRY_S[0]
+        stop = stop or asyncio.Event()
         while True:
             problem: Problem
             left_s = deadline - time.monotonic()
@@ -167,7 +181,11 @@ class Sdk:
             if not again or wait_s >= left_s:
                 raise AzureProblem(problem, doing)
             log.info("%s: %s; again in %.1f s", doing, problem.text, wait_s)
-            await asyncio.sleep(wait_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await stop.wait()
+            if stop.is_set():
+                raise AzureProblem(problem, doing)
             pause_s = min(pause_s * 2, _RETRY_S[1])
 
     async def all(
@@ -185,32 +203,52 @@ class Sdk:
         doing: str,
         begin: Callable[..., Awaitable[AsyncLROPoller[T]]],
         *arguments: Any,
-        within_s: float = OPERATION_S,
         **keywords: Any,
     ) -> T:
-        """The result of an operation that Azure works on, looked at ever less often.
+        """The result of an operation that Azure works on: `begin`, and `finish`."""
+        return await self.finish(doing, await self.begin(doing, begin, *arguments, **keywords))
+
+    async def begin(
+        self,
+        doing: str,
+        begin: Callable[..., Awaitable[AsyncLROPoller[T]]],
+        *arguments: Any,
+        within_s: float = OPERATION_S,
+        stop: asyncio.Event | None = None,
+        **keywords: Any,
+    ) -> Operation[T]:
+        """Have Azure begin an operation.
 
         Args:
             doing: What it is for, for people.
             begin: One of the clients' `begin_…`.
             arguments: Of `begin`.
             within_s: When to give up; Azure goes on.
+            stop: As for `call`.
             keywords: Of `begin`.
 
         Raises:
-            AzureProblem: It could not be begun, or it failed.
+            AzureProblem: It could not be begun.
         """
         deadline = time.monotonic() + within_s
 
         async def start() -> AsyncLROPoller[T]:
             return await begin(*arguments, polling=_patient(deadline), **keywords)
 
-        poller = await self.call(doing, start, within_s=min(within_s, CALL_S))
+        poller = await self.call(doing, start, within_s=min(within_s, CALL_S), stop=stop)
+        return Operation(poller, deadline)
+
+    async def finish(self, doing: str, operation: Operation[T]) -> T:
+        """The result of an operation that was begun, looked at ever less often.
+
+        Raises:
+            AzureProblem: It failed, or takes too long.
+        """
         try:
-            async with asyncio.timeout(max(deadline - time.monotonic(), 1.0)):
-                return await poller.result()
+            async with asyncio.timeout(max(operation.deadline - time.monotonic(), 1.0)):
+                return await operation.poller.result()
         except TimeoutError:
-            problem = errors.unanswered(f"not done within {within_s:.0f} s")
+            problem = errors.unanswered("Azure is not done with it within the time that it has")
             raise AzureProblem(problem, doing) from None
         except Exception as error:
             told = self._problem(error)

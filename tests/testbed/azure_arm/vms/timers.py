@@ -225,6 +225,8 @@ class _Timer:
         assert self._init.stdout is not None
         assert self._init.stdout.readline() == b"up\n", f"{self.space} does not start"
         self.run(f"hostname {self._machine.name}")
+        # What cloud-init's last step leaves where it has run.
+        self.run("mkdir -p /run/skyport && date -u +%s >/run/skyport/ready")
         with (self._folder / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen(
                 self._command(sshd_program(), "-D", "-e"),
