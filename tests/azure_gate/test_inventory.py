@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import grpc.aio
 import pytest
@@ -28,7 +29,8 @@ from tests.testbed.azure_arm.faults import PRICES
 
 SKUS = "Microsoft.Compute/skus"
 WITHIN_S = 30.0
-Stub = inventory_pb2_grpc.InventoryServiceStub
+Stub = Any
+"""One of grpc.aio: its generated types are those of the other one."""
 
 
 class OnePartition:
@@ -61,10 +63,12 @@ async def served(file: Path, tmp_path: Path) -> AsyncIterator[Stub]:
     folder.mkdir(mode=0o700, exist_ok=True)
     listen = Listen(Endpoint.parse(f"unix://{folder}/gate.sock"))
     register = inventory_pb2_grpc.add_InventoryServiceServicer_to_server
-    server = await start(listen, GateInfo("azure", "1", "", ()), [Service(register, service)])
+    server = await start(
+        listen, GateInfo("azure", "1", "", frozenset()), [Service(register, service)]
+    )
     try:
         async with grpc.aio.insecure_channel(f"unix://{folder}/gate.sock") as channel:
-            yield Stub(channel)
+            yield inventory_pb2_grpc.InventoryServiceStub(channel)
     finally:
         # A connection that is cut while it is made is told of as a leak by Python 3.11.
         await catalog.settled(WITHIN_S)
@@ -98,7 +102,8 @@ async def priced_flavors(stub: Stub) -> dict[tuple[str, str], inventory_pb2.Flav
             known = {place for place, _ in found}
             priced = {place for (place, _), each in found.items() if each.HasField("spot_price")}
             if priced == known:
-                return found
+                # They may have come between two pages.
+                return await flavors(stub)
             await asyncio.sleep(0.02)
 
 

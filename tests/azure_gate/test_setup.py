@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -26,7 +27,7 @@ from tests.cli.conftest import environment
 from tests.cli.terminal import Swm
 from tests.testbed.azure_arm import AzureArm
 
-IDS = {
+IDS: dict[str, Any] = {
     "subscription_id": "11111111-1111-1111-1111-111111111111",
     "tenant_id": "22222222-2222-2222-2222-222222222222",
     "app_id": "33333333-3333-3333-3333-333333333333",
@@ -79,7 +80,7 @@ def test_one_command_makes_all_that_a_site_needs_but_three_ids(swm: Swm, home: P
     sites = tomllib.loads((home / "swm.toml").read_text())["sites"]
     assert sites == {"azure": {"command": ["swm-azure-gate", "--config", str(home / "azure.toml")]}}
     core = subprocess.run(
-        [Path(os.sys.executable).with_name("swm-core"), "check-config"],
+        [Path(sys.executable).with_name("swm-core"), "check-config"],
         env=swm.environment,
         capture_output=True,
         text=True,
