@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +101,7 @@ class Gate(harness.Gate):
                         raise
                 await asyncio.sleep(0.05)  # OK is no word for gone: it is asked for again
 
-    async def partition_events(self) -> AsyncIterator[partition_pb2.PartitionEvent]:
+    async def partition_events(self) -> AsyncGenerator[partition_pb2.PartitionEvent, None]:
         call = self.partitions.WatchPartitions(partition_pb2.WatchPartitionsRequest())
         try:
             async for answer in call:
@@ -130,9 +130,7 @@ class Gate(harness.Gate):
     async def until_state(
         self, partition_id: str, state: partition_pb2.PartitionState.ValueType
     ) -> partition_pb2.Partition:
-        told = await self.until_partition(
-            partition_id, lambda told: told.state in {state, FAILED}
-        )
+        told = await self.until_partition(partition_id, lambda told: told.state in {state, FAILED})
         assert told.state == state, f"{told}\n{self.log.read_text()[-6000:]}"
         return told
 
