@@ -21,8 +21,8 @@ WITHIN_S = 60.0
 CONTAINED = "opt/skyport/bin/swm-ssh-gate"
 GATES = ("skyport-ssh-gate", "skyport-azure-gate")
 UID = "10001"
-# Beyond what they are made of. They are at 72, 85 and, with the libraries of Azure, about 145 MB; ten
-# more would be a library too many.
+# Beyond what they are made of. They are at 72, 85 and, with the libraries of Azure, some 145 MB.
+# Ten more would be a library too many.
 MOST_BYTES = {
     "skyport-core": 82 << 20,
     "skyport-ssh-gate": 95 << 20,
