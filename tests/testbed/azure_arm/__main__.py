@@ -18,6 +18,7 @@ from tests.testbed.azure_arm.control import Control
 from tests.testbed.azure_arm.server import Server
 from tests.testbed.azure_arm.tokens import Tokens
 from tests.testbed.azure_arm.vms import Backend
+from tests.testbed.azure_arm.vms.containers import Containers
 from tests.testbed.azure_arm.vms.timers import Timers
 
 TENANT = "00000000-0000-0000-0000-00000000c0de"
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 def _backend(name: str, boot_s: float) -> Backend:
-    return Timers(boot_s)
+    return Containers() if name == "containers" else Timers(boot_s)
 
 
 async def run(root: Path, backend: Backend, while_stdin: bool) -> None:

@@ -109,14 +109,16 @@ class GuestFault:
     """Something that goes wrong within a VM.
 
     Attributes:
-        does: "never boots"; "late", its sshd comes `seconds` after the VM runs; "cloud-init fails",
-            whose last step ends with an error (of VMs with a real cloud-init only).
+        does: "never boots"; "late", its sshd comes `seconds` after the guest has said that it is
+            up; "cloud-init fails", the commands of user-data end before the first of them, with an
+            error; "no docker", no engine is there, and none can be installed. The last two are of
+            VMs that are containers alone.
         name: A pattern of the VM's name.
         times: How many VMs it befalls; 0 is all from now on.
         seconds: Of "late".
     """
 
-    does: Literal["never boots", "late", "cloud-init fails"]
+    does: Literal["never boots", "late", "cloud-init fails", "no docker"]
     name: str = "*"
     times: int = 1
     seconds: float = 0.0
