@@ -130,9 +130,7 @@ class Gate(harness.Gate):
     async def until_state(
         self, partition_id: str, state: partition_pb2.PartitionState.ValueType
     ) -> partition_pb2.Partition:
-        told = await self.until_partition(
-            partition_id, lambda told: told.state in {state, FAILED}
-        )
+        told = await self.until_partition(partition_id, lambda told: told.state in {state, FAILED})
         assert told.state == state, f"{told}\n{self.log.read_text()[-6000:]}"
         return told
 
