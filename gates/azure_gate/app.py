@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 from collections.abc import Mapping
 from pathlib import Path
@@ -88,6 +89,7 @@ async def run(options: Options) -> None:
     partitions = Partitions(partition_hub, catalog)
     observer = Observer(cloud, partitions.is_changing, partitions.is_there)
     observer.on_dark.append(partition_hub.interrupt)
+    observer.on_watched.append(functools.partial(_warm, operations, sdk))
     hosts = Hosts(partitions, keys)
     egress = Egress(config, sdk)
     schedules = Schedules(cloud)
@@ -197,3 +199,7 @@ def _containers(config: Config) -> ContainerSettings:
             for name, login in config.registry.items()
         },
     )
+
+
+def _warm(operations: Operations, sdk: Sdk) -> None:
+    operations.spawn(sdk.warm(), "import of Azure's clients")

@@ -14,9 +14,10 @@ from gates.azure_gate.sdk import AzureProblem
 
 log = logging.getLogger(__name__)
 
-_FAST_S = (1.0, 5.0)
+_FAST_S = (0.5, 5.0)
 """While something is being made or deleted: at first, and at most."""
 _GROWTH = 1.3
+_CROWD_S = 0.2
 _SLOW_S = 30.0
 """While partitions are there, and nothing of them should change."""
 _IDLE_S = 60.0
@@ -46,8 +47,10 @@ class Observer:
         """Called after each look with all groups that have our tag, and what groups hold."""
         self.on_dark: list[Callable[[Refusal], None]] = []
         """Called when Azure has not answered for a while."""
-        self.watchers = 0
-        """How many watch now."""
+        self.on_watched: list[Callable[[], None]] = []
+        """Called when somebody watches for the first time: the gate is in use."""
+        self._watchers = 0
+        self._was_watched = False
         self._cloud = cloud
         self._is_changing = is_changing
         self._is_there = is_there
@@ -70,6 +73,19 @@ class Observer:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def watches(self) -> None:
+        """One more watches."""
+        self._watchers += 1
+        if not self._was_watched:
+            self._was_watched = True
+            for told in self.on_watched:
+                told()
+        self._wanted.set()
+
+    def watches_no_more(self) -> None:
+        """One fewer watches."""
+        self._watchers -= 1
 
     def hurry(self) -> None:
         """Something has changed, or is about to."""
@@ -155,7 +171,7 @@ class Observer:
                 async with asyncio.timeout(self._jittered(pause_s)):
                     await self._wanted.wait()
                     # Who hurries does so in crowds.
-                    await asyncio.sleep(_FAST_S[0] / 4)
+                    await asyncio.sleep(_CROWD_S)
             except TimeoutError:
                 pass
 
@@ -166,7 +182,7 @@ class Observer:
         self._pause_s = _FAST_S[0]
         if self._is_there():
             return _SLOW_S
-        return _IDLE_S if self.watchers else None
+        return _IDLE_S if self._watchers else None
 
     @staticmethod
     def _jittered(seconds: float | None) -> float | None:

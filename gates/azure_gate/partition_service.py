@@ -140,13 +140,13 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
             lambda: self._snapshot(installation),
             wants=lambda topic: installation in {"", topic},
         )
-        self._observer.watchers += 1
+        self._observer.watches()
         try:
             async with contextlib.aclosing(batches):
                 async for events in batches:
                     yield partition_pb2.WatchPartitionsResponse(events=events)
         finally:
-            self._observer.watchers -= 1
+            self._observer.watches_no_more()
 
     async def _snapshot(self, installation: str) -> AsyncIterator[partition_pb2.PartitionEvent]:
         await self._observer.look(older_s=_FRESH_S)

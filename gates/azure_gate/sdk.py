@@ -46,7 +46,7 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _RETRY_S = (0.5, 20.0)
 """Between two tries where Azure does not say: at first, and at most."""
-_POLL_S = (1.0, 10.0)
+_POLL_S = (0.5, 10.0)
 _POLL_GROWTH = 1.3
 
 
@@ -138,6 +138,10 @@ class Sdk:
 
             self._resources = self._client(ResourceManagementClient)
         return self._resources
+
+    async def warm(self) -> None:
+        """Import now what the first partition would have to wait for."""
+        await asyncio.to_thread(_import_all)
 
     async def call(
         self,
@@ -405,3 +409,9 @@ def _patient_class() -> Callable[[float], Any]:
                 pause_s = min(pause_s * 2, _RETRY_S[1])
 
     return Patient
+
+
+def _import_all() -> None:
+    import azure.mgmt.compute.aio
+    import azure.mgmt.network.aio
+    import azure.mgmt.resource.resources.aio  # noqa: F401
