@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gate_kit import WatchHub, job_status
 from gate_kit.bells import Bells
@@ -29,10 +29,15 @@ class Jobs:
         sites: Its hosts.
         hub: Told of every change.
         containers: Those that attempts run in.
+        lost: Why a node of an attempt is gone for good, as `PREEMPTED`; empty: it is not.
     """
 
     def __init__(
-        self, sites: Sites, hub: WatchHub[job_pb2.JobEvent], containers: Containers
+        self,
+        sites: Sites,
+        hub: WatchHub[job_pb2.JobEvent],
+        containers: Containers,
+        lost: Callable[[types_pb2.JobRef, str], str] = lambda ref, node: "",
     ) -> None:
         self.bells = Bells()
         """Rung, by keys, when an attempt has changed."""
@@ -41,6 +46,7 @@ class Jobs:
         self.containers = containers
         self._glances = Glances()
         self._hub = hub
+        self._lost = lost
 
     async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
         """The attempt as it is now; None if nothing of it is there but a tombstone.
@@ -92,11 +98,19 @@ class Jobs:
         """
         key = AttemptKey.of(ref)
         known = self.known.lasting(key)
-        hosts = self.sites.hosts(ref)
-        needed = set(self.known.nodes(ref))
-        asked = (self.look_at(ref, host, known) for host in hosts if host.node in needed)
+        needed = list(self.known.nodes(ref))
+        lost = {node: reason for node in needed if (reason := self._lost(ref, node))}
+        hosts = self.sites.hosts(ref) if len(lost) < len(needed) else ()
+        there = {host.node: host for host in hosts if host.node not in lost}
+        asked = (self.look_at(ref, there[node], known) for node in needed if node in there)
         with as_refusals(ref):
-            found = await asyncio.gather(*asked)
+            answers = {each.node: each for each in await asyncio.gather(*asked)}
+        seen = self.known.last(ref)
+        found = [
+            answers.get(node) or evidence.on_lost(ref, node, lost[node], known, seen)
+            for node in needed
+            if node in there or node in lost
+        ]
         lasting = next((each.lasting for each in found if each.spec), None)
         if lasting is not None:
             self.known.keep(key, lasting)

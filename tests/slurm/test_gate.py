@@ -11,7 +11,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from gates.ssh_cluster_gate.check_rules import State, Verdict
+from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate.slurm import check as slurm_check
 from skyport.gate.v1 import inventory_pb2, job_pb2
 from tests.fake_gate.harness import Tree, make_ref, refused, start_request
