@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Protocol
 
 import tests.testbed
 from tests.testbed.azure_arm.vms import userdata
@@ -29,16 +30,22 @@ __all__ = ["Timers"]
 _FIRST_UID = 64_000
 
 
+class Timing(Protocol):
+    """Settings that can change meanwhile."""
+
+    boot_s: float
+
+
 class Timers(Guests):
     """Makes such VMs.
 
     Args:
-        boot_s: How long one takes to boot, in real seconds.
+        timing: Tells how long one takes to boot.
     """
 
-    def __init__(self, boot_s: float = 0.0) -> None:
+    def __init__(self, timing: Timing) -> None:
         super().__init__()
-        self.boot_s = boot_s
+        self._timing = timing
         self._last = 0
 
     def new(self, machine: Machine) -> Guest:
@@ -48,7 +55,7 @@ class Timers(Guests):
     async def boot(self, machine: Machine, guest: Guest) -> None:
         if machine.suffers("never boots"):
             await asyncio.Event().wait()
-        await asyncio.sleep(self.boot_s)
+        await asyncio.sleep(self._timing.boot_s)
         late = machine.suffers("late")
         if late is None:
             await self.do(machine, guest.boot)
