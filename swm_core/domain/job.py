@@ -84,6 +84,14 @@ class JobSpec:
     storage: tuple[str, ...] = ()
     """Names of storage that its site has to offer."""
 
+    def options_of(self, prefix: str) -> dict[str, str]:
+        """The options for sites whose options have this prefix, without it; empty: takes none."""
+        return {
+            name.removeprefix(f"{prefix}."): value
+            for name, value in self.site_options.items()
+            if prefix and name.startswith(f"{prefix}.")
+        }
+
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Allocation:

@@ -10,6 +10,22 @@ from swm_core.domain.states import PartitionState
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Setup:
+    """What nodes are set up with beside their flavor: jobs that need another can't have them."""
+
+    image: str = ""
+    """What they boot; empty: the site's default."""
+    containers: bool = False
+    """Whether they are for jobs in containers, and for no others."""
+    storage: tuple[str, ...] = ()
+    """Names of storage of the site, in order."""
+    site_options: tuple[tuple[str, str], ...] = ()
+    """Options of the site without its prefix, in order."""
+    spot: bool = False
+    """Whether they may be taken away."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class PartitionSpec:
     """What a site is asked for. Never changes under one partition id."""
 
@@ -19,6 +35,19 @@ class PartitionSpec:
     image: str = ""
     """What its nodes boot; empty: the site's default."""
     spot: bool = False
+    containers: bool = False
+    storage: tuple[str, ...] = ()
+    site_options: tuple[tuple[str, str], ...] = ()
+    disk_bytes: int = 0
+    """For work folders, on each node; 0: what the flavor has."""
+    spot_price_limit: Decimal | None = None
+    """The most that an hour of a spot node may cost; None: as much as one that is not spot."""
+    spot_currency: str = ""
+
+    @property
+    def setup(self) -> Setup:
+        """What its nodes are set up with."""
+        return Setup(self.image, self.containers, self.storage, self.site_options, self.spot)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -120,17 +120,10 @@ class PartitionDriver:
     async def _ask_to_create(
         self, partition: Partition, slot: Slot[partition_pb2.Partition]
     ) -> bool:
-        spec = partition.spec
         request = partition_pb2.CreatePartitionRequest(
             partition_id=self._id,
             spec_fingerprint=partition.spec_fingerprint,
-            spec=partition_pb2.PartitionSpec(
-                flavor=spec.flavor,
-                location=spec.location,
-                node_count=spec.node_count,
-                image=spec.image,
-                spot=spec.spot,
-            ),
+            spec=convert.partition_spec(partition.spec),
             origin=types_pb2.Origin(
                 installation=self._context.installation,
                 store_generation=self._context.generation,

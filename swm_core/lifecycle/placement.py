@@ -17,14 +17,15 @@ from typing import Any
 
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.ids import new_id
-from swm_core.domain.job import Job
+from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
-from swm_core.gateways.gate import SiteState
+from swm_core.gateways.gate import Gate, SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.views import Views
 from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule
+from swm_core.scheduler.demand import setup_of
 from swm_core.store import Step, StoreError
 
 log = logging.getLogger(__name__)
@@ -212,12 +213,7 @@ class Placement:
         job = self._context.jobs.get(decision.job_id)
         if job is None:
             return
-        spec = PartitionSpec(
-            location=decision.location,
-            flavor=decision.flavor,
-            node_count=decision.node_count,
-            image=job.spec.cloud_image,
-        )
+        spec = _partition_spec(decision, job.spec, self._context.gates[decision.site])
         partition = await self._context.store.partitions.insert(
             Partition(
                 partition_id=new_id(),
@@ -239,6 +235,22 @@ class Placement:
         await self._place(
             job.job_id, ready=False, site=decision.site, partition_id=partition.partition_id
         )
+
+
+def _partition_spec(decision: Create, spec: JobSpec, gate: Gate) -> PartitionSpec:
+    """What is asked of the site for a job of this specification."""
+    setup = setup_of(spec, gate.info.option_prefix if gate.info else "")
+    return PartitionSpec(
+        location=decision.location,
+        flavor=decision.flavor,
+        node_count=decision.node_count,
+        disk_bytes=spec.resources.disk_bytes,
+        image=setup.image,
+        containers=setup.containers,
+        storage=setup.storage,
+        site_options=setup.site_options,
+        spot=setup.spot,
+    )
 
 
 def ready_steps(context: Context, job: Job, **changes: Any) -> list[Step]:

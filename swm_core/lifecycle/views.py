@@ -90,6 +90,7 @@ class Views:
             partitions=(*fixed, *(own_partition(gate, each, used) for each in own)),
             max_partitions=gate.info.max_partitions if gate.info else 0,
             partitions_in_use=len(own),
+            option_prefix=gate.info.option_prefix if gate.info else "",
         )
 
     def _catalog(self, gate: Gate) -> FlavorCatalog:
@@ -128,7 +129,8 @@ def own_partition(gate: Gate, partition: Partition, used: Used | None = None) ->
         owner=partition.owner,
         job_id=partition.job_id,
         flavor=partition.spec.flavor,
-        cloud_image=partition.spec.image,
+        setup=partition.spec.setup,
+        disk_bytes=partition.spec.disk_bytes,
         nodes=_nodes(gate, partition.partition_id, used or {}),
     )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from swm_core.domain.job import Direction, JobSpec, Port
+from swm_core.domain.partition import Setup
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +43,21 @@ class Demand:
 def storage_capability(name: str) -> str:
     """What a site can do that offers a storage: beside names of the contract, which have no `:`."""
     return f"STORAGE:{name}"
+
+
+def setup_of(spec: JobSpec, option_prefix: str) -> Setup:
+    """What nodes for a job of this specification are set up with.
+
+    Args:
+        spec: The specification.
+        option_prefix: Of the options that their site takes.
+    """
+    return Setup(
+        image=spec.cloud_image,
+        containers=bool(spec.container_image),
+        storage=tuple(sorted(spec.storage)),
+        site_options=tuple(sorted(spec.options_of(option_prefix).items())),
+    )
 
 
 def demand_of(spec: JobSpec, last_site: str = "") -> Demand:

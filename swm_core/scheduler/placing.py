@@ -20,6 +20,7 @@ from swm_core.domain.failures import FailureReason
 from swm_core.domain.states import PartitionState
 from swm_core.scheduler import waiting
 from swm_core.scheduler.catalog import PriceKey, price_key
+from swm_core.scheduler.demand import setup_of
 from swm_core.scheduler.explain import Problem, site_missing
 from swm_core.scheduler.packing import MAX_SET_ASIDE, Node, Room, allocate, seed_of
 from swm_core.scheduler.survey import Survey, problems_of, relevant, survey
@@ -266,7 +267,8 @@ def _reuse(job: QueuedJob, board: _Board) -> Place | None:
         if (
             (not demand.site or demand.site == site.name)
             and not demand.partition
-            and (not demand.cloud_image or demand.cloud_image == part.cloud_image)
+            and setup_of(job.spec, site.option_prefix) == part.setup
+            and demand.disk_bytes <= (part.disk_bytes or _least_disk(part))
             and site.capabilities.issuperset(demand.capabilities)
         ):
             room = board.room(site, part)
@@ -300,6 +302,11 @@ def _wait(job: QueuedJob, group: _Group, board: _Board, waits: waiting.Waits) ->
         group.waiting = turn
     else:
         nearest[2].set_aside(demand, nearest[1])
+
+
+def _least_disk(part: PartitionView) -> int:
+    """What every node says that it has."""
+    return min((node.disk_bytes for node in part.nodes), default=0)
 
 
 def _takes_jobs(site: SiteView) -> bool:

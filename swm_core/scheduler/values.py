@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from swm_core.domain.failures import FailureReason
 from swm_core.domain.job import Allocation, Job, JobSpec
+from swm_core.domain.partition import Setup
 from swm_core.domain.states import PartitionState
 from swm_core.scheduler.catalog import FlavorCatalog
 from swm_core.scheduler.demand import Demand, demand_of
@@ -113,8 +114,10 @@ class PartitionView:
     job_id: str = ""
     flavor: str = ""
     """Of a dynamic one: what it was made of."""
-    cloud_image: str = ""
-    """Of a dynamic one: what its nodes booted."""
+    setup: Setup = dataclasses.field(default_factory=Setup)
+    """Of a dynamic one: what its nodes are set up with."""
+    disk_bytes: int = 0
+    """Of a dynamic one: what was asked for on each node."""
     nodes: tuple[NodeView, ...] = ()
     limits: PartitionLimits = PartitionLimits()
     classes: tuple[tuple[NodeClass, int], ...] = dataclasses.field(
@@ -153,6 +156,8 @@ class SiteView:
     max_partitions: int = 0
     """How many dynamic partitions may exist at once; zero: no limit."""
     partitions_in_use: int = 0
+    option_prefix: str = ""
+    """Of the options that it takes; empty: none."""
     cloud_images: frozenset[str] | None = None
     """The only images that nodes can boot; None: not known, or any."""
 
