@@ -82,7 +82,30 @@ class Partition:
     """For people: what it is doing or waiting for."""
     delete_tries: int = 0
     """How often the site was asked in vain to delete it."""
+    time_limit_s: int = 0
+    """How long the jobs on it may run, for what it may still cost; 0: not known."""
+    pauses: tuple[tuple[float, float | None], ...] = ()
+    """When its nodes ceased to be billed, and when they were started again, if they were."""
+    expired: bool = False
+    """Whether its time has passed: what ran on it has ended."""
+    served: tuple[str, ...] = ()
+    """The jobs that came after the one that it was created for."""
+    pooled: bool = False
+    """Whether that one has left it to other jobs of its owner."""
+    idle_since: float | None = None
+    """Since when it waits for another job; None: it does not."""
     not_before: float = 0.0
     """The gate is not asked again before this time (backoff)."""
     revision: int = 0
     """Grows with every change that is stored."""
+
+    @property
+    def what(self) -> str:
+        """What it is made of and where, for people: `small at site azure (westeurope)`."""
+        place = f" ({self.spec.location})" if self.spec.location else ""
+        return f"{self.spec.flavor} at site {self.site}{place}"
+
+    @property
+    def jobs(self) -> tuple[str, ...]:
+        """All jobs that have, had, or are about to have a place on it."""
+        return (self.job_id, *self.served) if self.job_id else self.served

@@ -44,6 +44,7 @@ _NODES = 10_000
 _MAX_PORT = 65_535
 _WARNINGS = 20
 _WARNING_CHARS = 500
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 _RETRYABLE = frozenset(
@@ -126,8 +127,8 @@ def job_spec(job: Job, script: bytes, option_prefix: str) -> job_pb2.JobSpec:
         message.ports.extend(
             job_pb2.PortRequest(number=port.number, name=port.name) for port in spec.ports
         )
-    if spec.time_limit_s:
-        message.time_limit.CopyFrom(duration(spec.time_limit_s))
+    if limit_s := spec.time_limit_s or job.time_limit_s:
+        message.time_limit.CopyFrom(duration(limit_s))
     return message
 
 
@@ -135,6 +136,16 @@ def money(amount: Decimal, currency: str) -> money_pb2.Money:
     """The same amount as a message."""
     units = int(amount)
     return money_pb2.Money(currency_code=currency, units=units, nanos=int((amount - units) * NANOS))
+
+
+def price(told: money_pb2.HourlyPrice) -> tuple[Decimal | None, str]:
+    """What an hour costs, and in which currency; None and empty: it is no price."""
+    amount = told.amount
+    found = Decimal(amount.units) + Decimal(amount.nanos).scaleb(-9)
+    # Nobody is paid for taking a node.
+    if found < 0 or not _CURRENCY.fullmatch(amount.currency_code):
+        return None, ""
+    return found, amount.currency_code
 
 
 def partition_spec(spec: PartitionSpec) -> partition_pb2.PartitionSpec:

@@ -41,6 +41,9 @@ class FlavorView:
     price_per_hour: Decimal | None = None
     """Of one node; None: unknown."""
     currency: str = ""
+    spot_price_per_hour: Decimal | None = None
+    """Of one node that may be taken away; None: unknown, or not offered."""
+    spot_currency: str = ""
     architecture: str = ""
     partition_ids: tuple[str, ...] = ()
 
@@ -118,6 +121,9 @@ class PartitionView:
     """Of a dynamic one: what its nodes are set up with."""
     disk_bytes: int = 0
     """Of a dynamic one: what was asked for on each node."""
+    price_per_hour: Decimal | None = None
+    """Of a dynamic one: of one node; None: unknown."""
+    currency: str = ""
     nodes: tuple[NodeView, ...] = ()
     limits: PartitionLimits = PartitionLimits()
     classes: tuple[tuple[NodeClass, int], ...] = dataclasses.field(
@@ -191,6 +197,8 @@ class QueuedJob:
     excluded: tuple[Exclusion, ...] = ()
     attempt: int = 0
     """The number of its latest attempt; 0: it had none."""
+    spent: Decimal = Decimal(0)
+    """What it has cost so far, in the currency of its `max_cost`."""
     rank: tuple[int, float, str] = dataclasses.field(init=False, compare=False, repr=False)
     """Jobs are served in ascending order of this."""
     demand: Demand = dataclasses.field(init=False, compare=False, repr=False)
@@ -198,7 +206,7 @@ class QueuedJob:
     """The same for jobs that can go to the same places."""
 
     def __post_init__(self) -> None:
-        demand = demand_of(self.spec, self.last_site)
+        demand = demand_of(self.spec, self.last_site, self.spent)
         # A string keeps its hash, which makes looking up ten thousand of them cheap.
         signature = demand.signature + (f"\n{self.excluded}" if self.excluded else "")
         object.__setattr__(self, "rank", (-self.priority, self.submit_time, self.job_id))
@@ -206,7 +214,9 @@ class QueuedJob:
         object.__setattr__(self, "signature", signature)
 
     @classmethod
-    def of(cls, job: Job, excluded: tuple[Exclusion, ...] = ()) -> QueuedJob:
+    def of(
+        cls, job: Job, excluded: tuple[Exclusion, ...] = (), spent: Decimal = Decimal(0)
+    ) -> QueuedJob:
         """The scheduler's view of a job that is QUEUED."""
         return cls(
             job_id=job.job_id,
@@ -218,6 +228,7 @@ class QueuedJob:
             last_site=job.site,
             excluded=excluded,
             attempt=job.attempt,
+            spent=spent,
         )
 
 
@@ -229,6 +240,8 @@ class Place:
     site: str
     partition_id: str
     allocations: tuple[Allocation, ...]
+    time_limit_s: int = 0
+    """Where the job names none: what limits it on nodes that cost money; 0: nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -252,6 +265,10 @@ class Create:
     price_per_hour: Decimal | None
     """Of one node; None: unknown."""
     currency: str
+    time_limit_s: int = 0
+    """As of `Place`."""
+    spot_price_limit: Decimal | None = None
+    """Of spot nodes: what an hour of one may cost before the job's cap does not cover it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
