@@ -80,9 +80,10 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         job = self._access.job(request.job_id)
         message = self._job(job, with_attempts=True)
         costs = self._lifecycle.costs.of_job(job.job_id)
-        message.costs.extend(
-            convert.money(amount, currency) for currency, amount in sorted(costs.items())
-        )
+        told = [convert.money(amount, currency) for currency, amount in sorted(costs.items())]
+        if told:
+            message.cost.CopyFrom(told[0])
+            message.other_costs.extend(told[1:])
         return job_pb2.GetJobResponse(job=message, watch_token=self._token_before(job))
 
     async def ListJobs(

@@ -12,7 +12,7 @@ import pytest
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2
 from skyport.terminal.v1 import account_pb2, catalog_pb2, job_pb2
-from tests.system.harness.core import Core, running
+from tests.system.harness.core import ADMIN, Core, running
 from tests.system.harness.files import File
 from tests.system.harness.jobs import FAILED, PROVISIONING, QUEUED, RUNNING, SUCCEEDED, JobHandle
 from tests.system.harness.latch import Latch
@@ -46,7 +46,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         "reuse": dynamic(*KEPT) | images | {"swm": {"idle_time": "1h", "max_partitions": 2}},
         "brief": dynamic(*KEPT) | {"swm": {"idle_time": "1s", "monthly_budget": "1000 USD"}},
     }
-    budgets = {"users": {"cy": "30 USD"}}
+    budgets = {"users": {"cy": "30 USD", ADMIN: "80 USD"}}
     with running(tmp_path_factory.mktemp("clouds"), sites, budgets=budgets) as core:
         yield core
         core.kill()
@@ -209,27 +209,31 @@ def test_under_a_cap_an_unknown_price_is_taken_only_if_its_flavor_was_named(core
     assert [each.flavor for each in told.candidates] == ["unsaid"]
 
 
-def test_a_job_that_reaches_its_cap_is_warned_and_ended_and_keeps_its_results(
+def test_a_job_that_reaches_its_cap_or_budget_is_warned_and_ended_and_keeps_its_results(
     core: Core, cloud: Site
 ) -> None:
-    # Ten dollars a second. The cap covers the time limit, and not the boot beside it.
+    # Ten dollars a second. What may be spent covers the time limit, and not the boot beside it.
     cloud.faults({"kind": "boot_slow", "seconds": 3.0})
-    job = submit(
-        core,
-        "#SWM cpus 32\n#SWM time 7\n#SWM max-cost 80\n#SWM retries 3\n#SWM output r.txt\n"
-        "echo r > r.txt; echo up; sleep 600",
+    script = (
+        "#SWM cpus 32\n#SWM time 7\n#SWM retries 3\n#SWM output r.txt\n"
+        "echo r > r.txt; echo up; sleep 600"
     )
-    job.written(b"up\n")
-    warned = job.until_text("warning:")
-    assert warned.reason == "BUDGET"
-    ended = job.until(FAILED)
-    assert ended.failure.reason == "BUDGET"
-    assert "80.00 USD" in ended.failure.message
-    assert len(ended.attempts) == 1
-    assert job.output() == b"up\n"
-    assert job.outputs() == {"r.txt": File(b"r\n")}
-    assert [each.currency_code for each in ended.costs] == ["USD"]
-    assert amount(ended.costs[0]) >= 80
+    capped = submit(core, f"#SWM max-cost 80\n{script}")
+    others = submit(core, script, user=ADMIN)
+    for job, whose in ((capped, "max-cost"), (others, f"the budget of {ADMIN}")):
+        job.written(b"up\n")
+        warned = job.until_text("warning:")
+        assert warned.reason == "BUDGET"
+        assert whose in warned.message
+        ended = job.until(FAILED)
+        assert ended.failure.reason == "BUDGET"
+        assert f"80.00 USD that {whose}" in ended.failure.message
+        assert len(ended.attempts) == 1
+        assert job.output() == b"up\n"
+        assert job.outputs() == {"r.txt": File(b"r\n")}
+        assert ended.cost.currency_code == "USD"
+        assert amount(ended.cost) >= 80
+        assert not ended.other_costs
 
 
 def budgets(core: Core, user: str) -> dict[str, account_pb2.Budget]:

@@ -973,7 +973,8 @@ class Job(_message.Message):
     CANCEL_FORCED_FIELD_NUMBER: _builtins.int
     OUTPUTS_COLLECTED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
-    COSTS_FIELD_NUMBER: _builtins.int
+    COST_FIELD_NUMBER: _builtins.int
+    OTHER_COSTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """REQUIRED. `[a-z0-9-]{1,40}`."""
     owner: _builtins.str
@@ -1031,10 +1032,14 @@ class Job(_message.Message):
         """OPTIONAL. All attempts, oldest first. Told by GetJob only."""
 
     @_builtins.property
-    def costs(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
-        """OPTIONAL. What its nodes have cost so far, over all attempts, by currency; prices that are not known are not in it.
-        Told by GetJob only.
+    def cost(self) -> _money_pb2.Money:
+        """OPTIONAL. What its nodes have cost so far, over all attempts; absent means nothing or unknown. Prices that are not known
+        are not in it. Told by GetJob only.
         """
+
+    @_builtins.property
+    def other_costs(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+        """OPTIONAL. The same in further currencies, where attempts were paid in several."""
 
     def __init__(
         self,
@@ -1059,11 +1064,12 @@ class Job(_message.Message):
         cancel_forced: _builtins.bool = ...,
         outputs_collected: _builtins.bool = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
-        costs: _abc.Iterable[_money_pb2.Money] | None = ...,
+        cost: _money_pb2.Money | None = ...,
+        other_costs: _abc.Iterable[_money_pb2.Money] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "spec", b"spec", "start_time", b"start_time", "state_time", b"state_time", "submit_time", b"submit_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cost", b"cost", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "spec", b"spec", "start_time", b"start_time", "state_time", b"state_time", "submit_time", b"submit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancel_forced", b"cancel_forced", "cancel_requested", b"cancel_requested", "costs", b"costs", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "job_id", b"job_id", "nodes", b"nodes", "outputs_collected", b"outputs_collected", "owner", b"owner", "partition_id", b"partition_id", "signal", b"signal", "site", b"site", "spec", b"spec", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "submit_time", b"submit_time", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancel_forced", b"cancel_forced", "cancel_requested", b"cancel_requested", "cost", b"cost", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "job_id", b"job_id", "nodes", b"nodes", "other_costs", b"other_costs", "outputs_collected", b"outputs_collected", "owner", b"owner", "partition_id", b"partition_id", "signal", b"signal", "site", b"site", "spec", b"spec", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "submit_time", b"submit_time", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015

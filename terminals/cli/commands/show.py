@@ -74,8 +74,8 @@ def _now(job: job_pb2.Job) -> Rows:
         rows.append(("site", f"{plain(job.site)}  {plain(job.partition_id)}"))
     if job.nodes:
         rows.append(("nodes", ", ".join(plain(node.name) for node in job.nodes)))
-    if job.costs:
-        rows.append(("cost", " + ".join(map(money, job.costs))))
+    if job.HasField("cost"):
+        rows.append(("cost", " + ".join(map(money, [job.cost, *job.other_costs]))))
     return rows
 
 
@@ -152,8 +152,8 @@ def _show_attempts(job: job_pb2.Job) -> None:
                 str(attempt.number),
                 cell(attempt.site),
                 cell(attempt.partition_id),
-                cell(f"{attempt.flavor} (spot)" if attempt.spot else attempt.flavor),
                 cell(", ".join(node.name for node in attempt.nodes)),
+                cell(f"{attempt.flavor} (spot)" if attempt.spot else attempt.flavor),
                 short_moment(attempt.place_time),
                 span(end - attempt.start_time.seconds) if began else NOTHING,
                 span(attempt.cpu_time.seconds) if attempt.HasField("cpu_time") else NOTHING,
@@ -165,8 +165,8 @@ def _show_attempts(job: job_pb2.Job) -> None:
         Column("ATTEMPT", right=True),
         Column("SITE"),
         Column("PARTITION", shrinks=True),
-        Column("FLAVOR", shrinks=True),
         Column("NODES", shrinks=True),
+        Column("FLAVOR", shrinks=True),
         Column("PLACED"),
         Column("RAN", right=True),
         Column("CPU TIME", right=True),
