@@ -36,6 +36,7 @@ _FILES = {
     "vm-init": ("/sbin/vm-init", "755"),
     "systemctl": ("/usr/bin/systemctl", "755"),
     "metadata-service": ("/usr/local/sbin/metadata-service", "644"),
+    "daemon.json": ("/etc/docker/daemon.json", "644"),
     "99_testbed.cfg": ("/etc/cloud/cloud.cfg.d/99_testbed.cfg", "644"),
 }
 
