@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import secrets
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tests.fake_gate import harness
 from tests.fake_gate.harness import INSTALLATION
 from tests.testbed.azure_arm.client import AzureArm
 
-OWNER = "alice"
+OWNER = "ann"
 FLAVOR = "Standard_D2s_v3"
 LOCATION = "westeurope"
 ORIGIN = types_pb2.Origin(installation=INSTALLATION, store_generation="g1")
@@ -101,7 +101,7 @@ class Gate(harness.Gate):
                         raise
                 await asyncio.sleep(0.05)  # OK is no word for gone: it is asked for again
 
-    async def partition_events(self) -> AsyncIterator[partition_pb2.PartitionEvent]:
+    async def partition_events(self) -> AsyncGenerator[partition_pb2.PartitionEvent, None]:
         call = self.partitions.WatchPartitions(partition_pb2.WatchPartitionsRequest())
         try:
             async for answer in call:

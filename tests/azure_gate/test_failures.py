@@ -184,7 +184,7 @@ async def test_what_can_not_be_had_is_told_before_anything_is_made(
         ({"storage": ["data"]}, "CAPABILITY_MISSING"),
         ({"site_options": {"a": "b"}}, "FIELD_MALFORMED"),
     ):
-        problem = await refused(create(create_request(new_id(), **spec)))  # type: ignore[arg-type]
+        problem = await refused(create(create_request(new_id(), **spec)))
         assert problem.reason == reason, spec
     problem = await refused(create(create_request(new_id(), expires_in_s=2 * 86_400)))
     assert problem.reason == "FIELD_OUT_OF_RANGE"
