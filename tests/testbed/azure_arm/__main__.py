@@ -18,6 +18,7 @@ from tests.testbed.azure_arm.control import Control
 from tests.testbed.azure_arm.server import Server
 from tests.testbed.azure_arm.tokens import Tokens
 from tests.testbed.azure_arm.vms import Backend
+from tests.testbed.azure_arm.vms.containers import Containers
 from tests.testbed.azure_arm.vms.timers import Timers
 
 TENANT = "00000000-0000-0000-0000-00000000c0de"
@@ -30,19 +31,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.testbed.azure_arm", description=__doc__)
     parser.add_argument("--root", type=Path, required=True, help="a folder for its files")
     parser.add_argument("--backend", choices=("timer", "containers"), default="timer")
-    parser.add_argument(
-        "--boot", type=float, default=0.0, help="seconds that a timer takes to boot"
-    )
+    parser.add_argument("--settings", default="{}", help="how it behaves (cloud.Settings), as JSON")
     parser.add_argument("--while-stdin", action="store_true", help="end with standard input")
     wanted = parser.parse_args()
-    asyncio.run(run(wanted.root, _backend(wanted.backend, wanted.boot), wanted.while_stdin))
+    settings = Settings(**json.loads(wanted.settings))
+    backend = Containers() if wanted.backend == "containers" else Timers(settings)
+    asyncio.run(run(wanted.root, backend, settings, while_stdin=wanted.while_stdin))
 
 
-def _backend(name: str, boot_s: float) -> Backend:
-    return Timers(boot_s)
-
-
-async def run(root: Path, backend: Backend, while_stdin: bool) -> None:
+async def run(root: Path, backend: Backend, settings: Settings, *, while_stdin: bool) -> None:
     """Run it; say on standard output where it is."""
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -56,9 +53,9 @@ async def run(root: Path, backend: Backend, while_stdin: bool) -> None:
     tokens.register(made.principal.read_bytes())
     await backend.open()
     try:
-        cloud = Cloud(TENANT, SUBSCRIPTION, backend, Settings())
+        cloud = Cloud(TENANT, SUBSCRIPTION, backend, settings)
         server = Server(cloud, tokens)
-        control = Control(server)
+        control = Control(server, made.principal.read_bytes())
         base = await server.open(made)
         where = await control.open()
         ready = Ready(

@@ -127,7 +127,6 @@ class AzureArm:
     Args:
         root: A folder for its files.
         backend: What VMs are made of.
-        boot_s: Of "timer": how long a VM takes to boot.
         settings: As of `cloud.Settings`.
     """
 
@@ -136,12 +135,11 @@ class AzureArm:
         root: Path,
         *,
         backend: Literal["timer", "containers"] = "timer",
-        boot_s: float = 0.0,
         **settings: Any,
     ) -> None:
         self.root = root
-        self._words = ["--root", str(root), "--backend", backend, "--boot", str(boot_s)]
-        self._initial = settings
+        self._words = ["--root", str(root), "--backend", backend]
+        self._words += ["--settings", json.dumps(settings)]
         self._process: subprocess.Popen[str] | None = None
 
     def __enter__(self) -> Self:
@@ -165,8 +163,6 @@ class AzureArm:
         self._wire = _Wire(self.ready)
         self.faults = _Faults(self._wire)
         self.clock = _Clock(self._wire)
-        if self._initial:
-            self.set(**self._initial)
         return self
 
     def __exit__(
@@ -213,7 +209,7 @@ class AzureArm:
         self._wire.tell("evict", vm=vm)
 
     def set(self, **settings: Any) -> None:
-        """Change how it behaves: what `cloud.Settings` has, `prices_page` and `boot_s`."""
+        """Change how it behaves: what `cloud.Settings` has."""
         self._wire.tell("settings", **settings)
 
     def move_egress(self) -> str:

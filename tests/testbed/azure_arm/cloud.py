@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import uuid
 from collections.abc import Coroutine
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 from tests.testbed.azure_arm.books import Books, Ledger
@@ -35,6 +35,8 @@ class Settings:
         max_tags: How many tags a resource group may have: 50, and 15 for some resources.
         cores: The limit of cores of the whole region and of each family.
         spot_cores: The limit of cores of spot VMs.
+        prices_page: How many items a page of the retail prices has.
+        boot_s: How long a VM that is a timer takes to boot, in real seconds.
     """
 
     write_s: float = 0.02
@@ -48,6 +50,8 @@ class Settings:
     max_tags: int = 50
     cores: int = 400
     spot_cores: int = 400
+    prices_page: int = 1000
+    boot_s: float = 0.0
 
 
 @dataclass
@@ -114,12 +118,21 @@ class Cloud:
         self.subscription = subscription
         self.backend = backend
         self.settings = settings
+        self._initial = replace(settings)
         self.clock = Clock()
         self.faults = Faults()
         self.ledger = Ledger(self.clock)
         self.operations = Operations(self.clock)
         self.groups: dict[str, Group] = {}
         self.resources: dict[str, Resource] = {}
+        self.providers: dict[str, str] = {}
+        self.permissions: list[dict[str, Any]] = []
+        self._permit()
+        self.base = ""
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def _permit(self) -> None:
+        """All providers are registered, and all is permitted but what concerns permissions."""
         self.providers = dict.fromkeys(
             (
                 "Microsoft.Compute",
@@ -132,7 +145,7 @@ class Cloud:
             "Registered",
         )
         self.subscription_state = "Enabled"
-        self.permissions: list[dict[str, Any]] = [
+        self.permissions = [
             {
                 "actions": ["*"],
                 "notActions": [
@@ -142,8 +155,15 @@ class Cloud:
                 ],
             }
         ]
-        self.base = ""
-        self._tasks: set[asyncio.Task[None]] = set()
+
+    def reset(self) -> None:
+        """Be as at first. What was in it is gone already."""
+        for key, value in asdict(self._initial).items():
+            setattr(self.settings, key, value)
+        self._permit()
+        self.faults.clear()
+        self.groups.clear()
+        self.ledger.forget()
 
     # What there is.
 

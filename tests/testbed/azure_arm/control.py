@@ -24,10 +24,12 @@ class Control:
 
     Args:
         server: What they tell.
+        principal: The certificate that is registered at first.
     """
 
-    def __init__(self, server: Server) -> None:
+    def __init__(self, server: Server, principal: bytes) -> None:
         self.secret = secrets.token_urlsafe(16)
+        self._principal_pem = principal
         self._server = server
         self._cloud = server.cloud
         self._runner: web.AppRunner | None = None
@@ -118,12 +120,6 @@ class Control:
 
     async def _settings(self, what: dict[str, Any]) -> Any:
         for key, value in what.items():
-            if key == "prices_page":
-                self._server.prices_page = value
-                continue
-            if key == "boot_s":
-                self._cloud.backend.boot_s = value  # type: ignore[attr-defined]
-                continue
             assert hasattr(self._cloud.settings, key), f"no such setting: {key}"
             setattr(self._cloud.settings, key, value)
         return asdict(self._cloud.settings)
@@ -170,15 +166,15 @@ class Control:
     async def _reset(self, _: dict[str, Any]) -> None:
         """Remove all there is, and be as at first."""
         cloud = self._cloud
-        cloud.faults.clear()
         for vm in cloud.of_kind(VM):
             await machines.remove(cloud, vm)
         for resource in list(cloud.resources.values()):
             cloud.free_address(resource)
             cloud.remove(resource)
-        cloud.groups.clear()
-        cloud.ledger.forget()
+        cloud.reset()
         self._server.egress = None
+        self._server.tokens.forget_certificates()
+        self._server.tokens.register(self._principal_pem)
         self._server.log.clear()
 
     def _vm(self, name: str) -> Resource:

@@ -49,6 +49,8 @@ TOKEN = "token"
 PRICES = "prices"
 EGRESS = "egress"
 
+_OF_NO_RESOURCE = {OPERATION, TOKEN, PRICES, EGRESS}
+
 Does = Literal["error", "operation", "lose", "cut", "slow"]
 
 
@@ -59,14 +61,15 @@ class Fault:
     Attributes:
         method: Of HTTP; "*" is any.
         kind: What the call is about: one of the names above, for a call below a VM with what is
-            called, as "Microsoft.Compute/virtualMachines/start"; "*" is any but operations, and
+            called, as "Microsoft.Compute/virtualMachines/start"; "*" is any of a resource, and
             within a pattern any text.
         name: A pattern of the resource's name.
         nth: Which of the calls that match is the first that it befalls.
         times: How many calls it befalls; 0 is all from there on.
         does: "error" refuses without effect; "operation" accepts the call and lets its operation
             fail; "lose" does the work and cuts the connection instead of answering; "cut" does so
-            before any work; "slow" waits first.
+            before any work; "slow" waits first. Mind that aiohttp sends a GET, PUT or DELETE once
+            more by itself if a connection that it kept is cut: to be seen, that has to befall both.
         status: Of "error".
         code: Of "error" and "operation".
         message: Of "error" and "operation".
@@ -90,7 +93,7 @@ class Fault:
 
     def matches(self, method: str, kind: str, name: str) -> bool:
         """Whether a call is one of those that it may befall."""
-        if self.kind == "*" and kind in {OPERATION, EGRESS}:
+        if self.kind == "*" and kind in _OF_NO_RESOURCE:
             return False
         return (
             self.method in {"*", method}
@@ -109,14 +112,16 @@ class GuestFault:
     """Something that goes wrong within a VM.
 
     Attributes:
-        does: "never boots"; "late", its sshd comes `seconds` after the VM runs; "cloud-init fails",
-            whose last step ends with an error (of VMs with a real cloud-init only).
+        does: "never boots"; "late", its sshd comes `seconds` after the guest has said that it is
+            up; "cloud-init fails", the commands of user-data end before the first of them, with an
+            error; "no docker", no engine is there, and none can be installed. The last two are of
+            VMs that are containers alone.
         name: A pattern of the VM's name.
         times: How many VMs it befalls; 0 is all from now on.
         seconds: Of "late".
     """
 
-    does: Literal["never boots", "late", "cloud-init fails"]
+    does: Literal["never boots", "late", "cloud-init fails", "no docker"]
     name: str = "*"
     times: int = 1
     seconds: float = 0.0

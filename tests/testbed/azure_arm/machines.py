@@ -63,6 +63,7 @@ async def put(call: Call) -> Answer:
     size = _size(cloud, has, location, document.get("zones") or [])
     spot = _check_spot(cloud, has, size)
     user_data = _check_os(has)
+    profile = has["osProfile"]
     image = images.resolve(cloud, (has.get("storageProfile") or {}).get("imageReference"), location)
     wanted, ready = _check_network(cloud, has, resource_id)
     _check_quota(cloud, size, spot=spot)
@@ -84,10 +85,13 @@ async def put(call: Call) -> Answer:
         "address_option": _address_options(wanted),
         "machine": Machine(
             id=resource_id,
-            name=(has.get("osProfile") or {}).get("computerName") or name,
+            name=profile["computerName"],
             instance=str(uuid.uuid4()),
             address=interfaces[0].notes["address"],
             user_data=user_data,
+            admin=profile["adminUsername"],
+            keys=_keys(profile),
+            resource_group=group.name,
             size=size.name,
             location=location,
         ),
@@ -96,6 +100,7 @@ async def put(call: Call) -> Answer:
         interface.notes["vm"] = resource_id
         interface.properties["virtualMachine"] = {"id": resource_id}
     made.body = _body(made, document, has, image, location, given)
+    made.properties["timeCreated"] = cloud.clock.stamp()
     cloud.add(made)
     return _go(call, made, 201)
 
@@ -334,6 +339,11 @@ def _check_os(has: dict[str, Any]) -> str:
     )
 
 
+def _keys(profile: dict[str, Any]) -> tuple[str, ...]:
+    linux = profile.get("linuxConfiguration") or {}
+    return tuple(it["keyData"] for it in (linux.get("ssh") or {}).get("publicKeys") or [])
+
+
 def _check_network(
     cloud: Cloud, has: dict[str, Any], vm: str
 ) -> tuple[list[dict[str, Any]], list[Resource]]:
@@ -475,7 +485,6 @@ def _body(
         "osProfile": profile,
         "networkProfile": {"networkInterfaces": interfaces},
         "provisioningState": "Creating",
-        "timeCreated": "",
     }
     for key in (
         "priority",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import fnmatch
 import json
 import ssl
 import time
@@ -80,7 +81,6 @@ class Server:
         self.tokens = tokens
         self.log: list[Logged] = []
         self.egress: str | None = None
-        self.prices_page = 1000
         self._counts: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
         self._watch: asyncio.Task[None] | None = None
@@ -169,7 +169,8 @@ class Server:
         if kind == EGRESS:
             return web.Response(text=f"{self.egress or self.cloud.backend.gateway}\n")
         if kind == PRICES:
-            body = prices.answer(self.cloud.base, request.path, query, self.prices_page)
+            page = self.cloud.settings.prices_page
+            body = prices.answer(self.cloud.base, request.path, query, page)
             return web.json_response(body)
         self.tokens.check(request.headers.get("Authorization"))
         if route is None:
@@ -309,6 +310,4 @@ async def _json_of(request: web.Request) -> Any:
 
 
 def _covers(patterns: list[str], action: str) -> bool:
-    import fnmatch
-
     return any(fnmatch.fnmatchcase(action.lower(), it.lower()) for it in patterns)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from tests.testbed.azure_arm.errors import ArmError
 
-__all__ = ["check"]
+__all__ = ["SERVED", "check"]
 
 # By the beginning of what a call is about, the longest that fits.
-_SERVED = {
+SERVED = {
     "Microsoft.Resources": {"2020-06-01", "2021-04-01", "2022-09-01", "2022-12-01", "2025-04-01"},
     "Microsoft.Resources/providers": {"2016-02-01", "2020-06-01", "2021-04-01", "2025-04-01"},
     "Microsoft.Resources/subscriptions": {"2016-06-01", "2020-01-01", "2021-01-01", "2022-12-01"},
@@ -30,8 +30,8 @@ def check(kind: str, version: str | None) -> None:
         )
     if kind == "operations":
         return
-    fits = [it for it in _SERVED if kind.lower().startswith(it.lower())]
-    served = sorted(_SERVED[max(fits, key=len)])
+    fits = [it for it in SERVED if kind.lower().startswith(it.lower())]
+    served = sorted(SERVED[max(fits, key=len)])
     if version in served:
         return
     if kind.startswith("Microsoft.Resources"):

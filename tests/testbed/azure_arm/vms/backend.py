@@ -39,8 +39,11 @@ class Machine:
         instance: Changes with each VM that is made, not with each boot.
         address: Its address.
         user_data: What cloud-init gets.
+        admin: The account that Azure makes; user-data may say that there shall be none.
+        keys: Who may log in as it.
         size: The name of its SKU.
         location: Where it is.
+        resource_group: The name of its group.
         faults: What goes wrong within it.
         rules: What is let in from outside its network: the first that fits decides. Else nothing.
         disk: Whether it has been booted, so that there is a disk of it.
@@ -51,8 +54,11 @@ class Machine:
     instance: str
     address: str
     user_data: str
+    admin: str = ""
+    keys: tuple[str, ...] = ()
     size: str = ""
     location: str = ""
+    resource_group: str = ""
     faults: list[GuestFault] = field(default_factory=list)
     rules: list[Rule] = field(default_factory=list)
     disk: bool = False

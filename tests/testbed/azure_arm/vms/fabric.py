@@ -64,6 +64,13 @@ class Fabric:
         """Remove it, and all that is in it."""
         self._undo.close()
 
+    def spaces(self) -> list[str]:
+        """The namespaces that there are, but the switch's."""
+        listed = (line.split(" ")[0] for line in ip("netns", "list").split("\n"))
+        return [
+            it for it in listed if it.startswith(f"{self.prefix}-") and it != f"{self.prefix}-sw"
+        ]
+
     @property
     def gateway(self) -> str:
         """Where connections of this machine to VMs come from."""
@@ -114,7 +121,10 @@ class Fabric:
         switch = f"{self.prefix}-sw"
         inside = ["nsenter", f"--net={space}", "ip"]
         subprocess.run(["ip", "-n", switch, "link", "del", port], capture_output=True, check=False)
-        _run(*inside, "link", "add", "eth0", "type", "veth", "peer", "name", port)
+        # The same for the same address, or whoever knew the one before would not find it for long.
+        hardware = "02:00:" + ":".join(f"{it:02x}" for it in ipaddress.ip_address(address).packed)
+        link = ("eth0", "address", hardware, "type", "veth", "peer", "name", port)
+        _run(*inside, "link", "add", *link)
         _run(*inside, "link", "set", port, "netns", f"/run/netns/{switch}")
         ip("-n", switch, "link", "set", port, "master", "br0", "up")
         _run(*inside, "addr", "add", f"{address}/16", "dev", "eth0")

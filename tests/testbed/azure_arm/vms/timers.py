@@ -12,14 +12,14 @@ import os
 import shutil
 import subprocess
 import sys
-from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
+from typing import Protocol
 
 import tests.testbed
 from tests.testbed.azure_arm.vms import userdata
 from tests.testbed.azure_arm.vms.backend import Machine
 from tests.testbed.azure_arm.vms.fabric import Fabric, remove_space
+from tests.testbed.azure_arm.vms.guests import Guest, Guests
 from tests.testbed.host import SSHD_CONFIG
 from tests.testbed.network import ip
 from tests.testbed.processes import only_child, until
@@ -30,124 +30,52 @@ __all__ = ["Timers"]
 _FIRST_UID = 64_000
 
 
-class Timers:
+class Timing(Protocol):
+    """Settings that can change meanwhile."""
+
+    boot_s: float
+
+
+class Timers(Guests):
     """Makes such VMs.
 
     Args:
-        boot_s: How long one takes to boot, in real seconds.
+        timing: Tells how long one takes to boot.
     """
 
-    def __init__(self, boot_s: float = 0.0) -> None:
-        self.boot_s = boot_s
-        self._fabric = Fabric()
-        self._locks: defaultdict[str, asyncio.Lock] = defaultdict(asyncio.Lock)
-        self._made: dict[str, _Timer] = {}
+    def __init__(self, timing: Timing) -> None:
+        super().__init__()
+        self._timing = timing
         self._last = 0
 
-    @property
-    def gateway(self) -> str:
-        return self._fabric.gateway
-
-    async def open(self) -> None:
-        await asyncio.to_thread(self._fabric.open)
-
-    async def close(self) -> None:
-        for made in list(self._made.values()):
-            await asyncio.to_thread(made.remove)
-        self._made.clear()
-        await asyncio.to_thread(self._fabric.close)
-
-    def reserve(self, network: str) -> str:
-        return self._fabric.reserve(network)
-
-    def release(self, address: str) -> None:
-        self._fabric.release(address)
-
-    async def create(self, machine: Machine) -> None:
+    def new(self, machine: Machine) -> Guest:
         self._last += 1
-        made = _Timer(self._fabric, machine, self._last)
-        self._made[machine.id.lower()] = made
-        await self._do(machine, made.make)
-        await self._boot(machine, made)
+        return _Timer(self.fabric, machine, self._last)
 
-    async def start(self, machine: Machine) -> None:
-        await self._boot(machine, self._made[machine.id.lower()])
-
-    async def _boot(self, machine: Machine, made: _Timer) -> None:
+    async def boot(self, machine: Machine, guest: Guest) -> None:
         if machine.suffers("never boots"):
             await asyncio.Event().wait()
-        await asyncio.sleep(self.boot_s)
+        await asyncio.sleep(self._timing.boot_s)
         late = machine.suffers("late")
-        if late is not None:
-            # The guest says that it is up, and sshd comes later.
-            made.later = asyncio.get_running_loop().create_task(
-                self._late(machine, made, late.seconds)
-            )
+        if late is None:
+            await self.do(machine, guest.boot)
             return
-        await self._do(machine, made.boot)
+        # The guest says that it is up, and sshd comes later.
+        guest.later = asyncio.ensure_future(self._boot_late(machine, guest, late.seconds))
 
-    async def _late(self, machine: Machine, made: _Timer, seconds: float) -> None:
+    async def _boot_late(self, machine: Machine, guest: Guest, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self._do(machine, made.boot)
-
-    async def stop(self, machine: Machine) -> None:
-        made = self._made.get(machine.id.lower())
-        if made is not None:
-            await self._end_late(made)
-            await self._do(machine, made.crash)
-
-    async def destroy(self, machine: Machine) -> None:
-        made = self._made.get(machine.id.lower())
-        if made is not None:
-            await self._end_late(made)
-            await self._do(machine, made.remove)
-            self._made.pop(machine.id.lower(), None)
-
-    async def _end_late(self, made: _Timer) -> None:
-        if made.later is not None:
-            made.later.cancel()
-            await asyncio.wait([made.later])
-            made.later = None
-
-    async def filter(self, machine: Machine) -> None:
-        made = self._made.get(machine.id.lower())
-        if made is not None:
-            await self._do(machine, made.filter)
-
-    async def run(self, machine: Machine, line: str) -> tuple[int, str]:
-        made = self._made[machine.id.lower()]
-        return await asyncio.to_thread(made.run, line)
-
-    async def load_image(self, machine: Machine, archive: str) -> None:
-        raise AssertionError("VMs that are timers have no engine")
-
-    async def move_gateway(self) -> str:
-        return await asyncio.to_thread(self._fabric.move_gateway)
+        await self.do(machine, guest.boot)
 
     def live(self) -> list[str]:
-        return [it.space for it in self._made.values()]
-
-    async def _do(self, machine: Machine, what: Callable[[], None]) -> None:
-        """Do something with a VM, and nothing else with it at the same time, also if cancelled."""
-
-        async def alone() -> None:
-            async with self._locks[machine.id.lower()]:
-                await asyncio.to_thread(what)
-
-        task = asyncio.ensure_future(alone())
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait([task])
-            raise
+        return self.fabric.spaces()
 
 
-class _Timer:
+class _Timer(Guest):
     """One such VM."""
 
     def __init__(self, fabric: Fabric, machine: Machine, number: int) -> None:
         self.space = f"{fabric.prefix}-{number}"
-        self.later: asyncio.Task[None] | None = None
         self._fabric = fabric
         self._machine = machine
         self._port = f"to-{number}"
@@ -157,12 +85,11 @@ class _Timer:
         self._made = False
 
     def make(self) -> None:
-        """Make it what it is, and do not start it."""
         own = self._folder / "vm"
         for folder in (own / "ssh", own / "home", own / "tmp", self._folder / "etc"):
             folder.mkdir(parents=True)
         (own / "tmp").chmod(0o1777)
-        wanted = userdata.read(self._machine.user_data)
+        wanted = userdata.read(self._machine)
         key = own / "ssh/host_key"
         if wanted.host_key:
             key.touch(mode=0o600)
@@ -200,13 +127,11 @@ class _Timer:
                 os.chown(path, uid, uid)
 
     def filter(self) -> None:
-        """Let in what its rules say now."""
         if self._made:
             space = f"/run/netns/{self.space}"
             self._fabric.filter(space, self._machine.address, self._machine.rules)
 
     def boot(self) -> None:
-        """Start it."""
         if self._init is not None:
             return
         self.filter()
@@ -239,7 +164,6 @@ class _Timer:
         until(lambda: self.run(probe)[0] == 0, f"sshd of {self.space} does not answer")
 
     def crash(self) -> None:
-        """Have all that runs there end at once."""
         init, self._init = self._init, None
         sshd, self._sshd = self._sshd, None
         if init is not None:
@@ -252,7 +176,6 @@ class _Timer:
             sshd.wait()
 
     def remove(self) -> None:
-        """End it, and leave nothing of it."""
         self.crash()
         if self._made:
             self._made = False
@@ -260,7 +183,6 @@ class _Timer:
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def run(self, line: str) -> tuple[int, str]:
-        """What a line of sh ends with and says there."""
         if self._init is None:
             return 255, "the VM is down"
         done = subprocess.run(

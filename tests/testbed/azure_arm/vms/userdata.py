@@ -7,6 +7,8 @@ from typing import Any
 
 import yaml
 
+from tests.testbed.azure_arm.vms.backend import Machine
+
 __all__ = ["Account", "Wanted", "read"]
 
 
@@ -27,17 +29,20 @@ class Wanted:
     host_key: str = ""
 
 
-def read(text: str) -> Wanted:
+def read(machine: Machine) -> Wanted:
     """Read `#cloud-config`; anything else asks for nothing."""
-    if not text.startswith("#cloud-config"):
-        return Wanted()
-    found: Any = yaml.safe_load(text)
+    found: Any = None
+    if machine.user_data.startswith("#cloud-config"):
+        found = yaml.safe_load(machine.user_data)
     if not isinstance(found, dict):
-        return Wanted()
+        found = {}
     wanted = Wanted(host_key=str((found.get("ssh_keys") or {}).get("ed25519_private") or ""))
-    for user in found.get("users") or []:
+    users = found.get("users") or ["default"]
+    for user in users:
         if isinstance(user, dict) and user.get("name"):
             keys = user.get("ssh_authorized_keys") or user.get("ssh-authorized-keys") or []
             shell = user.get("shell") or "/bin/bash"
             wanted.accounts.append(Account(user["name"], tuple(keys), shell))
+        elif user == "default" and machine.admin:
+            wanted.accounts.append(Account(machine.admin, machine.keys))
     return wanted
