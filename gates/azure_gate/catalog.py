@@ -69,6 +69,10 @@ class Catalog:
         """Ask no more."""
         await asyncio.gather(*(shelf.close() for shelf in self._shelves()))
 
+    async def settled(self, within_s: float) -> None:
+        """Wait until all has been asked for once, prices too, or is known anyway."""
+        await asyncio.gather(*(shelf.settled(within_s) for shelf in self._shelves()))
+
     async def flavors(self, location: str = "") -> tuple[list[inventory_pb2.Flavor], list[str]]:
         """What can be had, and the locations of which that is not known.
 
@@ -79,7 +83,7 @@ class Catalog:
             Refusal: Nothing is known of any of them.
         """
         wanted = [name for name in self._skus if location in {"", name}]
-        await self._settled(wanted)
+        await self._sizes_of(wanted)
         unknown = [name for name in wanted if self._skus[name].value is None]
         if wanted and unknown == wanted:
             raise self._why(wanted[0])
@@ -100,7 +104,7 @@ class Catalog:
         """
         if location not in self._skus:
             raise errors.flavor_not_found(name, location)
-        await self._settled([location])
+        await self._sizes_of([location])
         if self._skus[location].value is None:
             raise self._why(location)
         for sku in self._offered(location):
@@ -126,7 +130,7 @@ class Catalog:
             spot=prices.hourly(price.spot, shelf.fetched_at),
         )
 
-    async def _settled(self, locations: Iterable[str]) -> None:
+    async def _sizes_of(self, locations: Iterable[str]) -> None:
         await asyncio.gather(*(self._skus[name].settled(_FIRST_S) for name in locations))
 
     def _offered(self, location: str) -> list[Sku]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+import logging
 import sys
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,7 @@ from gates.azure_gate import config as configuration
 from gates.azure_gate import prices, skus
 from gates.azure_gate.check_rules import Seen, Who
 from gates.azure_gate.config import Config
+from gates.azure_gate.egress import Egress
 from gates.azure_gate.errors import Kind
 from gates.azure_gate.prices import Price
 from gates.azure_gate.sdk import AzureProblem, Sdk
@@ -30,7 +32,6 @@ from gates.azure_gate.sources import AzureSource
 T = TypeVar("T")
 
 _CALL_S = 30.0
-_EGRESS_S = 15.0
 _INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -49,6 +50,10 @@ def run(options: CheckOptions) -> int:
         rpc_kit.config_file.ConfigError: The configuration can't be used.
     """
     config = configuration.load(options.config)
+    # What its clients would log of a refusal is told as what was found.
+    theirs = logging.getLogger("azure")
+    theirs.addHandler(logging.NullHandler())
+    theirs.propagate = False
     try:
         all_seen = asyncio.run(look(config, options.config))
     except KeyboardInterrupt:
@@ -275,11 +280,11 @@ class _Look:
         return rules.prices(len(priced), len(offered), why, url)
 
     async def _egress(self) -> Verdict:
-        if self._config.inbound_from:
-            return Verdict("egress", State.OK, ", ".join(self._config.inbound_from))
-        url = self._config.endpoints.egress
-        text, why = await _asked(url, self._config.endpoints.ca_file)
-        return rules.egress(text, why, url, self._who)
+        try:
+            sources = await Egress(self._config, self._sdk).sources()
+        except Refusal as refusal:
+            return rules.no_egress(refusal.message, self._who)
+        return Verdict("egress", State.OK, ", ".join(sources))
 
     async def _judged(
         self, check: str, judge: Callable[[], Awaitable[Verdict]], mend: str
@@ -306,26 +311,6 @@ class _Look:
 def _properties(told: Mapping[str, Any]) -> Mapping[str, Any]:
     found: Mapping[str, Any] = told.get("properties") or {}
     return found
-
-
-async def _asked(url: str, ca_file: str) -> tuple[str, str]:
-    """What a page says, and why it can't be had: one of the two is empty."""
-    import aiohttp
-
-    try:
-        trust = prices.trust(ca_file)
-        timeout = aiohttp.ClientTimeout(total=_EGRESS_S)
-        async with (
-            aiohttp.ClientSession(timeout=timeout, trust_env=True) as session,
-            session.get(url, ssl=trust, allow_redirects=False) as answer,
-        ):
-            if answer.status != 200:
-                return "", f"{url} answers {answer.status}"
-            return (await answer.content.read(256)).decode(errors="replace").strip(), ""
-    except TimeoutError:
-        return "", f"{url} does not answer"
-    except (aiohttp.ClientError, prices.PricesError) as error:
-        return "", f"{url} can't be reached: {error}"
 
 
 def _show(all_seen: Sequence[Seen]) -> None:

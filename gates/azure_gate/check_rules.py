@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import datetime
 import fnmatch
-import ipaddress
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -84,6 +83,7 @@ class Who:
     config: str
     """The configuration's file."""
     certificate_file: str
+    """Its key and its certificate."""
 
     @property
     def scope(self) -> str:
@@ -99,12 +99,8 @@ class Who:
 
     def known_certificate(self) -> str:
         """The command that has Azure know the certificate that we have."""
-        return shlex.join(
-            [
-                *("az", "ad", "app", "credential", "reset", "--id", self.app_id),
-                *("--cert", f"@{self.certificate_file}", "--append"),
-            ]
-        )
+        words = ["az", "ad", "app", "credential", "reset", "--id", self.app_id]
+        return f"{shlex.join(words)} --cert {public(self.certificate_file)} --append"
 
 
 def certificate(ends: datetime.datetime, now: datetime.datetime, who: Who) -> Verdict:
@@ -134,12 +130,16 @@ def login(why: str, who: Who) -> Verdict:
 
 def create_principal(subscription_id: str, certificate_file: str, name: str = "swm") -> str:
     """The command that makes the service principal with its role and our certificate."""
-    return shlex.join(
-        [
-            *("az", "ad", "sp", "create-for-rbac", "--name", name, "--role", "Contributor"),
-            *("--scopes", f"/subscriptions/{subscription_id}", "--cert", f"@{certificate_file}"),
-        ]
-    )
+    words = [
+        *("az", "ad", "sp", "create-for-rbac", "--name", name, "--role", "Contributor"),
+        *("--scopes", f"/subscriptions/{subscription_id}"),
+    ]
+    return f"{shlex.join(words)} --cert {public(certificate_file)}"
+
+
+def public(certificate_file: str) -> str:
+    """The certificate alone, as a word of a command line: its key is nobody's business."""
+    return f'"$(openssl x509 -in {shlex.quote(certificate_file)})"'
 
 
 def subscription(told: Mapping[str, Any], who: Who) -> Verdict:
@@ -290,13 +290,13 @@ def no_image(name: str, location: str, why: str, who: Who) -> Verdict:
     """It is not there."""
     if name.startswith("/"):
         mend = shlex.join(["az", "resource", "show", "--ids", name])
-        return Verdict("image", State.FAILED, "", f"{name} is not there: {why}", mend)
+        return Verdict("image", State.FAILED, "", f"it is not there: {why}", mend)
     publisher, offer, _, _ = name.split(":")
     mend = who.az(
         *("vm", "image", "list", "--location", location, "--publisher", publisher),
         *("--offer", offer, "--all", "--output", "table"),
     )
-    return Verdict("image", State.FAILED, "", f"{name} is not offered in {location}: {why}", mend)
+    return Verdict("image", State.FAILED, "", f"it is not offered there: {why}", mend)
 
 
 def image(
@@ -319,7 +319,7 @@ def image(
     """
     if accepted is False:
         mend = who.az("vm", "image", "terms", "accept", "--urn", name)
-        text = f"the terms of {name} have not been accepted for the subscription"
+        text = "its terms have not been accepted for the subscription"
         return Verdict("image", State.FAILED, version, text, mend)
     architecture = {"x64": "x86_64", "Arm64": "aarch64"}.get(str(told.get("architecture")), "")
     generation = 2 if told.get("hyperVGeneration") == "V2" else 1
@@ -330,7 +330,7 @@ def image(
     ]
     if offered and not fitting:
         what = f"generation {generation}" + (f", {architecture}" if architecture else "")
-        text = f"{name} is for machines of {what}, and no size that is offered is such a one"
+        text = f"it is for machines of {what}, and no size that is offered is such a one"
         return Verdict("image", State.FAILED, version, text, f"image, or vm_sizes, in {who.config}")
     return Verdict("image", State.OK, version)
 
@@ -347,15 +347,7 @@ def prices(known: int, offered: int, why: str, url: str) -> Verdict:
     return Verdict("prices", State.OK, value)
 
 
-def egress(address: str, why: str, url: str, who: Who) -> Verdict:
-    """Whether it is known where we come from: nobody else is let in."""
-    if not why:
-        try:
-            ipaddress.ip_address(address)
-        except ValueError:
-            why = f"{url} tells no address, but {address[:60]!r}"
-    if why:
-        text = f"the address that nodes would let in is not known: {why}"
-        mend = f'inbound_from = ["ADDRESS"] in {who.config}'
-        return Verdict("egress", State.FAILED, "", text, mend)
-    return Verdict("egress", State.OK, address)
+def no_egress(why: str, who: Who) -> Verdict:
+    """It is not known where we come from: nobody else is let in."""
+    mend = f'inbound_from = ["ADDRESS"] in {who.config}'
+    return Verdict("egress", State.FAILED, "", why, mend)

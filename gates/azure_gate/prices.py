@@ -112,6 +112,7 @@ async def fetch(url: str, location: str, *, ca_file: str, within_s: float) -> di
         PricesError: It was not had in that time, or is not such a list.
     """
     import aiohttp
+    import yarl
 
     deadline = time.monotonic() + within_s
     now = datetime.datetime.now(datetime.UTC)
@@ -126,10 +127,39 @@ async def fetch(url: str, location: str, *, ca_file: str, within_s: float) -> di
             if page in seen or len(seen) >= _MOST_PAGES:
                 raise PricesError(f"the price list at {url} does not end")
             seen.add(page)
-            found, page = client.read(await client.get(page))
+            found, page = read_page(await client.get(page), yarl.URL(url))
             # Three of four are of no use, and there are tens of thousands.
             items += (item for item in found if _amount(item, location, now) is not None)
     return read(items, location, now)
+
+
+def read_page(body: bytes, url: yarl.URL) -> tuple[Sequence[Mapping[str, Any]], yarl.URL | None]:
+    """The items of a page of the list at `url`, and where the next page is.
+
+    Raises:
+        PricesError: It is not such a page.
+    """
+    import yarl
+
+    try:
+        page = json.loads(body, parse_float=Decimal)
+    except (ValueError, RecursionError):
+        page = None
+    items = page.get("Items") if isinstance(page, dict) else None
+    if not isinstance(page, dict) or not isinstance(items, list):
+        raise PricesError(f"what {url} answers is no list of prices")
+    if not all(isinstance(item, dict) for item in items):
+        raise PricesError(f"what {url} answers is no list of prices")
+    link = page.get("NextPageLink")
+    if not link:
+        return items, None
+    try:
+        following = yarl.URL(str(link))
+        if is_same_place(following, url):
+            return items, following
+    except ValueError:
+        pass
+    raise PricesError(f"{url} goes on elsewhere, at {str(link)[:200]}")
 
 
 def is_same_place(one: yarl.URL, other: yarl.URL) -> bool:
@@ -158,7 +188,7 @@ def _amount(item: Mapping[str, Any], location: str, now: datetime.datetime) -> D
         return None
     amount = _decimal(item.get("retailPrice"))
     # Nothing is given away: a zero is a price that nobody has entered.
-    return amount if amount and amount < _MOST else None
+    return amount if _NANO <= amount < _MOST else None
 
 
 def _decimal(value: Any) -> Decimal:
@@ -193,6 +223,17 @@ def trust(ca_file: str) -> ssl.SSLContext:
         return ssl.create_default_context(cafile=path)
     except OSError as error:
         raise PricesError(f"{ca_file} holds no certificates: {error.strerror or error}") from None
+
+
+def why_of(error: Exception) -> str:
+    """What an error of aiohttp says, without the objects that it would show."""
+    import aiohttp
+
+    if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        return str(error.certificate_error)
+    if isinstance(error, aiohttp.ClientConnectorError):
+        return error.os_error.strerror or str(error.os_error)
+    return str(error) or type(error).__name__
 
 
 class _Client:
@@ -241,39 +282,13 @@ class _Client:
                 # What was wrong before tells more than that our time was over.
                 why = why or f"{self._url} does not answer"
             except aiohttp.ClientError as error:
-                why = f"{self._url} can't be reached: {str(error) or type(error).__name__}"
+                why = f"{self._url} can't be reached: {why_of(error)}"
             # Many gates that were throttled together don't come back together.
             wait_s = wanted_s if wanted_s is not None else pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311
             if time.monotonic() + wait_s >= self._deadline:
                 raise PricesError(why)
             await asyncio.sleep(wait_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-
-    def read(self, body: bytes) -> tuple[Sequence[Mapping[str, Any]], yarl.URL | None]:
-        """The items of a page, and where the next one is.
-
-        Raises:
-            PricesError: It is not such a page.
-        """
-        import yarl
-
-        try:
-            page = json.loads(body, parse_float=Decimal)
-        except (ValueError, RecursionError):
-            page = None
-        items = page.get("Items") if isinstance(page, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) for item in items):
-            raise PricesError(f"what {self._url} answers is no list of prices")
-        link = page.get("NextPageLink")
-        if not link:
-            return items, None
-        try:
-            following = yarl.URL(str(link))
-            if is_same_place(following, self._url):
-                return items, following
-        except ValueError:
-            pass
-        raise PricesError(f"{self._url} goes on elsewhere, at {str(link)[:200]}")
 
     def _timeout(self) -> aiohttp.ClientTimeout:
         import aiohttp

@@ -96,7 +96,7 @@ def new_certificate(arguments: Sequence[str]) -> int:
     except OSError as error:
         return _failed(error)
     who = check_rules.Who(
-        config.subscription_id, config.app_id, str(given.config), str(files.public)
+        config.subscription_id, config.app_id, str(given.config), str(files.login)
     )
     _say(f"made {files.login}: key and certificate, for this gate alone")
     _say()
@@ -155,7 +155,7 @@ def _quoted(text: str) -> str:
 
 def _tell_next(name: str, path: Path, files: Certificate, subscription_id: str) -> None:
     subscription_id = subscription_id or _UNKNOWN
-    create = check_rules.create_principal(subscription_id, str(files.public), f"swm-{name}")
+    create = check_rules.create_principal(subscription_id, str(files.login), f"swm-{name}")
     _say()
     _say("Next, where `az login` has been done by somebody who may give roles in the subscription:")
     _say()

@@ -109,6 +109,13 @@ def read(listed: Iterable[Mapping[str, Any]], location: str) -> list[Sku]:
 
 def read_one(item: Mapping[str, Any], location: str) -> Sku | None:
     """As `read`, of one item; None: it is left out."""
+    try:
+        return _read(item, location)
+    except (AttributeError, TypeError):  # a list where a table belongs, and the like
+        return None
+
+
+def _read(item: Mapping[str, Any], location: str) -> Sku | None:
     if item.get("resourceType") != _MACHINES or not item.get("name"):
         return None
     here = location.casefold()

@@ -67,6 +67,8 @@ def test_sizes_are_joined_by_name_without_case_and_spot_by_its_sku() -> None:
         {"meterName": "D4s v5 Low Priority", "skuName": "D4s v5 Low Priority"},
         {"retailPrice": Decimal(0)},
         {"retailPrice": Decimal("-0.2")},
+        {"retailPrice": Decimal("1E-20")},
+        {"retailPrice": Decimal(10_000_000)},
         {"retailPrice": None},
         {"retailPrice": "free"},
         {"type": "DevTestConsumption"},
