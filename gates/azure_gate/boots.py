@@ -81,7 +81,7 @@ class Boots:
                 pause_s = _PAUSE_S[0]
             except (Refusal, OSError, TimeoutError) as error:
                 # Accounts and host keys come a little later than sshd, or are being replaced.
-                log.info("%s of %s: %r", node, known.id, error)
+                log.debug("%s of %s: %s", node, known.id, error)
                 reason = error.reason if isinstance(error, Refusal) else ""
                 if reason in {"HOST_KEY_MISMATCH", "CREDENTIALS_INVALID"}:
                     told(f"boots ({reason.lower().replace('_', ' ')} so far)")
