@@ -62,10 +62,17 @@ def _new_certificate(words: Sequence[str]) -> int:
     return set_up.new_certificate(words)
 
 
+def _sweep(words: Sequence[str]) -> int:
+    from gates.azure_gate import sweep
+
+    return sweep.main(words)
+
+
 _COMMANDS: Mapping[str, Callable[[Sequence[str]], int]] = {
     "check": _check,
     "set-up": _set_up,
     "new-certificate": _new_certificate,
+    "sweep": _sweep,
 }
 
 

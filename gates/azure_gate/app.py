@@ -39,6 +39,7 @@ from gates.azure_gate.config import Config
 from gates.azure_gate.egress import Egress
 from gates.azure_gate.following import Following
 from gates.azure_gate.hosts import Hosts
+from gates.azure_gate.installations import Installations
 from gates.azure_gate.inventory_service import InventoryService
 from gates.azure_gate.job_site import AzureJobs, Losses
 from gates.azure_gate.keys import Keys
@@ -96,7 +97,16 @@ async def run(options: Options) -> None:
     making = Making(config, cloud, keys, egress, observer, partitions, Boots(hosts), schedules)
     tombstones = Tombstones(state / "deleted")
     lives = Lives(
-        config, cloud, keys, partitions, observer, making, schedules, operations, tombstones
+        config,
+        cloud,
+        keys,
+        partitions,
+        observer,
+        making,
+        schedules,
+        operations,
+        tombstones,
+        Installations(state / "installations"),
     )
     rules = Rules(egress, cloud, partitions, operations)
     following = Following(partitions, hosts)

@@ -25,7 +25,7 @@ _FOR_HOSTS = b"skyport azure host key 1 "
 class HostKey:
     """The host key of all nodes of a partition."""
 
-    private: str
+    private: str = dataclasses.field(repr=False)
     """As OpenSSH keeps it."""
     public: str
 

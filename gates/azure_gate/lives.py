@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import random
@@ -16,6 +17,7 @@ from gate_kit.job_status import failure as failure_of
 from gates.azure_gate import schedules as ends
 from gates.azure_gate.cloud import Cloud, Content, Group
 from gates.azure_gate.config import Config
+from gates.azure_gate.installations import Installations
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.making import Making, Unmade
 from gates.azure_gate.observer import Observer
@@ -56,6 +58,7 @@ class Lives:
         schedules: Sets the ends of nodes.
         operations: Owns the mutations.
         tombstones: What is never made again.
+        installations: For whom partitions were made.
     """
 
     def __init__(
@@ -69,6 +72,7 @@ class Lives:
         schedules: Schedules,
         operations: Operations,
         tombstones: Tombstones,
+        installations: Installations,
     ) -> None:
         self._config = config
         self._cloud = cloud
@@ -79,6 +83,8 @@ class Lives:
         self._schedules = schedules
         self._operations = operations
         self._tombstones = tombstones
+        self._installations = installations
+        partitions.on_unknown.append(self.wonder)
         self._makers: dict[str, asyncio.Task[None]] = {}
         self._deleters: dict[str, asyncio.Task[None]] = {}
         self._checking: set[tuple[str, str]] = set()
@@ -107,6 +113,7 @@ class Lives:
         if name in self._tombstones:
             raise errors.partition_deleted(request.partition_id)
         expires_s = self._end(request)
+        self._installations.see(request.origin.installation)
         group = await self._group(name)
         is_new = group is None
         if group is None:
@@ -212,11 +219,9 @@ class Lives:
         Raises:
             Refusal: PARTITION_NOT_FOUND: it is positively not there.
         """
-        known = self._partitions.find(partition_id)
+        known = self._partitions.find(partition_id) or await self._looked_up(partition_id)
         if known is None:
-            await self._seen()
-            known = self._partitions.find(partition_id)
-        if known is None:
+            self._partitions.note_absent(partition_id)
             raise errors.partition_not_found(partition_id)
         group = await self._group(known.group.name)
         if group is None:
@@ -226,6 +231,28 @@ class Lives:
         if not known.seen_at:
             await self._seen()
         return known
+
+    async def _looked_up(self, partition_id: str) -> Known | None:
+        """A partition that is not known here; lists may lack what was made a moment ago."""
+        await self._seen()
+        known = self._partitions.find(partition_id)
+        for installation in self._installations.seen if known is None else ():
+            group = await self._group(group_name(installation, partition_id))
+            if group is not None:
+                known = self._partitions.saw(group)
+        return known
+
+    def wonder(self, partition_id: str) -> None:
+        """Somebody asked for a partition that is not known: find out whether it is there."""
+        key = (partition_id, "")
+        if key not in self._checking:
+            self._checking.add(key)
+            task = self._operations.spawn(self._wondered(partition_id), f"look for {partition_id}")
+            task.add_done_callback(lambda done: self._checking.discard(key))
+
+    async def _wondered(self, partition_id: str) -> None:
+        with contextlib.suppress(Refusal):
+            await self.find(partition_id)
 
     async def _check_owner(self, partition_id: str, installation: str) -> None:
         """Raise NOT_YOURS if another installation has a partition of that id."""

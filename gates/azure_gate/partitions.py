@@ -19,6 +19,9 @@ from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 
 _DYNAMIC = types_pb2.PARTITION_KIND_DYNAMIC
 _NS = 1_000_000_000
+_ABSENT_S = 60.0
+"""Whoever asks for what is not there so long after it was looked for has it looked for again."""
+_MOST_ABSENT = 1_000
 FIRST_PORT, LAST_PORT = 20_000, 29_999
 """Jobs that ask for a free port get one of these."""
 
@@ -148,6 +151,10 @@ class Partitions:
         """By the names of their groups, in lower case."""
         self.on_change: list[Callable[[Known], None]] = []
         """Called with each that has changed."""
+        self.on_unknown: list[Callable[[str], None]] = []
+        """Called with the id of a partition that was asked for and is not known."""
+        self._absent: dict[str, float] = {}
+        """When partitions were positively not there, by the clock of `time.monotonic`."""
         self.on_gone: list[Callable[[Known], None]] = []
         """Called with each that is gone."""
         self._hub = hub
@@ -172,10 +179,16 @@ class Partitions:
         """Where jobs of the partition run.
 
         Raises:
-            Refusal: SITE_UNREACHABLE: it is not known here, which does not mean that it is gone.
+            Refusal: PARTITION_NOT_FOUND: it is positively not there. SITE_UNREACHABLE: that is not
+                known yet, and is being looked for.
         """
         known = self.find(partition_id)
         if known is None:
+            absent_at = self._absent.get(partition_id)
+            if absent_at is not None and time.monotonic() - absent_at < _ABSENT_S:
+                raise errors.partition_not_found(partition_id)
+            for told in self.on_unknown:
+                told(partition_id)
             raise errors.site_unreachable(
                 f"partition {partition_id} has not been seen yet", retry_after_s=1.0
             )
@@ -194,6 +207,7 @@ class Partitions:
         known = self.known.get(name)
         if known is None:
             known = self.known[name] = Known(group, group.tags)
+            self._absent.pop(known.id, None)
         else:
             known.group = group
         if content is not None:
@@ -202,10 +216,18 @@ class Partitions:
         self.changed(known)
         return known
 
+    def note_absent(self, partition_id: str) -> None:
+        """There is positively no such partition."""
+        self._absent.pop(partition_id, None)
+        self._absent[partition_id] = time.monotonic()
+        if len(self._absent) > _MOST_ABSENT:
+            del self._absent[next(iter(self._absent))]
+
     def gone(self, known: Known) -> None:
         """Forget a partition whose group is positively gone, and tell so."""
         if self.known.pop(known.group.name.lower(), None) is None:
             return
+        self.note_absent(known.id)
         for told in self.on_gone:
             told(known)
         known.pulse.beat()

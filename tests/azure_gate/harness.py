@@ -19,7 +19,7 @@ from tests.fake_gate import harness
 from tests.fake_gate.harness import INSTALLATION
 from tests.testbed.azure_arm.client import AzureArm
 
-OWNER = "alice"
+OWNER = "ann"
 FLAVOR = "Standard_D2s_v3"
 LOCATION = "westeurope"
 ORIGIN = types_pb2.Origin(installation=INSTALLATION, store_generation="g1")

@@ -1,18 +1,225 @@
-"""From nothing to nodes that are up, and back to nothing."""
+"""From nothing to nodes that are up and back to nothing, whoever is killed meanwhile."""
 
 from __future__ import annotations
 
-from skyport.gate.v1 import inventory_pb2
-from tests.azure_gate.harness import READY, Gate, new_id, refused
+import asyncio
+import contextlib
+import json
+import sys
+import time
+
+import grpc
+import pytest
+
+from skyport.gate.v1 import inventory_pb2, partition_pb2
+from tests.azure_gate.conftest import MakeGate
+from tests.azure_gate.harness import (
+    DELETING,
+    FAILED,
+    INSTALLATION,
+    READY,
+    STOPPED,
+    WITHIN_S,
+    Gate,
+    group_of,
+    new_id,
+    refused,
+)
+from tests.fake_gate.harness import make_ref
+from tests.testbed.azure_arm.client import AzureArm
+from tests.testbed.azure_arm.faults import GROUP, NSG, SCHEDULE, VM, VNET, Fault, GuestFault
+
+UP = inventory_pb2.NODE_STATE_UP
+LOST = inventory_pb2.NODE_STATE_LOST
 
 
-async def test_two_nodes_come_and_go_and_leave_nothing(gate: Gate) -> None:
+def machines(arm: AzureArm) -> int:
+    """How many there have ever been."""
+    return sum(entry.kind == "vm" for entry in arm.books().entries)
+
+
+async def until_called(arm: AzureArm, method: str, kind: str, since: int) -> None:
+    """Wait until Azure was called so."""
+    async with asyncio.timeout(WITHIN_S):
+        while not any(  # noqa: ASYNC110 - the books are all there is to ask
+            (call.method, call.kind) == (method, kind)
+            for call in await asyncio.to_thread(arm.calls, since)
+        ):
+            await asyncio.sleep(0.02)
+
+
+async def test_nodes_come_run_a_job_and_go_and_leave_nothing(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
     name = new_id()
     made = await gate.create(name, nodes=2)
     assert made.partition_id == name
     ready = await gate.until_state(name, READY)
     assert [node.name for node in ready.nodes] == ["n0", "n1"]
-    assert {node.state for node in ready.nodes} == {inventory_pb2.NODE_STATE_UP}
+    assert {node.state for node in ready.nodes} == {UP}
+    assert ready.price.amount.nanos == 120_000_000
+    # Only the first has an address outside.
+    assert [len(node.addresses) for node in ready.nodes] == [2, 1]
+    ref = make_ref("job-1", "n0", "n1", partition=name)
+    ref, _ = await gate.start_job("hostname; [ $SWM_NUM_NODES = 2 ]\n", ref)
+    end = await gate.ended(ref)
+    assert end.exit_code == 0
+    # A gate that knows nothing finds all of it.
+    await gate.restart()
+    assert (await gate.until_partition(name, lambda it: it.nodes[1].state == UP)).state == READY
+    assert (await gate.status(ref)).end.exit_code == 0
+    again = await gate.create(name, nodes=2)
+    assert again.state == READY
+    assert (await refused(gate.create(name, nodes=3))).reason == "PARTITION_DIFFERS"
+    assert machines(azure_arm) == 2
     await gate.delete_for_good(name)
-    late = await refused(gate.create(name, nodes=2))
-    assert late.reason == "PARTITION_DELETED"
+    assert (await refused(gate.create(name, nodes=2))).reason == "PARTITION_DELETED"
+    assert (await refused(gate.get(name))).reason == "PARTITION_NOT_FOUND"
+    assert (await refused(gate.status(ref))).reason == "PARTITION_NOT_FOUND"
+
+
+@pytest.mark.parametrize("kind", [GROUP, NSG, VNET, VM, SCHEDULE])
+async def test_a_gate_killed_at_a_call_goes_on_with_what_there_is(
+    gate: Gate, azure_arm: AzureArm, kind: str
+) -> None:
+    # The effect comes, and the gate that asked for it does not live to hear of it.
+    azure_arm.faults.add(Fault("PUT", kind, does="slow", delay_s=0.2))
+    since = len(azure_arm.calls())
+    name = new_id()
+    asked = asyncio.ensure_future(gate.create(name, nodes=2))
+    await until_called(azure_arm, "PUT", kind, since)
+    await gate.restart()
+    await asyncio.gather(asked, return_exceptions=True)
+    await gate.create(name, nodes=2)
+    await gate.until_state(name, READY)
+    assert machines(azure_arm) == 2
+    await gate.delete_for_good(name)
+
+
+@pytest.mark.parametrize("kind", [GROUP, NSG, VM, SCHEDULE])
+async def test_a_delete_ends_a_create_under_way(gate: Gate, azure_arm: AzureArm, kind: str) -> None:
+    azure_arm.faults.add(Fault("PUT", kind, does="slow", delay_s=1.0))
+    since = len(azure_arm.calls())
+    name = new_id()
+    asked = asyncio.ensure_future(gate.create(name, nodes=2))
+    if kind == GROUP:
+        await asyncio.sleep(0.3)  # it has been sent, or not: both have to do
+    else:
+        await until_called(azure_arm, "PUT", NSG if kind == NSG else kind, since)
+    await gate.delete_for_good(name)
+    await asyncio.gather(asked, return_exceptions=True)
+    assert (await refused(gate.create(name, nodes=2))).reason == "PARTITION_DELETED"
+
+
+async def test_a_deletion_goes_on_without_the_gate_that_began_it(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    azure_arm.faults.add(GuestFault("never boots"))
+    await gate.create(name)
+    azure_arm.set(delete_s=2.0)
+    try:
+        await gate.delete(name)
+        await gate.restart()
+        # It may be gone by now; if not, nobody takes it for one that is there.
+        with contextlib.suppress(grpc.aio.AioRpcError):
+            assert (await gate.get(name)).state == DELETING
+        await gate.delete_for_good(name)
+    finally:
+        azure_arm.set(delete_s=0.05)
+
+
+async def test_what_another_installation_has_is_left_alone(gate: Gate) -> None:
+    name = new_id()
+    await gate.create(name)
+    other = partition_pb2.DeletePartitionRequest(partition_id=name, installation="another")
+    assert (await refused(gate.partitions.DeletePartition(other))).reason == "NOT_YOURS"
+    await gate.delete_for_good(name)
+    never = await refused(gate.delete(new_id()))
+    assert never.reason == "PARTITION_NOT_FOUND"
+
+
+async def test_a_node_that_is_taken_away_is_lost_and_the_last_fails_all(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, nodes=2, spot=True)
+    await gate.until_state(name, READY)
+    ref = make_ref("job-1", "n1", partition=name)
+    ref, _ = await gate.start_job("sleep 600\n", ref)
+    await gate.running(ref)
+    azure_arm.evict(f"{group_of(name)}/n1")
+    told = await gate.until_partition(name, lambda it: it.nodes[1].state == LOST)
+    assert told.state == READY
+    assert told.nodes[1].failure.reason == "PREEMPTED"
+    end = (await gate.status(ref)).end
+    assert end.failure.reason == "PREEMPTED"
+    assert end.HasField("start_time")
+    azure_arm.evict(f"{group_of(name)}/n0")
+    told = await gate.until_partition(name, lambda it: it.state == FAILED)
+    assert told.failure.reason == "PREEMPTED"
+    assert not azure_arm.books().live
+    await gate.delete_for_good(name)
+
+
+async def test_the_rules_follow_the_address_that_we_come_from(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name)
+    await gate.until_state(name, READY)
+    azure_arm.move_egress()
+    since = len(azure_arm.calls())
+    await until_called(azure_arm, "PUT", NSG, since)
+    await gate.until_partition(name, lambda it: it.nodes[0].state == UP)
+    await gate.delete_for_good(name)
+
+
+async def test_an_expiry_deallocates_and_a_create_starts_again(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, expires_in_s=600.0)
+    ready = await gate.until_state(name, READY)
+    before_s = ready.expire_time.seconds
+    renew = partition_pb2.RenewPartitionRequest(partition_id=name)
+    renew.expire_time.FromSeconds(int(time.time()) + 7_200)
+    renewed = (await gate.partitions.RenewPartition(renew)).partition
+    assert renewed.expire_time.seconds > before_s
+    azure_arm.clock.advance(1_200)
+    assert (await gate.get(name)).state == READY
+    azure_arm.clock.advance(6_600)
+    await gate.until_state(name, STOPPED)
+    assert (await refused(gate.partitions.RenewPartition(renew))).reason == "PARTITION_NOT_READY"
+    await gate.create(name, expires_in_s=3_600.0)
+    await gate.until_state(name, READY)
+    assert machines(azure_arm) == 1
+    await gate.delete_for_good(name)
+
+
+async def test_a_sweep_removes_an_installation_and_nothing_else(
+    make_gate: MakeGate, azure_arm: AzureArm
+) -> None:
+    gate = await make_gate()
+    names = [new_id(), new_id()]
+    for name in names:
+        await gate.create(name)
+    gate.kill()
+
+    async def sweep(installation: str) -> tuple[int, list[dict[str, str]]]:
+        words = ("--installation", installation, "--yes", "--json")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", gate.module, "sweep"),
+            *("--config", str(gate.folder / "gate.toml"), *words),
+            stdout=asyncio.subprocess.PIPE,
+        )
+        told, _ = await process.communicate()
+        return process.returncode or 0, [json.loads(line) for line in told.splitlines()]
+
+    assert await sweep("another") == (0, [])
+    assert len(azure_arm.books().resources) > 2
+    status, told = await sweep(INSTALLATION)
+    assert status == 0
+    assert {line["partition"] for line in told} == set(names)
+    assert {line["outcome"] for line in told} == {"removed"}
+    azure_arm.books().require_nothing_left()
