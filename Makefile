@@ -18,6 +18,7 @@ PART := $(LOCK) --constraints requirements.lock
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
 TESTS_OF_slurm := tests/slurm
+TESTS_OF_azure := tests/azure_arm tests/azure_gate
 TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
 
 # What builds images, and with which further options:
@@ -25,7 +26,7 @@ TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
 DOCKER ?= docker
 IMAGE_FLAGS ?=
 # A target of the Dockerfile and what its image is called.
-IMAGES := core=skyport-core ssh-gate=skyport-ssh-gate skyport=skyport
+IMAGES := core=skyport-core ssh-gate=skyport-ssh-gate azure-gate=skyport-azure-gate skyport=skyport
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
@@ -42,6 +43,9 @@ TEST_FLAGS ?=
 # Tests mostly wait for something: two processes are not too many for two cores. A file of tests stays in one.
 PROCESSES ?= 2
 
+# A folder with recordings of Azure, which `make check` compares the stand-in for it with if it is given.
+RECORDINGS ?=
+
 # Of make kill-matrix: worlds side by side, which part of all cases, or one case by its name.
 WORLDS ?= 2
 SHARE ?= 1/1
@@ -49,7 +53,7 @@ CASE ?=
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check \
+.PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check check-shapes \
 	image test-image bench demo soak kill-matrix lock clean
 
 help: ## Show this list
@@ -102,7 +106,8 @@ boundaries: $(STAMP) ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
 
 test: system-packages $(STAMP) ## Run the tests, in so many processes: make test PROCESSES=1
-	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	@$(if $(TEST_FLAGS),$(BIN)/pytest,$(BIN)/python tools/run_tests.py) \
+		--numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 
 test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make test-site SITE=ssh
 	@test -n "$(TESTS_OF_$(SITE))" || { \
@@ -120,7 +125,10 @@ image: ## Build the project's images, of the core and of the gates (docs/docker.
 test-image: system-packages $(STAMP) ## Build the images by an engine of its own, and run jobs with them
 	@$(BIN)/pytest tests/image $(TEST_FLAGS)
 
-check: system-packages lint security types proto-check boundaries test ## Everything that CI runs
+check-shapes: system-packages $(STAMP) ## Compare the stand-in for Azure with recordings: make check-shapes RECORDINGS=...
+	@$(BIN)/python -m tests.testbed.azure_arm.shapes check $(RECORDINGS)
+
+check: system-packages lint security types proto-check boundaries $(if $(RECORDINGS),check-shapes) test ## Everything that CI runs
 
 fuzz: $(STAMP) ## Fuzz what reads others' text, SECONDS for each reader: make fuzz SECONDS=600
 	@$(BIN)/python -m tests.fuzz $(SECONDS) $(TARGET)

@@ -3,6 +3,8 @@
     busybox(engine)   all of busybox, statically linked; sh, and nothing that is not busybox's
     no_shell(engine)  echo, sleep, cat and true, and no sh
     python(engine)    Debian with Python 3.11, in place of python:3.11-slim
+    debian_tree(...)  a tar archive of Debian with more, to make another of
+    save_busybox(...) the first of them as `docker save` writes it, which takes no engine
 
 What takes long to make is kept in a folder of the user, out of the checkout.
 """
@@ -11,7 +13,9 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import hashlib
 import io
+import json
 import os
 import platform
 import shutil
@@ -24,13 +28,13 @@ from typing import IO
 
 from tests.testbed.docker import Engine
 
-__all__ = ["busybox", "cache", "load", "no_shell", "python"]
+__all__ = ["busybox", "cache", "debian_tree", "load", "no_shell", "python", "save_busybox"]
 
 BUSYBOX = "busybox:1"
 NO_SHELL = "no-shell:1"
 PYTHON = "python:3.11-slim"
 _RELEASE = "bookworm"
-_PACKAGES = "ca-certificates,python3-venv"
+_PACKAGES = ("ca-certificates", "python3-venv")
 # Counts up with each change of what is made, so that nobody keeps what was made before.
 _VERSION = 1
 
@@ -45,9 +49,30 @@ _FILES = {
 def busybox(engine: Engine) -> str:
     """The name of the image with all of busybox."""
     if not engine.has(BUSYBOX):
-        listed = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
-        load(engine, BUSYBOX, _tree(listed.stdout.split()), f"ENV {_PATH}", 'CMD ["sh"]')
+        load(engine, BUSYBOX, _tree(_busybox_programs()), f"ENV {_PATH}", 'CMD ["sh"]')
     return BUSYBOX
+
+
+def save_busybox(archive: Path) -> str:
+    """Write the image with all of busybox into an archive for `docker load`; its name."""
+    layer = _tree(_busybox_programs())
+    config = {
+        "architecture": {"x86_64": "amd64", "aarch64": "arm64"}[platform.machine()],
+        "os": "linux",
+        "config": {"Env": [_PATH], "Cmd": ["sh"]},
+        "rootfs": {"type": "layers", "diff_ids": [f"sha256:{hashlib.sha256(layer).hexdigest()}"]},
+    }
+    manifest = [{"Config": "config.json", "RepoTags": [BUSYBOX], "Layers": ["layer.tar"]}]
+    with tarfile.open(archive, mode="w") as tar:
+        _add(tar, "layer.tar", layer, 0o644)
+        _add(tar, "config.json", json.dumps(config).encode(), 0o644)
+        _add(tar, "manifest.json", json.dumps(manifest).encode(), 0o644)
+    return BUSYBOX
+
+
+def _busybox_programs() -> list[str]:
+    listed = subprocess.run(["busybox", "--list"], capture_output=True, text=True, check=True)
+    return listed.stdout.split()
 
 
 def no_shell(engine: Engine) -> str:
@@ -60,7 +85,8 @@ def no_shell(engine: Engine) -> str:
 def python(engine: Engine) -> str:
     """The name of the image of Debian with Python; it takes a minute the first time of all."""
     if not engine.has(PYTHON):
-        with _python_tree().open("rb") as tree:
+        tree_path = debian_tree(f"python-{_RELEASE}-{_VERSION}", _PACKAGES)
+        with tree_path.open("rb") as tree:
             load(engine, PYTHON, tree, f"ENV {_PATH}", 'CMD ["python3"]')
     return PYTHON
 
@@ -110,13 +136,19 @@ def _static_busybox() -> str:
     return found
 
 
-def _python_tree() -> Path:
-    """A tar archive of Debian with Python, which is made if the cache has none."""
-    tree = cache() / f"python-{_RELEASE}-{_VERSION}.tar"
+def debian_tree(name: str, packages: Sequence[str], hooks: Sequence[str] = ()) -> Path:
+    """A tar archive of Debian, which is made if the cache has none of that name.
+
+    Args:
+        name: What it is called in the cache, with a number that counts up with each change of it.
+        packages: What it has besides the least.
+        hooks: Lines of sh that are run with its root as `$1` when all is installed.
+    """
+    tree = cache() / f"{name}.tar"
     with _alone(tree):
         if not tree.exists():
             unfinished = tree.with_suffix(".unfinished")
-            _make_python_tree(unfinished)
+            _make_debian_tree(unfinished, packages, hooks)
             unfinished.rename(tree)
     return tree
 
@@ -129,7 +161,7 @@ def _alone(file: Path) -> Iterator[None]:
         yield
 
 
-def _make_python_tree(tree: Path) -> None:
+def _make_debian_tree(tree: Path, packages: Sequence[str], hooks: Sequence[str]) -> None:
     with tempfile.TemporaryDirectory(prefix="skyport-image-") as folder:
         root = Path(folder)
         _write_machine_settings(root / "files")
@@ -138,13 +170,14 @@ def _make_python_tree(tree: Path) -> None:
                 "mmdebstrap",
                 "--mode=root",
                 "--variant=minbase",
-                f"--include={_PACKAGES}",
+                f"--include={','.join(packages)}",
                 '--aptopt=Acquire::Languages "none"',
                 "--dpkgopt=force-unsafe-io",
                 *(f"--dpkgopt=path-exclude=/usr/share/{it}/*" for it in ("doc", "man", "locale")),
                 f"--customize-hook=sync-in {root / 'files'} /",
                 "--customize-hook=chroot $1 update-ca-certificates",
                 "--customize-hook=ln -s python3 $1/usr/bin/python",
+                *(f"--customize-hook={it}" for it in hooks),
                 "--format=tar",
                 _RELEASE,
                 str(tree),
