@@ -227,6 +227,12 @@ def test_a_job_that_reaches_its_cap_or_budget_is_warned_and_ended_and_keeps_its_
         warned = job.until_text("warning:")
         assert warned.reason == "BUDGET"
         assert whose in warned.message
+        if job is capped:
+            # What is decided is done, whoever is killed meanwhile.
+            job.until_text("ended, since")
+            core.kill()
+            core.start()
+            core.wait_ready()
         ended = job.until(FAILED)
         assert ended.failure.reason == "BUDGET"
         assert f"80.00 USD that {whose}" in ended.failure.message
