@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Callable, Iterable
 
 from gate_kit import errors
@@ -132,8 +133,10 @@ class Evidence:
             # A claim that was taken in place of a runner's is no start.
             ran = node.claim is None or bool(node.claim.pid) or reason == END_UNKNOWN
             attempt.write_end(node.name, reason, started=ran)
-            # What is left of its runner is a timer that guards nothing.
-            processes.kill(self._runners(attempt.key, node.name))
+            # What is left of its runner is a timer that guards nothing, and ends what it waits for.
+            left, timer = self._runners(attempt.key, node.name), attempt.timer(node.name)
+            processes.kill(left & {timer}, signal.SIGTERM)
+            processes.kill(left - {timer})
 
     def alive(self, attempt: Attempt, nodes: Iterable[str]) -> set[int]:
         """The processes of the script on `nodes`, with what will be the script in a moment."""

@@ -164,9 +164,9 @@ async def wait_gone(
             watch.close()
 
 
-def kill(pids: Iterable[int]) -> None:
-    """Send KILL to each that is still there."""
-    _signal(pids, signal.SIGKILL)
+def kill(pids: Iterable[int], number: signal.Signals = signal.SIGKILL) -> None:
+    """Send KILL, or another signal, to each that is still there."""
+    _signal(pids, number)
 
 
 def _signal(pids: Iterable[int], number: signal.Signals) -> None:

@@ -56,6 +56,7 @@ class CostBook:
             for name, site in config.sites.items()
             if site.monthly_budget is not None
         }
+        self._idle_s = {name: site.idle_time for name, site in config.sites.items()}
         self._month = ""
         self._ended: dict[_Whose, Decimal] = {}
         """What partitions that are gone have cost this month."""
@@ -171,12 +172,17 @@ class CostBook:
                 yield partition
 
     def _promised(self, partition: Partition) -> Decimal:
-        """What it may cost beyond what it has cost, as far as its jobs have a limit."""
+        """What it may cost beyond what it has cost, as far as its jobs have a limit.
+
+        One that is idle waits no longer than it may.
+        """
         if partition.state in (PartitionState.DELETING, PartitionState.DELETED):
             return Decimal(0)
         now = self._context.clock()
         used_s = sum(span.seconds for span in billed(partition, now))
         left_s = max(0.0, partition.time_limit_s - used_s)
+        if partition.idle_since is not None:
+            left_s = min(left_s, self._idle_s.get(partition.site, 0))
         return cost_of(partition.price_per_hour or Decimal(0), partition.spec.node_count, left_s)
 
     def _turn_month(self) -> None:

@@ -307,8 +307,9 @@ def _create_text(partition: Partition) -> str:
     price = partition.price_per_hour
     cost = "at an unknown price" if price is None else f"at {show(price, partition.currency)}/h"
     spec = partition.spec
-    kind = "spot nodes" if spec.spot else "nodes"
-    return f"creating {partition.what} for it: {spec.node_count} {kind} {cost} each"
+    nodes = f"{spec.node_count} {'spot ' if spec.spot else ''}node"
+    nodes, each = (f"{nodes}s", " each") if spec.node_count > 1 else (nodes, "")
+    return f"creating {partition.what} for it: {nodes} {cost}{each}"
 
 
 def _partition_spec(decision: Create, spec: JobSpec, gate: Gate) -> PartitionSpec:

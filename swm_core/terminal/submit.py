@@ -163,8 +163,11 @@ class Submission:
                 f"request_id {request.request_id} was used for another job; choose a new one",
                 request_id=request.request_id,
             ) from None
-        places = candidates(parsed.spec, views, policy=policy, owner=owner)
-        return job, [*warning_messages(parsed), *self._expiry_warnings(parsed.spec, places)]
+        warnings = warning_messages(parsed)
+        if any(gate.can("EXPIRY") for gate in self._context.gates.values()):
+            places = candidates(parsed.spec, views, policy=policy, owner=owner)
+            warnings += self._expiry_warnings(parsed.spec, places)
+        return job, warnings
 
     def _expiry_warnings(
         self, spec: JobSpec, places: Iterable[Candidate]

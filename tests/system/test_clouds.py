@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
 from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import grpc
@@ -225,6 +227,12 @@ def test_a_job_that_reaches_its_cap_or_budget_is_warned_and_ended_and_keeps_its_
         warned = job.until_text("warning:")
         assert warned.reason == "BUDGET"
         assert whose in warned.message
+        if job is capped:
+            # What is decided is done, whoever is killed meanwhile.
+            job.until_text("ended, since")
+            core.kill()
+            core.start()
+            core.wait_ready()
         ended = job.until(FAILED)
         assert ended.failure.reason == "BUDGET"
         assert f"80.00 USD that {whose}" in ended.failure.message
@@ -347,6 +355,16 @@ def test_usage_tells_costs_by_user_site_and_month_and_what_it_does_not_know(core
 # Nodes that ended by themselves.
 
 
+def working_in(root: Path) -> list[int]:
+    """The processes whose folder is an attempt's at a site."""
+    found = []
+    for process in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if (process / "cwd").readlink().is_relative_to(root / "jobs"):
+                found.append(int(process.name))
+    return found
+
+
 def test_what_a_job_left_on_nodes_that_expired_is_collected(
     core: Core, cloud: Site, latch: MakeLatch
 ) -> None:
@@ -361,4 +379,6 @@ def test_what_a_job_left_on_nodes_that_expired_is_collected(
     ended = job.until(FAILED)
     assert ended.failure.reason == "NODE_FAIL"
     assert "expired" in ended.failure.message
+    # Neither does what watched its time limit.
+    eventually(lambda: not working_in(cloud.root), "nothing runs there any more")
     assert job.outputs() == {"r.txt": File(b"r\n")}

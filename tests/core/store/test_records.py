@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from skyport.gate.v1 import partition_pb2
 from swm_core.domain.failures import Failure
 from swm_core.domain.job import Allocation, End, Job, JobSpec, Port, Resources
+from swm_core.domain.money import Money
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import IllegalTransition, JobState, PartitionState
 from swm_core.gateways import convert
@@ -50,6 +51,7 @@ SPECS = st.builds(
     input_files=st.lists(TEXT, max_size=3).map(tuple),
     env=TEXTS,
     site_options=TEXTS,
+    max_cost=st.none() | st.builds(Money, st.decimals(0, 10**9, places=4), st.just("EUR")),
 )
 JOBS = st.builds(
     Job,
@@ -67,6 +69,8 @@ JOBS = st.builds(
     ).map(tuple),
     end=st.none() | ENDS,
     failure=st.none() | FAILURES,
+    stop=st.none() | FAILURES,
+    cost_warnings=st.lists(TEXT, max_size=2).map(tuple),
     not_before=TIMES,
     start_time=st.none() | TIMES,
     end_time=st.none() | TIMES,
@@ -93,6 +97,11 @@ PARTITION = Partition(
     create_time=1.5,
     price_per_hour=Decimal("0.1040"),
     currency="USD",
+    time_limit_s=60,
+    pauses=((1.0, 2.0), (3.0, None)),
+    served=("j2",),
+    pooled=True,
+    idle_since=2.5,
 )
 
 # As the first version wrote it. It has to be read for ever: do not change it, add another.
