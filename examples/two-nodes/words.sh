@@ -27,7 +27,9 @@ head -n 3 "counts-$SWM_NODE_RANK.txt"
 # An in-port: what lies here is served on each node until somebody there says that it was seen.
 httpd -p "127.0.0.1:$SWM_PORT_WEB" -h . -f &
 server=$!
-seconds=60
-until wget -q -O seen.txt http://127.0.0.1:8099/seen.txt || [ "$((seconds -= 1))" -lt 0 ]; do sleep 1; done
+tries=60
+until wget -q -O seen.txt http://127.0.0.1:8099/seen.txt 2> seen.log || [ "$((tries -= 1))" -lt 0 ]; do
+    sleep 1
+done
 kill "$server"
 echo "node $SWM_NODE_RANK: $(wc -l < "counts-$SWM_NODE_RANK.txt") different words"

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from typing import Any
 
 from rpc_kit.endpoint import Endpoint
 from swm_core.domain.addresses import allowed, dialled
-from swm_core.domain.job import Direction, Job
+from swm_core.domain.job import Direction, Job, Launch
 from swm_core.domain.states import JobState
 from swm_core.gateways import tunnels
 from swm_core.gateways.backoff import Backoff
@@ -39,7 +40,7 @@ class PortForwards:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._servers: dict[str, list[asyncio.Server]] = {}
-        self._listeners: dict[tuple[str, int], asyncio.Task[None]] = {}
+        self._listeners: dict[tuple[str, str, int], asyncio.Task[None]] = {}
         self._taken: dict[tuple[str, int], tuple[TakeOver, asyncio.Event]] = {}
         self._connections: dict[str, set[asyncio.Task[None]]] = {}
 
@@ -125,19 +126,19 @@ class PortForwards:
         begun: list[asyncio.Event] = []
         if _cannot(gate, "REVERSE_TUNNELS"):
             return begun
-        for number in out_ports(job):
-            key = (job.job_id, number)
+        for node, number in itertools.product(_dialling_nodes(job), out_ports(job)):
+            key = (job.job_id, node, number)
             listener = self._listeners.get(key)
             # A site may refuse to listen before the job runs: then it is asked again once it does.
             if listener is None or listener.done():
                 begun.append(asyncio.Event())
                 self._listeners[key] = asyncio.create_task(
-                    self._stay_listening(job, gate, number, begun[-1])
+                    self._stay_listening(job, gate, node, number, begun[-1])
                 )
         return begun
 
     async def _stay_listening(
-        self, job: Job, gate: Gate, number: int, listening: asyncio.Event
+        self, job: Job, gate: Gate, node: str, number: int, listening: asyncio.Event
     ) -> None:
         """Listen until cancelled, again after a lost link."""
         backoff = Backoff(most_s=10.0)
@@ -145,7 +146,7 @@ class PortForwards:
         while True:
             await gate.wait_ready()
             try:
-                async for connection_id in tunnels.listen(gate, asker.ref(job), "", number):
+                async for connection_id in tunnels.listen(gate, asker.ref(job), node, number):
                     if connection_id is None:
                         listening.set()
                         backoff.reset()
@@ -261,6 +262,12 @@ def in_ports(job: Job) -> list[int]:
 def out_ports(job: Job) -> list[int]:
     """The numbers of the job's OUT ports, where they are known."""
     return _numbers(job, Direction.OUT)
+
+
+def _dialling_nodes(job: Job) -> list[str]:
+    """The nodes on which the script runs, as far as they are known; empty is that of rank 0."""
+    others = job.allocations[1:] if job.spec.launch is Launch.EVERY else ()
+    return ["", *(allocation.node for allocation in others)]
 
 
 def _numbers(job: Job, direction: Direction) -> list[int]:
