@@ -2,6 +2,7 @@
 #
 #     core       the core and the swm command
 #     ssh-gate   the gate of hosts that are reached by SSH
+#     azure-gate the gate of machines that are made in Azure
 #     skyport    all of it, where the core starts its gates itself (the last, so the default)
 #
 # `make image` builds them; docs/docker.md tells how they are run.
@@ -17,7 +18,7 @@ ENV PIP_DISABLE_PIP_VERSION_CHECK=1 \
     PIP_NO_CACHE_DIR=1 \
     PIP_REQUIRE_VIRTUALENV=1
 WORKDIR /src
-COPY requirements-runtime.lock requirements-ssh.lock requirements-wheel.lock ./
+COPY requirements-runtime.lock requirements-ssh.lock requirements-azure.lock requirements-wheel.lock ./
 RUN /opt/build/bin/pip install -q --require-hashes -r requirements-wheel.lock \
     && /opt/build/bin/pip --python /opt/skyport/bin/python install -q --require-hashes -r requirements-runtime.lock
 COPY . .
@@ -29,6 +30,11 @@ RUN /opt/build/bin/pip --python /opt/skyport/bin/python install -q --no-deps --n
 # Apart from the core's, which has no library of SSH.
 FROM build AS with-ssh
 RUN /opt/build/bin/pip --python /opt/skyport/bin/python install -q --require-hashes -r requirements-ssh.lock \
+    && /opt/build/bin/pip --python /opt/skyport/bin/python install -q --no-deps --no-index /dist/*.whl
+
+# Apart from the others: the libraries of Azure are larger than all the rest.
+FROM build AS with-azure
+RUN /opt/build/bin/pip --python /opt/skyport/bin/python install -q --require-hashes -r requirements-azure.lock \
     && /opt/build/bin/pip --python /opt/skyport/bin/python install -q --no-deps --no-index /dist/*.whl
 
 FROM ${BASE} AS base
@@ -56,6 +62,13 @@ EXPOSE 7718
 # Where it listens and who may call has to be said; none but the core may ask how it is, and that does.
 CMD ["swm-ssh-gate", "--help"]
 
+FROM base AS azure-gate
+LABEL org.opencontainers.image.title="Sky Port Azure gate" \
+      org.opencontainers.image.description="Runs jobs of a Sky Port core on machines that it makes in Azure"
+COPY --from=with-azure /opt/skyport /opt/skyport
+EXPOSE 7718
+CMD ["swm-azure-gate", "--help"]
+
 FROM base AS with-home
 ENV SWM_HOME=/var/lib/swm
 EXPOSE 7717
@@ -69,5 +82,5 @@ COPY --from=with-core /opt/skyport /opt/skyport
 
 FROM with-home AS skyport
 LABEL org.opencontainers.image.title="Sky Port" \
-      org.opencontainers.image.description="The core, the swm command, and the gates that the core starts itself"
+      org.opencontainers.image.description="The core, the swm command, and the gate of SSH, which the core starts itself"
 COPY --from=with-ssh /opt/skyport /opt/skyport

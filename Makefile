@@ -18,7 +18,7 @@ PART := $(LOCK) --constraints requirements.lock
 SITE ?=
 TESTS_OF_ssh := tests/ssh tests/ssh_gate
 TESTS_OF_slurm := tests/slurm
-TESTS_OF_azure := tests/azure_arm
+TESTS_OF_azure := tests/azure_arm tests/azure_gate
 TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
 
 # What builds images, and with which further options:
@@ -26,7 +26,7 @@ TESTS_OF_docker := tests/testbed/test_docker.py tests/containers tests/image
 DOCKER ?= docker
 IMAGE_FLAGS ?=
 # A target of the Dockerfile and what its image is called.
-IMAGES := core=skyport-core ssh-gate=skyport-ssh-gate skyport=skyport
+IMAGES := core=skyport-core ssh-gate=skyport-ssh-gate azure-gate=skyport-azure-gate skyport=skyport
 VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 REVISION = $(shell git rev-parse --short HEAD 2>/dev/null || echo unknown)
 
@@ -106,7 +106,8 @@ boundaries: $(STAMP) ## Check which package may import which
 	@$(BIN)/lint-imports --no-logo
 
 test: system-packages $(STAMP) ## Run the tests, in so many processes: make test PROCESSES=1
-	@$(BIN)/pytest --numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
+	@$(if $(TEST_FLAGS),$(BIN)/pytest,$(BIN)/python tools/run_tests.py) \
+		--numprocesses $(PROCESSES) --dist loadfile --no-loadscope-reorder $(TEST_FLAGS)
 
 test-site: system-packages $(STAMP) ## Run the tests of one kind of site: make test-site SITE=ssh
 	@test -n "$(TESTS_OF_$(SITE))" || { \

@@ -19,6 +19,7 @@ from bench import (
     load,
     memory,
     slurm,
+    slurm_makespan,
     ssh_files,
     ssh_memory,
     ssh_rate,
@@ -42,6 +43,7 @@ _ALL: tuple[Benchmark, ...] = (
     *ssh_tunnels.BENCHMARKS,
     *ssh_memory.BENCHMARKS,
     *slurm.BENCHMARKS,
+    *slurm_makespan.BENCHMARKS,
     *containers.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)

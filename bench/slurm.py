@@ -18,13 +18,9 @@ from bench.core import Core, Site, serving
 from bench.figures import Benchmark, Figure, Good, Limit
 from bench.job_times import Watch, watching
 from bench.processes import wait_until
-from bench.ssh_rate import makespan
 from skyport.terminal.v1 import job_pb2
 from tests.slurm.harness import site_config
 from tests.testbed.slurm import Slurm
-
-_JOBS = 200
-_SHORT_JOBS = 50
 
 _START = Limit(
     "slurm-start",
@@ -39,12 +35,6 @@ _END = Limit(
     "from the end of the script until the terminal sees SUCCEEDED, p50, in what it takes until "
     "squeue says COMPLETED and 0.3 s",
 )
-_MAKESPAN = Limit(
-    "slurm-makespan",
-    Good.AT_MOST,
-    1.1,
-    f"{_JOBS} jobs that do nothing, from submit to SUCCEEDED, in a loop of sbatch",
-)
 _LATE_S = 0.3
 _BY_HAND = """#!/bin/bash
 printf %s "$EPOCHREALTIME" >{folder}/.began && mv {folder}/.began {folder}/began
@@ -54,8 +44,13 @@ printf %s "$EPOCHREALTIME" >{folder}/.ended && mv {folder}/.ended {folder}/ended
 
 
 @contextlib.contextmanager
-def _serving() -> Iterator[tuple[Slurm, Core, Watch, Path]]:
-    with Slurm(cpus=32) as slurm:
+def slurm_serving(cpus: int) -> Iterator[tuple[Slurm, Core, Watch, Path]]:
+    """A cluster of two nodes, a core with it as its site, who watches, and a folder on it.
+
+    Args:
+        cpus: Of each node.
+    """
+    with Slurm(cpus=cpus) as slurm:
         config = tomlkit.dumps(site_config(slurm))
         slurm.ask("mkdir ~/by-hand")
         folder = slurm.login.home() / "by-hand"
@@ -101,7 +96,7 @@ def _by_core(core: Core, watch: Watch, folder: Path) -> tuple[float, float]:
 
 def _times(short: bool) -> list[Figure]:
     rounds = 5 if short else 15
-    with _serving() as (slurm, core, watch, folder):
+    with slurm_serving(32) as (slurm, core, watch, folder):
         (folder / "job.sh").write_text(_script(folder))
         ours, theirs = [], []
         for number in range(rounds + 1):
@@ -117,19 +112,4 @@ def _times(short: bool) -> list[Figure]:
     ]
 
 
-def _together(short: bool) -> list[Figure]:
-    count, rounds = (_SHORT_JOBS, 1) if short else (_JOBS, 3)
-    ours, theirs = [], []
-    with _serving() as (slurm, core, watch, _):
-        makespan(core, watch, 5)
-        for _ in range(rounds):
-            began = time.monotonic()
-            loop = f"i=0; while [ $i -lt {count} ]; do sbatch -Q -o /dev/null --wrap true; "
-            slurm.ask(f"{loop} i=$((i + 1)); done")
-            slurm.until_over()
-            theirs.append(time.monotonic() - began)
-            ours.append(makespan(core, watch, count))
-    return [_MAKESPAN.figure(statistics.median(ours), statistics.median(theirs), "s")]
-
-
-BENCHMARKS = (Benchmark((_START, _END), _times), Benchmark((_MAKESPAN,), _together))
+BENCHMARKS = (Benchmark((_START, _END), _times),)

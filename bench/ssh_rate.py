@@ -13,7 +13,7 @@ import time
 
 from bench.core import Core
 from bench.figures import Benchmark, Figure, Good, Limit
-from bench.job_times import Watch, watching
+from bench.job_times import DEADLINE_S, Watch, watching
 from bench.ssh_site import peer_of, ssh_serving
 from skyport.terminal.v1 import job_pb2
 
@@ -41,14 +41,30 @@ def _rate(short: bool) -> list[Figure]:
     return [_RATE.figure(statistics.median(jobs), statistics.median(execs), "a second")]
 
 
-def makespan(core: Core, watch: Watch, count: int) -> float:
-    """Seconds that so many jobs took together."""
+def makespan(
+    core: Core,
+    watch: Watch,
+    count: int,
+    script: bytes = _SCRIPT,
+    *,
+    within_s: float = DEADLINE_S,
+) -> float:
+    """Seconds that so many jobs took together.
+
+    Args:
+        core: Where they go.
+        watch: Sees their ends.
+        count: How many.
+        script: Of each.
+        within_s: For each, after the one before.
+    """
     began = time.time()
     job_ids = []
     for _ in range(count):
-        request = job_pb2.SubmitJobRequest(script=_SCRIPT, request_id=secrets.token_hex(16))
+        request = job_pb2.SubmitJobRequest(script=script, request_id=secrets.token_hex(16))
         job_ids.append(core.client.call(core.client.jobs.SubmitJob, request).job.job_id)
-    ends = [watch.wait_for(job_id, job_pb2.JOB_STATE_SUCCEEDED) for job_id in job_ids]
+    succeeded = job_pb2.JOB_STATE_SUCCEEDED
+    ends = [watch.wait_for(job_id, succeeded, within_s) for job_id in job_ids]
     return max(ends) - began
 
 

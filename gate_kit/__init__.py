@@ -6,6 +6,7 @@
     errors         every error of the contract's tables, with its code
     validation     all mistakes of a request at once
     operations     work that outlives the call that asked for it
+    verdicts       what a look at a site found, and how it is told
     latest         of several streams about one thing the latest counts
     watches        snapshot, boundary, latest changes, heartbeat
     job_service    JobService, over what a gate tells of attempts; job_checks its checks

@@ -51,7 +51,7 @@ def parse(program: str, summary: str, arguments: Sequence[str] | None = None) ->
 
 
 def parse_with_check(
-    program: str, summary: str, local: Path, arguments: Sequence[str] | None = None
+    program: str, summary: str, local: Path | None, arguments: Sequence[str] | None = None
 ) -> Options | CheckOptions:
     """As `parse`, for a gate that can look at its site and tell what is wrong there.
 
@@ -61,7 +61,8 @@ def parse_with_check(
     Args:
         program: The gate's name on the command line.
         summary: One line for the help.
-        local: The file that `--local` stands for: a site that needs no configuration.
+        local: The file that `--local` stands for: a site that needs no configuration. None: there
+            is no such site.
         arguments: Without the program's name.
     """
     parser = _parser(program, summary, local)

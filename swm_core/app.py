@@ -110,7 +110,7 @@ async def serve(first: Initialised, config: Config) -> None:
             gate.drained = name in store.sites.drained()
             gate.scope_uid = store.sites.scope_uid(name)
             gate.keep_scope = functools.partial(store.sites.set_scope_uid, name)
-        lifecycle = Lifecycle(context, config.reconciliation)
+        lifecycle = Lifecycle(context, config)
         accounts = StoredAccounts(store.users)
         streams = Streams(config.limits.streams_per_user)
         bundles = Bundles(home, reached_at(config.listen), config.certificates.lifetime)
@@ -214,7 +214,8 @@ def _server(
         catalog_pb2_grpc.add_CatalogServiceServicer_to_server, CatalogService(context, lifecycle)
     )
     server.add(
-        account_pb2_grpc.add_AccountServiceServicer_to_server, AccountService(context, streams)
+        account_pb2_grpc.add_AccountServiceServicer_to_server,
+        AccountService(context, streams, lifecycle.costs),
     )
     server.add(
         admin_pb2_grpc.add_AdminServiceServicer_to_server,

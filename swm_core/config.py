@@ -14,6 +14,7 @@ from rpc_kit.endpoint import Endpoint
 from rpc_kit.logs import LogFormat, LogLevel
 from rpc_kit.units import Bytes, Seconds, parse_duration
 from swm_core.domain.addresses import LOOPBACK_ONLY, Place
+from swm_core.domain.money import Money
 from swm_core.security.names import is_gate_name
 
 Rules = Iterator[tuple[tuple[str, ...], str]]
@@ -112,6 +113,17 @@ class Deadlines:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class Budgets:
+    """What users may spend on nodes that cost money, in each month (UTC)."""
+
+    per_user: Money | None = None
+    """Of each user who is not in `users`; None: no limit."""
+    users: dict[str, Money] = dataclasses.field(default_factory=dict)
+    default_time: Seconds = Seconds(_DAY)
+    """The time limit of a job without one on nodes that cost money, or may; 0: none."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class Reconciliation:
     """How what sites have is compared with what the core knows."""
 
@@ -135,9 +147,19 @@ class Site:
     endpoint: Endpoint | None = None
     certificate: str = ""
     """The name in the certificate of a gate on TCP; empty: the site's."""
+    max_partitions: int = 0
+    """How many partitions the core may have there at once; 0: as many as its gate says."""
+    idle_time: Seconds = Seconds(0)
+    """How long a partition waits for the next fitting job of its owner; 0: it does not."""
+    monthly_budget: Money | None = None
+    """What all users together may spend there in a month (UTC); None: no limit."""
 
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Rules:
+        most = table.get("max_partitions")
+        if type(most) is int and most < 0:
+            yield ("max_partitions",), f"{most} is less than nothing; 0 means no limit"
+        yield from _outside(table, "idle_time", 0, 365 * _DAY, 'up to "365d"')
         name = table.get("certificate", "")
         if isinstance(name, str) and name and not is_gate_name(name):
             yield ("certificate",), f'"{name}" can\'t be a gate\'s name; use a-z, 0-9 and "-"'
@@ -164,6 +186,7 @@ class Config:
     ports: Ports = dataclasses.field(default_factory=Ports)
     certificates: Certificates = dataclasses.field(default_factory=Certificates)
     deadlines: Deadlines = dataclasses.field(default_factory=Deadlines)
+    budgets: Budgets = dataclasses.field(default_factory=Budgets)
     reconciliation: Reconciliation = dataclasses.field(default_factory=Reconciliation)
     sites: dict[str, Site] = dataclasses.field(default_factory=dict)
 

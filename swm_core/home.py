@@ -384,6 +384,12 @@ listen = "127.0.0.1:{port}"
 # streams_per_user = 500       # watches, transfers, connections to ports; 0: no limit
 # spool_bytes_per_user = 0     # as "20G"; 0: as much as the spool has room for
 
+# What users may spend in a month on nodes that cost money, as "100 EUR".
+[budgets]
+# per_user = ""                # of each user who is not in [budgets.users]; empty: no limit
+# users = {{}}                   # as {{bo = "250 EUR"}}
+# default_time = "1d"          # the limit of jobs without one on such nodes; 0: none
+
 # Ports of jobs at this side: addresses, networks or names, each with a port or without.
 [ports]
 # in_at = ["127.0.0.0/8", "::1"]    # where the core may listen for in ports
@@ -409,4 +415,7 @@ listen = "127.0.0.1:{port}"
 # [sites.demo]
 # command = ["swm-fake-gate"]              # started and supervised by the core, or
 # endpoint = "unix:///run/demo/gate.sock"  # reached where it runs: one of the two
+# max_partitions = 0           # that the core makes there; 0: as many as the gate allows
+# idle_time = 0                # how long one waits for the next job of its owner, as "10m"
+# monthly_budget = ""          # of all users together, as "500 EUR"; empty: no limit
 """

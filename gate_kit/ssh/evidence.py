@@ -24,6 +24,7 @@ from __future__ import annotations
 import base64
 import dataclasses
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 
 from google.protobuf.message import DecodeError
@@ -96,6 +97,40 @@ def told_ref(lasting: Lasting) -> types_pb2.JobRef | None:
     if lasting.spec is not None:
         return lasting.spec.ref
     return None if lasting.labels is None else lasting.labels.ref
+
+
+def on_lost(
+    ref: types_pb2.JobRef,
+    node: str,
+    reason: str,
+    known: Lasting | None,
+    seen: job_pb2.JobStatus | None,
+) -> OnHost:
+    """What is to be said of an attempt on a node that is gone for good, with all that it had.
+
+    Args:
+        ref: The attempt.
+        node: Which node.
+        reason: Why it is gone.
+        known: What is remembered of the attempt.
+        seen: How it was last seen.
+    """
+    now_ns = time.time_ns()
+    spec = job_pb2.StartJobRequest(ref=ref, spec=job_pb2.JobSpec(node_count=len(ref.nodes)))
+    began_ns = seen.start_time.ToNanoseconds() if seen and seen.HasField("start_time") else 0
+    roots = {root.node: root.root_uid for root in ref.roots}
+    return OnHost(
+        node=node,
+        root_uid=roots.get(node, ""),
+        exists=True,
+        is_buried=False,
+        phase=Phase.ENDED,
+        lasting=known if known and known.spec else Lasting(spec=spec),
+        # It may have begun: nobody can tell any more.
+        has_runner_claim=True,
+        claim_ns=began_ns or now_ns,
+        end=End(kind="failure", value=reason, cpu_s=0.0, time_ns=now_ns),
+    )
 
 
 def read_list(node: str, reply: Reply) -> dict[str, OnHost]:
@@ -217,6 +252,22 @@ def nodes_of(spec: job_pb2.StartJobRequest) -> list[str]:
     return nodes if spec.spec.launch == job_pb2.LAUNCH_EVERY else nodes[:1]
 
 
+def vanished(on_hosts: Sequence[OnHost]) -> list[OnHost]:
+    """The nodes of an attempt that have lost all that told of its run there.
+
+    A script is run nowhere before all of its nodes have what they need: once one of them has
+    claimed, another without a folder has had one.
+    """
+    spec = next((host.spec for host in on_hosts if host.spec), None)
+    if spec is None:
+        return []
+    wanted = nodes_of(spec)
+    running = [host for host in on_hosts if host.node in wanted]
+    if not any(host.has_runner_claim for host in running):
+        return []
+    return [host for host in running if not host.exists]
+
+
 def judge(
     on_hosts: Sequence[OnHost], *, is_starting: bool, is_shared: bool, now_ns: int
 ) -> job_pb2.JobStatus | None:
@@ -245,7 +296,10 @@ def judge(
     status = job_status.beginning(spec, roots)
     wanted = set(nodes_of(spec))
     running = [host for host in on_hosts if host.node in wanted]
-    ends = [(host.node, host.end) for host in running if host.end]
+    no_evidence = End("failure", job_status.END_UNKNOWN, 0.0, now_ns)
+    untold = {host.node for host in vanished(on_hosts) if host.is_buried}
+    found = [(host.node, no_evidence if host.node in untold else host.end) for host in running]
+    ends = [(node, end) for node, end in found if end]
     if len(ends) == len(wanted):
         job_status.end(status, ends)
     elif any(host.phase is not Phase.UNCLAIMED for host in running):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from gate_kit import WatchHub, job_status
 from gate_kit.bells import Bells
@@ -29,10 +29,15 @@ class Jobs:
         sites: Its hosts.
         hub: Told of every change.
         containers: Those that attempts run in.
+        lost: Why a node of an attempt is gone for good, as `PREEMPTED`; empty: it is not.
     """
 
     def __init__(
-        self, sites: Sites, hub: WatchHub[job_pb2.JobEvent], containers: Containers
+        self,
+        sites: Sites,
+        hub: WatchHub[job_pb2.JobEvent],
+        containers: Containers,
+        lost: Callable[[types_pb2.JobRef, str], str] = lambda ref, node: "",
     ) -> None:
         self.bells = Bells()
         """Rung, by keys, when an attempt has changed."""
@@ -41,6 +46,7 @@ class Jobs:
         self.containers = containers
         self._glances = Glances()
         self._hub = hub
+        self._lost = lost
 
     async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
         """The attempt as it is now; None if nothing of it is there but a tombstone.
@@ -51,8 +57,10 @@ class Jobs:
             Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED, PARTITION_NOT_FOUND.
         """
         on_hosts = await self.look(ref)
-        if any(on_host.phase is Phase.LOST for on_host in on_hosts):
+        untold = evidence.vanished(on_hosts)
+        if untold or any(on_host.phase is Phase.LOST for on_host in on_hosts):
             await self._settle(ref, on_hosts)
+            await self._bury(ref, [each.node for each in untold if not each.is_buried])
             on_hosts = await self.look(ref)
         return self.judge(ref, on_hosts)
 
@@ -90,11 +98,19 @@ class Jobs:
         """
         key = AttemptKey.of(ref)
         known = self.known.lasting(key)
-        hosts = self.sites.hosts(ref)
-        needed = set(self.known.nodes(ref))
-        asked = (self.look_at(ref, host, known) for host in hosts if host.node in needed)
+        needed = list(self.known.nodes(ref))
+        lost = {node: reason for node in needed if (reason := self._lost(ref, node))}
+        hosts = self.sites.hosts(ref) if len(lost) < len(needed) else ()
+        there = {host.node: host for host in hosts if host.node not in lost}
+        asked = (self.look_at(ref, there[node], known) for node in needed if node in there)
         with as_refusals(ref):
-            found = await asyncio.gather(*asked)
+            answers = {each.node: each for each in await asyncio.gather(*asked)}
+        seen = self.known.last(ref)
+        found = [
+            answers.get(node) or evidence.on_lost(ref, node, lost[node], known, seen)
+            for node in needed
+            if node in there or node in lost
+        ]
         lasting = next((each.lasting for each in found if each.spec), None)
         if lasting is not None:
             self.known.keep(key, lasting)
@@ -174,20 +190,30 @@ class Jobs:
             self.known.live.pop(key, None)
             return None
         nodes = self.known.nodes(ref)
-        hosts = [host for host in self.sites.hosts(ref) if host.node in nodes]
-        with as_refusals(ref):
-            for host in hosts:
-                if await count_alive(host, key, "0"):
-                    return None  # it is looked at again
-            for host in hosts:
-                # It has run: nothing that comes late may start it again, or wait for its start.
-                root = root_of(ref, host.node)
-                await host.ask("bury", key.path, root, job_status.END_UNKNOWN)
+        if not await self._bury(ref, nodes):
+            return None  # it is looked at again
         self.known.live.pop(key, None)
         end = job_status.End("failure", job_status.END_UNKNOWN, 0.0, time.time_ns())
         status = job_status.beginning(lasting.spec, ref.roots)
         job_status.end(status, [(node, end) for node in nodes])
         return status
+
+    async def _bury(self, ref: types_pb2.JobRef, nodes: Sequence[str]) -> bool:
+        """See to it that what has run, and left no trace, is neither started again nor waited for.
+
+        Returns:
+            Whether it was done: not while anything of it is alive on one of these nodes.
+        """
+        key = AttemptKey.of(ref)
+        hosts = [host for host in self.sites.hosts(ref) if host.node in nodes]
+        with as_refusals(ref):
+            for host in hosts:
+                if await count_alive(host, key, "0"):
+                    return False
+            for host in hosts:
+                root = root_of(ref, host.node)
+                await host.ask("bury", key.path, root, job_status.END_UNKNOWN)
+        return True
 
     def tell(self, key: AttemptKey, status: job_pb2.JobStatus | None) -> None:
         """Tell watchers, and whoever waits for the attempt."""

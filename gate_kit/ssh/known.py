@@ -93,6 +93,11 @@ class Known:
         is_same = all(root in status.roots for root in ref.roots)
         return status if is_same and time.monotonic() - at < _MOMENT_S else None
 
+    def last(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+        """How an attempt was last seen that went on then, however long ago."""
+        found = self._seen.get(AttemptKey.of(ref))
+        return found[1] if found else None
+
     def nodes(self, ref: types_pb2.JobRef) -> Sequence[str]:
         """The nodes on which the script runs; all of the job's while that is not known."""
         known = self._lasting.get(AttemptKey.of(ref))

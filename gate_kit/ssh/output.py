@@ -100,18 +100,21 @@ class Output:
                 _Stream(key, cursor, *self._jobs.place(status, cursor.node))
                 for cursor in request.cursors
             ]
-            changed = [
-                stack.enter_context(self._growths.of(host).watch(sizes))
-                for host, sizes in _files(streams).items()
-                if request.follow
-            ]
+            changed: list[asyncio.Event] = []
             while streams:
                 for event in changed:
                     event.clear()
                 # In this order: what was written before the end is there after it.
                 has_ended = status.HasField("end")
                 is_more = False
-                for host in {stream.host for stream in streams}:
+                # Of what waits in a queue there is nothing yet, and a queue may be long.
+                is_waiting = request.follow and status.state == job_pb2.JOB_STATE_QUEUED_AT_SITE
+                if request.follow and not (changed or is_waiting or has_ended):
+                    changed = [
+                        stack.enter_context(self._growths.of(host).watch(sizes))
+                        for host, sizes in _files(streams).items()
+                    ]
+                for host in {stream.host for stream in streams if not is_waiting}:
                     of_host = [stream for stream in streams if stream.host is host]
                     async for answer in self._read(ref, host, of_host, has_ended=has_ended):
                         is_more = True

@@ -102,11 +102,23 @@ class Overview:
 
     def unreachable(self) -> Sequence[types_pb2.UnreachableNode]:
         """Nodes whose attempts are not known now."""
-        return list({told.name: told for told in self._unreachable.values()}.values())
+        told = self._unreachable.values()
+        return list({(each.partition_id, each.name): each for each in told}.values())
 
-    async def node_unreachable(self, node: str, text: str) -> None:
-        """Tell watchers that a node stopped answering."""
-        for host in self._jobs.sites.everywhere():
+    def forget(self, host: Host) -> None:
+        """The node is gone for good: nothing is unknown of it any more."""
+        self._unreachable.pop(host, None)
+        self._asked.discard(host)
+
+    async def node_unreachable(self, node: str, text: str, partition_id: str = "") -> None:
+        """Tell watchers that a node stopped answering.
+
+        Args:
+            node: Which.
+            text: Why, for people.
+            partition_id: Its partition, where a name is not one node's alone.
+        """
+        for host in self._jobs.sites.everywhere(partition_id):
             if host.node == node:
                 self._note_unreachable(host, text)
 
@@ -117,11 +129,12 @@ class Overview:
             name=host.node, message=text, partition_id=host.partition_id
         )
         self._unreachable[host] = told
-        self._hub.publish(("node", host.node), job_pb2.JobEvent(unreachable=told))
+        key = ("node", host.partition_id, host.node)
+        self._hub.publish(key, job_pb2.JobEvent(unreachable=told))
 
-    async def node_reachable(self, node: str) -> None:
+    async def node_reachable(self, node: str, partition_id: str = "") -> None:
         """Tell the attempts of a node that answers again, then that it does."""
-        for host in self._jobs.sites.everywhere():
+        for host in self._jobs.sites.everywhere(partition_id):
             if host.node == node and host in self._unreachable:
                 await self._back(host)
 
@@ -145,9 +158,11 @@ class Overview:
         async for status in self._of_node(listing):
             self._jobs.tell(AttemptKey.of(status.ref), status)
         self._unreachable.pop(host, None)
-        if all(other.node != host.node for other in self._unreachable):
+        others = ((other.partition_id, other.node) for other in self._unreachable)
+        if (host.partition_id, host.node) not in others:
             back = types_pb2.NodeRef(partition_id=host.partition_id, node=host.node)
-            self._hub.publish(("node", host.node), job_pb2.JobEvent(reachable_node=back))
+            key = ("node", host.partition_id, host.node)
+            self._hub.publish(key, job_pb2.JobEvent(reachable_node=back))
 
     async def _of_node(self, listing: dict[str, OnHost]) -> AsyncIterator[job_pb2.JobStatus]:
         for path, on_host in listing.items():

@@ -11,7 +11,7 @@ from gate_kit.ssh.batches import Batch, PerHost
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.layout import AttemptKey
 
-_LOOK_S = (0.005, 0.5)
+_LOOK_S = (0.02, 0.5)
 """How long to wait before looking again whether it has gone: at first, and at most."""
 _WITHIN_S = 600.0
 

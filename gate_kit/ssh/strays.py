@@ -29,26 +29,24 @@ class Strays:
         self._containers = containers
         self._sites = sites
         self._operations = operations
-        self._following: dict[str, asyncio.Task[None]] = {}
+        self._following: dict[tuple[str, str], asyncio.Task[None]] = {}
 
-    async def node_reachable(self, node: str) -> None:
+    async def node_reachable(self, node: str, partition_id: str = "") -> None:
         """Begin to look there, at once and again and again."""
-        before = self._following.get(node)
-        if before is not None:
-            before.cancel()
-        self._following[node] = self._operations.spawn(
-            self._follow(node), f"stray containers on {node}"
+        await self.node_unreachable(node, "", partition_id)
+        self._following[partition_id, node] = self._operations.spawn(
+            self._follow(node, partition_id), f"stray containers on {node}"
         )
 
-    async def node_unreachable(self, node: str, text: str) -> None:
+    async def node_unreachable(self, node: str, text: str, partition_id: str = "") -> None:
         """Look there no more."""
-        following = self._following.pop(node, None)
+        following = self._following.pop((partition_id, node), None)
         if following is not None:
             following.cancel()
 
-    async def _follow(self, node: str) -> None:
+    async def _follow(self, node: str, partition_id: str) -> None:
         while True:
-            for host in self._sites.everywhere():
+            for host in self._sites.everywhere(partition_id):
                 # What was never asked for has had no container since we began.
                 if host.node == node and host.facts is not None:
                     await self._sweep(host)

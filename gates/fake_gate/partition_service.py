@@ -65,6 +65,8 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
             self._admission.checks.need(_EXPIRY, "expire_time")
         if spec.spot:
             self._admission.checks.need(types_pb2.CAPABILITY_SPOT, "spec.spot")
+        if spec.containers:
+            self._admission.checks.need(types_pb2.CAPABILITY_CONTAINERS, "spec.containers")
         self._admission.checks.storage(spec.storage)
         images = [image.name for image in self._config.images if image.kind is ImageUse.NODE]
         if spec.image and spec.image not in images:

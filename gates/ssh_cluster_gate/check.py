@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING
 
 from gate_kit.command_line import CheckOptions
 from gate_kit.ssh.host import TOOLS
+from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate import check_rules, plan
 from gates.ssh_cluster_gate import config as configuration
-from gates.ssh_cluster_gate.check_rules import Found, Promised, State, Verdict
+from gates.ssh_cluster_gate.check_rules import Found, Promised
 from gates.ssh_cluster_gate.config import Config
 from gates.ssh_cluster_gate.plan import NodePlan, SitePlan
 

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import sys
 from collections.abc import Iterable, Sequence
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from gates.ssh_cluster_gate.check_rules import State, Verdict
+from gate_kit import verdicts
+from gate_kit.verdicts import STYLES, State, Verdict
 
 _COLUMNS = (
     ("SSH", ("reach", "host_key", "login")),
@@ -36,14 +34,6 @@ _OF_QUEUES = (
 """Where a site has a queue."""
 _PLAIN = frozenset({"reach", "host_key", "login", "slurm"})
 """Their values say nothing that the column of the account does not."""
-_STYLES = {
-    State.OK: "",
-    State.WARNING: "yellow",
-    State.FAILED: "bold red",
-    State.UNKNOWN: "dim",
-}
-_WIDE = 10_000
-"""Nothing is cut where no terminal is."""
 _WORST = (State.FAILED, State.WARNING, State.UNKNOWN, State.OK)
 
 
@@ -66,25 +56,14 @@ class Seen:
 def json_lines(seen: Seen) -> Iterable[str]:
     """One object for each thing that was looked at."""
     for verdict in seen.verdicts:
-        yield json.dumps(
-            {
-                "host": seen.host,
-                "partition": seen.partition,
-                "account": seen.account,
-                "check": verdict.check,
-                "state": verdict.state.value,
-                "value": verdict.value,
-                "text": verdict.text,
-                "mend": verdict.mend,
-            }
+        yield verdicts.json_line(
+            verdict, host=seen.host, partition=seen.partition, account=seen.account
         )
 
 
 def show(all_seen: Sequence[Seen]) -> None:
     """Print the matrix, a line for each thing that is not well, and the sum."""
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console.width = _WIDE
+    console = verdicts.console()
     console.print(_matrix(all_seen))
     noted = [
         (seen, verdict)
@@ -95,14 +74,8 @@ def show(all_seen: Sequence[Seen]) -> None:
     if noted:
         console.print()
     for seen, verdict in sorted(noted, key=lambda each: each[1].state is not State.FAILED):
-        line = Text()
-        line.append(verdict.state.value.upper(), _STYLES[verdict.state])
         who = f"{seen.host} ({seen.account})" if seen.account else seen.host
-        line.append(f"  {who} {verdict.check}: {_one_line(verdict.text)}")
-        if verdict.mend:
-            line.append(f"; mend: {_one_line(verdict.mend)}")
-        # Not wrapped by us: a command is to be copied whole.
-        console.print(line, soft_wrap=True)
+        verdicts.show_noted(console, verdict, f"{who} {verdict.check}")
     console.print()
     console.print(Text(_sum(all_seen, noted)), soft_wrap=True)
 
@@ -129,29 +102,17 @@ def _cell(verdicts: Sequence[Verdict]) -> Text:
     if worst.state is State.UNKNOWN and verdicts[0].state is State.OK:
         worst = verdicts[0]
     if worst.state is State.UNKNOWN:
-        return Text("-", _STYLES[worst.state])
+        return Text("-", STYLES[worst.state])
     value = "" if worst.check in _PLAIN else worst.value
     if worst.state is State.FAILED:
-        return Text(f"FAILED {value}".strip(), _STYLES[worst.state])
+        return Text(f"FAILED {value}".strip(), STYLES[worst.state])
     if worst.state is State.WARNING:
-        return Text(f"{value or 'ok'}!", _STYLES[worst.state])
+        return Text(f"{value or 'ok'}!", STYLES[worst.state])
     return Text(value or "ok")
 
 
 def _sum(all_seen: Sequence[Seen], noted: Sequence[tuple[Seen, Verdict]]) -> str:
     hosts = len({seen.host for seen in all_seen})
     failed = sum(verdict.state is State.FAILED for _, verdict in noted)
-    warned = len(noted) - failed
-    parts = [f"{hosts} {'host' if hosts == 1 else 'hosts'} looked at"]
-    if failed:
-        parts.append(f"{failed} to be mended")
-    if warned:
-        parts.append(f"{warned} {'warning' if warned == 1 else 'warnings'}")
-    if not noted:
-        parts.append("all is well")
-    return ", ".join(parts)
-
-
-def _one_line(text: str) -> str:
-    """What hosts say, without what could move a terminal's cursor."""
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    what = f"{hosts} {'host' if hosts == 1 else 'hosts'}"
+    return verdicts.summary(what, failed, len(noted) - failed)

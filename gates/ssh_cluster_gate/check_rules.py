@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import enum
 import re
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
+from gate_kit.verdicts import State, Verdict
 from rpc_kit.units import format_size
 
 _DISK_LEAST = 256 << 20
@@ -43,32 +43,6 @@ CHECKS = (
     *("clock", "ports", "logout", "limits", "containers"),
 )
 """What is looked at, in this order."""
-
-
-class State(enum.StrEnum):
-    """How something is."""
-
-    OK = "ok"
-    WARNING = "warning"
-    """Jobs run, but some will be disappointed."""
-    FAILED = "failed"
-    """It has to be mended before jobs can run, or run as the configuration promises."""
-    UNKNOWN = "unknown"
-    """It could not be looked at."""
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Verdict:
-    """One thing about one account on one host."""
-
-    check: str
-    state: State
-    value: str = ""
-    """What was found, short."""
-    text: str = ""
-    """What is wrong."""
-    mend: str = ""
-    """The command that mends it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

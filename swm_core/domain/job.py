@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 
 from swm_core.domain.failures import Failure
+from swm_core.domain.money import Money
 from swm_core.domain.states import JobState
 
 
@@ -83,6 +84,18 @@ class JobSpec:
     site_options: Mapping[str, str] = dataclasses.field(default_factory=dict)
     storage: tuple[str, ...] = ()
     """Names of storage that its site has to offer."""
+    spot: bool = False
+    """Whether its nodes may be taken away."""
+    max_cost: Money | None = None
+    """The most that it may cost, over all attempts; None: no limit."""
+
+    def options_of(self, prefix: str) -> dict[str, str]:
+        """The options for sites whose options have this prefix, without it; empty: takes none."""
+        return {
+            name.removeprefix(f"{prefix}."): value
+            for name, value in self.site_options.items()
+            if prefix and name.startswith(f"{prefix}.")
+        }
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -157,5 +170,11 @@ class Job:
     """The next attempt has a higher number: those up to it may be known to a lost store."""
     uncertain: bool = False
     """Whether the store was put back since this attempt began: it is looked for, never started."""
+    time_limit_s: int = 0
+    """What limits this attempt because of its place, where the job names none; 0: nothing."""
+    stop: Failure | None = None
+    """Why the core ends this attempt at its site; None: it does not."""
+    cost_warnings: tuple[str, ...] = ()
+    """Of which caps and budgets its owner has been warned."""
     last_sequence: int = 0
     """The journal's number of its latest event."""

@@ -6,12 +6,15 @@ import hashlib
 import itertools
 import re
 from collections.abc import Iterable
+from decimal import Decimal
 
 from google.protobuf import duration_pb2, timestamp_pb2
 
-from skyport.gate.v1 import job_pb2, types_pb2
+from skyport.common.v1 import money_pb2
+from skyport.gate.v1 import job_pb2, partition_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Allocation, End, Job, Launch
+from swm_core.domain.partition import PartitionSpec
 from swm_core.domain.words import words
 from swm_core.store import Attempt, Root
 
@@ -41,6 +44,7 @@ _NODES = 10_000
 _MAX_PORT = 65_535
 _WARNINGS = 20
 _WARNING_CHARS = 500
+_CURRENCY = re.compile(r"[A-Z]{3}", re.ASCII)
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
 _NODE = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,252}", re.ASCII)
 _RETRYABLE = frozenset(
@@ -115,11 +119,7 @@ def job_spec(job: Job, script: bytes, option_prefix: str) -> job_pb2.JobSpec:
         stdin_path=spec.stdin,
         container_image=spec.container_image,
         storage=spec.storage,
-        site_options={
-            name.removeprefix(f"{option_prefix}."): value
-            for name, value in spec.site_options.items()
-            if option_prefix and name.startswith(f"{option_prefix}.")
-        },
+        site_options=spec.options_of(option_prefix),
         manifest_sha256=bytes.fromhex(job.manifest_sha256),
         account=spec.account,
     )
@@ -127,8 +127,42 @@ def job_spec(job: Job, script: bytes, option_prefix: str) -> job_pb2.JobSpec:
         message.ports.extend(
             job_pb2.PortRequest(number=port.number, name=port.name) for port in spec.ports
         )
-    if spec.time_limit_s:
-        message.time_limit.CopyFrom(duration(spec.time_limit_s))
+    if limit_s := spec.time_limit_s or job.time_limit_s:
+        message.time_limit.CopyFrom(duration(limit_s))
+    return message
+
+
+def money(amount: Decimal, currency: str) -> money_pb2.Money:
+    """The same amount as a message."""
+    units = int(amount)
+    return money_pb2.Money(currency_code=currency, units=units, nanos=int((amount - units) * NANOS))
+
+
+def price(told: money_pb2.HourlyPrice) -> tuple[Decimal | None, str]:
+    """What an hour costs, and in which currency; None and empty: it is no price."""
+    amount = told.amount
+    found = Decimal(amount.units) + Decimal(amount.nanos).scaleb(-9)
+    # Nobody is paid for taking a node.
+    if found < 0 or not _CURRENCY.fullmatch(amount.currency_code):
+        return None, ""
+    return found, amount.currency_code
+
+
+def partition_spec(spec: PartitionSpec) -> partition_pb2.PartitionSpec:
+    """What a partition is to be made of, for a gate."""
+    message = partition_pb2.PartitionSpec(
+        flavor=spec.flavor,
+        location=spec.location,
+        node_count=spec.node_count,
+        image=spec.image,
+        spot=spec.spot,
+        disk_bytes=spec.disk_bytes,
+        site_options=dict(spec.site_options),
+        storage=spec.storage,
+        containers=spec.containers,
+    )
+    if spec.spot_price_limit is not None:
+        message.spot_price_limit.CopyFrom(money(spec.spot_price_limit, spec.spot_currency))
     return message
 
 

@@ -48,6 +48,8 @@ _DIRECTIVES: tuple[Single | Listed, ...] = (
     Single("launch", "launch", values.launch),
     Single("time", "time_limit_s", values.duration),
     Single("priority", "priority", values.integer(-1_000, 1_000)),
+    Single("spot", "spot", values.yes_no, without_value="true"),
+    Single("max-cost", "max_cost", values.money),
     Single("retries", "retries", values.integer(0, 100)),
     Single("relocatable", "relocatable", values.yes_no, without_value="true"),
     Single("cloud-image", "cloud_image", values.word),
@@ -81,8 +83,6 @@ NOT_SERVED: Mapping[str, str] = MappingProxyType(
     {
         "array": "submit one job for each element",
         "depends": "submit the later job once the earlier one has ended (swm wait)",
-        "spot": "remove the line: the job then runs on nodes that are not taken away",
-        "max-cost": "choose a flavor by its price (swm flavors) and set time",
     }
 )
 """Directives that are known by name and not served yet, with what to do instead."""

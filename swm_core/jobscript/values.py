@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from rpc_kit.units import parse_duration, parse_size
 from swm_core.domain.job import Direction, Launch, Port
+from swm_core.domain.money import Money
 
 MAX_ENV_BYTES = 128 * 1024
 """MAX_ARG_STRLEN of Linux: exec refuses a longer `NAME=VALUE`, its closing NUL counted."""
@@ -156,6 +157,19 @@ def yes_no(value: str) -> bool:
     if answer is None:
         raise _invalid(value, f'{shown(value)} is neither yes nor no; write "true" or "false"')
     return answer
+
+
+def money(value: str) -> Money:
+    """An amount, above zero, with its currency behind it."""
+    try:
+        found = Money.parse(value)
+    except ValueError as error:
+        raise _invalid(value, str(error)) from None
+    if not found.amount:
+        raise _invalid(
+            value, f"{shown(value)} is nothing; give an amount, or name a site that costs nothing"
+        )
+    return found
 
 
 def launch(value: str) -> Launch:

@@ -139,7 +139,7 @@ class Asker:
                 return await self.ask(job, what, call)
             except GateError as error:
                 if error.reason != "JOB_NOT_FOUND":
-                    raise AttemptFailed(_gone(error, job)) from error
+                    raise AttemptFailed(self._gone(error, job)) from error
                 await asyncio.sleep(backoff.next())
 
     def _judge(self, error: GateError, job: Job, what: str, *, gone_fails: bool) -> None:
@@ -147,7 +147,7 @@ class Asker:
         if error.attempt_is_gone(dynamic=self._is_dynamic(job)):
             if not gone_fails:
                 raise error
-            raise AttemptFailed(_gone(error, job)) from error
+            raise AttemptFailed(self._gone(error, job)) from error
         text = f"site {job.site} did not {what}: {error.message}"
         # Of a partition it would mean: elsewhere. What a job runs in is not had elsewhere either.
         if error.meaning is Meaning.REFUSED or error.reason == "IMAGE_NOT_FOUND":
@@ -160,16 +160,19 @@ class Asker:
     def _is_dynamic(self, job: Job) -> bool:
         return self._context.store.partitions.get(job.partition_id) is not None
 
+    def _gone(self, error: GateError, job: Job) -> Failure:
+        """What it means for the attempt that it is gone: alone, or with its partition."""
+        if error.reason == "PARTITION_NOT_FOUND":
+            partition = self._context.store.partitions.get(job.partition_id)
+            failure = partition and partition.failure
+            if failure and failure.reason is FailureReason.PREEMPTED:
+                return failure
+            text = f"partition {job.partition_id}, which it was on, is gone from site {job.site}"
+            return Failure(FailureReason.NODE_FAIL, text, retryable=True)
+        text = f"site {job.site} has nothing left of the attempt that tells how it ended"
+        return Failure(FailureReason.END_UNKNOWN, text)
+
     async def _say(self, text: str) -> None:
         job = self._context.jobs.get(self._job_id)
         if job is not None and job.text != text:
             await self._context.jobs.note(self._job_id, text)
-
-
-def _gone(error: GateError, job: Job) -> Failure:
-    """What it means for the attempt that it is gone: alone, or with its partition."""
-    if error.reason == "PARTITION_NOT_FOUND":
-        text = f"partition {job.partition_id}, which it was on, is gone from site {job.site}"
-        return Failure(FailureReason.NODE_FAIL, text, retryable=True)
-    text = f"site {job.site} has nothing left of the attempt that tells how it ended"
-    return Failure(FailureReason.END_UNKNOWN, text)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import logging
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any
@@ -69,6 +70,8 @@ class AttemptDriver:
         self._spent = spent
         self._asker = Asker(context, gate, job.job_id)
         self._cancel = asyncio.Event()
+        self._give_way = asyncio.Event()
+        """That the attempt is to end, because its owner or the core wants it."""
         self._force = asyncio.Event()
         self._lost: Failure | None = None
         """Why the attempt is lost with its place, when an administrator says that it is."""
@@ -80,6 +83,8 @@ class AttemptDriver:
         """The job is so now: when its owner wants it to end, whatever is under way gives way."""
         if job.cancel_requested:
             self._cancel.set()
+        if job.cancel_requested or job.stop is not None:
+            self._give_way.set()
         if job.force:
             self._force.set()
 
@@ -87,6 +92,7 @@ class AttemptDriver:
         """End the attempt, which is lost with its place; returns when that is stored."""
         self._lost = failure
         self._cancel.set()
+        self._give_way.set()
         self._force.set()
         await self._ended_event.wait()
 
@@ -135,8 +141,10 @@ class AttemptDriver:
                     await _unless(give_way, self._collect(job))
             elif job.cancel_requested:
                 await self._cancel_at_site(job)
+            elif job.stop is not None:
+                await self._stop(job, job.stop)
             else:
-                await _unless(self._cancel, self._advance(job, slot))
+                await _unless(self._give_way, self._advance(job, slot))
         except AttemptFailed as failed:
             if failed.unsure and not await self._confirm_stopped(job):
                 return
@@ -217,6 +225,8 @@ class AttemptDriver:
                         FailureReason.PROVISIONING_FAILED, "its partition ended", retryable=True
                     )
                 )
+            if partition.failure is not None:
+                raise AttemptFailed(partition.failure)
             known = self._gate.ready and job.partition_id in self._gate.inventory.partitions
             if partition.state is PartitionState.READY and known:
                 allocations = allocate(QueuedJob.of(job), own_partition(self._gate, partition))
@@ -431,7 +441,7 @@ class AttemptDriver:
             failure = failure or error.failure
         finally:
             collection.close()
-        await self._conclude(failure, **changes)
+        await self._conclude(self._explained(job, failure), **changes)
 
     async def _results(self, job: Job, collection: Collection) -> Collected:
         """Its outputs, once the core has room for them."""
@@ -475,11 +485,13 @@ class AttemptDriver:
 
     def _again(self, job: Job, failure: Failure) -> Step:
         """Back into the queue, as an attempt to come."""
+        partition = self._context.store.partitions.get(job.partition_id)
+        where = f" on {partition.what}" if partition is not None else ""
         return self._context.jobs.step(
             job,
             JobState.QUEUED,
             failure.reason,
-            f"attempt {job.attempt} failed ({failure.message}); trying again",
+            f"attempt {job.attempt} failed{where} ({failure.message}); trying again",
             retries_left=job.retries_left - (1 if job.claimed else 0),
             failure=failure,
             partition_id="",
@@ -504,6 +516,16 @@ class AttemptDriver:
                 await asyncio.wait_for(asyncio.shield(self._mirroring), 5.0)
         await self._conclude(failure)
 
+    def _explained(self, job: Job, failure: Failure | None) -> Failure | None:
+        """The failure, with what the core knows of why its nodes went down."""
+        partition = self._context.partitions.get(job.partition_id)
+        if failure is None or failure.reason is not FailureReason.NODE_FAIL:
+            return failure
+        if partition is None or not partition.expired:
+            return failure
+        text = f"its partition expired while this core was away: {failure.message}"
+        return dataclasses.replace(failure, message=text)
+
     # ---- cancel ----
 
     async def _cancel_at_site(self, job: Job) -> None:
@@ -520,6 +542,21 @@ class AttemptDriver:
             await self._ended(now.end or End(end_time=self._context.clock()))
         else:
             await self._conclude(None)
+
+    async def _stop(self, job: Job, failure: Failure) -> None:
+        """End the attempt because the core wants it; what it has made until then is collected."""
+        if job.state is not JobState.PROVISIONING and not await self._confirm_stopped(job):
+            return
+        now = self._job()
+        if now is None or now.state not in AT_SITE or now.state is JobState.QUEUED_AT_SITE:
+            await self._fail(failure)
+            return
+        self._begin_mirror(now)
+        end = now.end or End(end_time=self._context.clock())
+        if end.exit_code is None and end.signal is None:
+            start_time = end.start_time or now.start_time
+            end = dataclasses.replace(end, failure=failure, start_time=start_time)
+        await self._ended(end)
 
     async def _confirm_stopped(self, job: Job) -> bool:
         """Have the site confirm that nothing of the attempt runs.

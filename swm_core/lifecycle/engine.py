@@ -12,7 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 
 from rpc_kit.logs import job_context
-from swm_core.config import Reconciliation as ReconciliationConfig
+from swm_core.config import Config
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
@@ -20,6 +20,8 @@ from swm_core.domain.states import JobState
 from swm_core.gateways.gate import AttemptKey
 from swm_core.lifecycle.attempt import AttemptDriver
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.cost_guard import CostGuard
+from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.live import Change
 from swm_core.lifecycle.partitions import PartitionDriver
 from swm_core.lifecycle.patience import Spent
@@ -27,6 +29,7 @@ from swm_core.lifecycle.placement import Placement
 from swm_core.lifecycle.ports import PortForwards
 from swm_core.lifecycle.reconciliation import Reconciliation
 from swm_core.lifecycle.removals import Removals
+from swm_core.lifecycle.views import Views
 from swm_core.store import Step
 
 log = logging.getLogger(__name__)
@@ -37,16 +40,20 @@ class Lifecycle:
 
     Args:
         context: The core's parts; its live jobs and partitions are loaded.
-        reconciliation: How sites are compared with the store.
+        config: What it may do, and spend.
     """
 
-    def __init__(self, context: Context, reconciliation: ReconciliationConfig) -> None:
+    def __init__(self, context: Context, config: Config) -> None:
         self._context = context
         self.forwards = PortForwards(context)
-        self.placement = Placement(context, self._new_partition)
+        self.costs = CostBook(context, config)
+        self._guard = CostGuard(context, self.costs)
+        self.idle_s = {name: site.idle_time for name, site in config.sites.items()}
+        most = {name: site.max_partitions for name, site in config.sites.items()}
+        self.placement = Placement(context, self._new_partition, self.costs, Views(context, most))
         self.removals = {name: Removals(context, gate) for name, gate in context.gates.items()}
         self.reconciliations = {
-            name: Reconciliation(context, gate, reconciliation)
+            name: Reconciliation(context, gate, config.reconciliation)
             for name, gate in context.gates.items()
         }
         self._drivers: dict[AttemptKey, AttemptDriver] = {}
@@ -69,6 +76,7 @@ class Lifecycle:
                 for job in self._context.jobs:
                     self._drive(job)
                 group.create_task(self._spent.run())
+                group.create_task(self._guard.run())
                 group.create_task(self.placement.run())
         finally:
             self._group = None
@@ -118,6 +126,7 @@ class Lifecycle:
             retries_left=job.spec.retries,
             cancel_requested=False,
             force=False,
+            stop=None,
             failure=None,
             end=None,
             start_time=None,
@@ -172,10 +181,13 @@ class Lifecycle:
         lacks_image = (
             reason is FailureReason.IMAGE_UNAVAILABLE and before.state is JobState.PROVISIONING
         )
-        if job.failure and (reason is FailureReason.NO_CAPACITY or lacks_image):
+        evicted = reason is FailureReason.PREEMPTED
+        if job.failure and (reason is FailureReason.NO_CAPACITY or lacks_image or evicted):
             # From the store: by now it may be gone already.
             partition = self._context.store.partitions.get(before.partition_id)
-            self.placement.exclude(before, partition, job.failure)
+            # A site that takes nodes away that it made has none of them to spare.
+            if partition is not None or not evicted:
+                self.placement.exclude(before, partition, job.failure)
 
     def _drive(self, job: Job) -> None:
         """Have a driver for the job's attempt, when it has a place."""
@@ -210,17 +222,22 @@ class Lifecycle:
                 partition.site,
             )
         elif self._group is not None:
-            driver = PartitionDriver(self._context, partition, gate, self._wanted)
+            idle_s = self.idle_s.get(partition.site, 0)
+            driver = PartitionDriver(self._context, partition, gate, self._wanted, idle_s)
             self._group.create_task(driver.run())
 
     def _wanted(self, partition_id: str) -> bool:
         """Whether a job has its place, or its place to come, on the partition."""
         partition = self._context.partitions.get(partition_id)
-        job = self._context.jobs.get(partition.job_id) if partition else None
-        return job is not None and (
-            (job.partition_id == partition_id and _placed(job))
-            # The partition is stored first; its job follows within the same round.
-            or self.placement.is_placing(job.job_id)
+        jobs = map(self._context.jobs.get, partition.jobs if partition else ())
+        return any(
+            job is not None
+            and (
+                (job.partition_id == partition_id and _placed(job))
+                # The partition is stored first; its job follows within the same round.
+                or self.placement.is_placing_on(job.job_id, partition_id)
+            )
+            for job in jobs
         )
 
 

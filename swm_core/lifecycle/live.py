@@ -195,6 +195,11 @@ class LivePartitions:
         self._clock = clock
         self._slots: dict[str, Slot[Partition]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
+        self._listeners: list[Callable[[Partition], None]] = []
+
+    def listen(self, listener: Callable[[Partition], None]) -> None:
+        """Have `listener` called after every change, on the event loop; it must not block."""
+        self._listeners.append(listener)
 
     def load(self) -> None:
         """Read what the store has; once, before anything else."""
@@ -217,6 +222,7 @@ class LivePartitions:
         """A partition was decided, and is stored."""
         slot = self._slots[partition.partition_id] = Slot[Partition]()
         slot.put(partition)
+        self._tell(partition)
 
     async def move(self, partition_id: str, to: PartitionState, **changes: Any) -> Partition:
         """Bring a partition into the state `to`.
@@ -232,14 +238,25 @@ class LivePartitions:
         return await self._change(partition_id, **changes)
 
     async def _change(self, partition_id: str, **changes: Any) -> Partition:
-        return await asyncio.shield(asyncio.create_task(self._apply(partition_id, changes)))
+        return await self.apply(partition_id, lambda now: dataclasses.replace(now, **changes))
 
-    async def _apply(self, partition_id: str, changes: dict[str, Any]) -> Partition:
+    async def apply(self, partition_id: str, decide: Callable[[Partition], Partition]) -> Partition:
+        """Commit what `decide` makes of the partition as it is now; returns what it then is.
+
+        Raises:
+            NotLive: It is gone meanwhile.
+            IllegalTransition: The table has no such transition.
+        """
+        return await asyncio.shield(asyncio.create_task(self._apply(partition_id, decide)))
+
+    async def _apply(
+        self, partition_id: str, decide: Callable[[Partition], Partition]
+    ) -> Partition:
         async with self._locks.setdefault(partition_id, asyncio.Lock()):
             slot = self._slots.get(partition_id)
             if slot is None or slot.value is None:
                 raise NotLive(f"partition {partition_id} is gone")
-            after = dataclasses.replace(slot.value, **changes)
+            after = decide(slot.value)
             if after == slot.value:
                 return after
             if after.state is slot.value.state:
@@ -250,4 +267,9 @@ class LivePartitions:
                 del self._slots[partition_id]
                 self._locks.pop(partition_id, None)
             slot.put(after)
-            return after
+        self._tell(after)
+        return after
+
+    def _tell(self, partition: Partition) -> None:
+        for listener in self._listeners:
+            listener(partition)

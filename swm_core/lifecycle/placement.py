@@ -13,24 +13,32 @@ import logging
 import math
 import time
 from collections.abc import Callable, Sequence
+from decimal import ROUND_DOWN, Decimal
 from typing import Any
 
+from rpc_kit.units import format_duration
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.ids import new_id
-from swm_core.domain.job import Job
+from swm_core.domain.job import Job, JobSpec
+from swm_core.domain.money import show
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
-from swm_core.gateways.gate import SiteState
+from swm_core.gateways.gate import Gate, SiteState
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.views import Views
 from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule
+from swm_core.scheduler.demand import setup_of
 from swm_core.store import Step, StoreError
 
 log = logging.getLogger(__name__)
 
 _EXCLUDED_S = 60.0
 _EXCLUDED_MOST_S = 1_800.0
+
+_CENTIMILLS = Decimal("0.00001")
+"""So exact is the limit of a spot price; as clouds tell prices."""
 
 _HEAR_S = 10.0
 """After the core's start, so long are gates given to tell what they have."""
@@ -49,16 +57,26 @@ class Placement:
     Args:
         context: The core's parts.
         new_partition: Told of each partition that was decided and stored.
+        costs: Knows what may be spent.
+        views: What the scheduler is told.
     """
 
-    def __init__(self, context: Context, new_partition: Callable[[Partition], None]) -> None:
+    def __init__(
+        self,
+        context: Context,
+        new_partition: Callable[[Partition], None],
+        costs: CostBook,
+        views: Views,
+    ) -> None:
         self._context = context
         self._new_partition = new_partition
         self._wake = asyncio.Event()
         self._wake.set()
         self._hear_until = time.monotonic() + _HEAR_S
-        self._placing: set[str] = set()
-        self.views = Views(context)
+        self._placing: dict[str, str] = {}
+        """By job: the partition that it is about to have a place on; empty: a new one."""
+        self.views = views
+        self._costs = costs
         self._excluded: dict[str, dict[Exclusion, tuple[int, Exclusion]]] = {}
         self.waiting: dict[str, str] = {}
         """Of queued jobs: what they wait for, for people. Not stored: it changes all the time."""
@@ -67,9 +85,9 @@ class Placement:
         """Something has changed: a round may find more."""
         self._wake.set()
 
-    def is_placing(self, job_id: str) -> bool:
-        """Whether a place for the job is being committed just now."""
-        return job_id in self._placing
+    def is_placing_on(self, job_id: str, partition_id: str) -> bool:
+        """Whether a place for the job there is being committed just now."""
+        return self._placing.get(job_id) in ("", partition_id)
 
     def exclude(self, job: Job, partition: Partition | None, failure: Failure) -> None:
         """Leave a place out for a job: for good if it lacks the image, otherwise for a while.
@@ -118,18 +136,20 @@ class Placement:
             {
                 job_id: tuple(exclusion for _, exclusion in places.values())
                 for job_id, places in self._excluded.items()
-            }
+            },
+            self._costs,
         )
         if not queued:
             self.waiting = {}
             return None
         sites = self.views.sites()
+        policy = self._costs.policy({job.owner for job in queued})
         if len(queued) < _MANY:
-            decisions = schedule(queued, sites, now)
+            decisions = schedule(queued, sites, now, policy)
         else:
             # Others get their turn meanwhile. What they change is looked at when it is committed,
             # and nobody but a round gives anything away.
-            decisions = await asyncio.to_thread(schedule, queued, sites, now)
+            decisions = await asyncio.to_thread(schedule, queued, sites, now, policy)
         later_s: list[float] = []
         if self._sites_may_yet_answer():
             # Nodes that cost money are not made before those that are there have been heard of.
@@ -153,15 +173,19 @@ class Placement:
         )
 
     async def _commit(self, decision: Place | Enqueue | Create | Reject) -> None:
-        self._placing.add(decision.job_id)
+        partition_id = decision.partition_id if isinstance(decision, Place) else ""
+        self._placing[decision.job_id] = partition_id
         try:
             match decision:
+                case Place() if not await self._claim(decision):
+                    self.wake()  # it is being given back: another round finds another place
                 case Place():
                     await self._place(
                         decision.job_id,
                         site=decision.site,
                         partition_id=decision.partition_id,
                         allocations=decision.allocations,
+                        time_limit_s=decision.time_limit_s,
                     )
                 case Enqueue():
                     await self._place(
@@ -178,17 +202,46 @@ class Placement:
         except NotLive:
             pass  # cancelled meanwhile
         finally:
-            self._placing.discard(decision.job_id)
+            del self._placing[decision.job_id]
 
-    async def _place(self, job_id: str, *, ready: bool = True, **place: Any) -> None:
+    async def _claim(self, decision: Place) -> bool:
+        """Have a dynamic partition wait for the job, before the job goes there.
+
+        Returns:
+            False: the partition takes no jobs any more.
+        """
+        partition = self._context.partitions.get(decision.partition_id)
+        job = self._context.jobs.get(decision.job_id)
+        if partition is None or job is None or not partition.pooled:
+            return True
+        limit_s = job.spec.time_limit_s or decision.time_limit_s
+
+        def decide(now: Partition) -> Partition:
+            if now.state is not PartitionState.READY or now.failure is not None:
+                return now
+            age_s = int(self._context.clock() - now.create_time)
+            return dataclasses.replace(
+                now,
+                served=(*now.served, decision.job_id),
+                idle_since=None,
+                time_limit_s=max(now.time_limit_s, age_s + limit_s if limit_s else 0),
+                text="",
+            )
+
+        claimed = await self._context.partitions.apply(decision.partition_id, decide)
+        return decision.job_id in claimed.served
+
+    async def _place(
+        self, job_id: str, *, ready: bool = True, text: str = "", **place: Any
+    ) -> None:
         def decide(job: Job) -> Sequence[Step]:
             if job.state is not JobState.QUEUED:
                 return []
-            return self._steps(job, ready=ready, **place)
+            return self._steps(job, ready=ready, text=text, **place)
 
         await self._context.jobs.apply(job_id, decide)
 
-    def _steps(self, job: Job, *, ready: bool, **place: Any) -> Sequence[Step]:
+    def _steps(self, job: Job, *, ready: bool, text: str, **place: Any) -> Sequence[Step]:
         """Into PROVISIONING as a new attempt, and on as far as nobody has to be asked."""
         jobs = self._context.jobs
         fresh: dict[str, Any] = {
@@ -200,9 +253,16 @@ class Placement:
             "start_time": None,
             "allocations": (),
             "local_ports": {},
+            "time_limit_s": 0,
+            "stop": None,
             **place,
         }
-        text = f"has a place at site {place['site']}"
+        text = text or f"has a place at site {place['site']}"
+        if limit_s := fresh["time_limit_s"]:
+            text += (
+                f"; may run for {format_duration(limit_s)} there, since it names no time and its "
+                "nodes may cost money"
+            )
         steps = [jobs.step(job, JobState.PROVISIONING, message=text, **fresh)]
         if ready:
             steps += ready_steps(self._context, steps[-1].job)
@@ -212,12 +272,7 @@ class Placement:
         job = self._context.jobs.get(decision.job_id)
         if job is None:
             return
-        spec = PartitionSpec(
-            location=decision.location,
-            flavor=decision.flavor,
-            node_count=decision.node_count,
-            image=job.spec.cloud_image,
-        )
+        spec = _partition_spec(decision, job.spec, self._context.gates[decision.site])
         partition = await self._context.store.partitions.insert(
             Partition(
                 partition_id=new_id(),
@@ -233,12 +288,46 @@ class Placement:
                 price_per_hour=decision.price_per_hour,
                 currency=decision.currency,
                 text=f"creating {spec.node_count} x {spec.flavor}",
+                time_limit_s=job.spec.time_limit_s or decision.time_limit_s,
             )
         )
         self._new_partition(partition)
         await self._place(
-            job.job_id, ready=False, site=decision.site, partition_id=partition.partition_id
+            job.job_id,
+            ready=False,
+            text=_create_text(partition),
+            site=decision.site,
+            partition_id=partition.partition_id,
+            time_limit_s=decision.time_limit_s,
         )
+
+
+def _create_text(partition: Partition) -> str:
+    """What is made for a job, for its history."""
+    price = partition.price_per_hour
+    cost = "at an unknown price" if price is None else f"at {show(price, partition.currency)}/h"
+    spec = partition.spec
+    kind = "spot nodes" if spec.spot else "nodes"
+    return f"creating {partition.what} for it: {spec.node_count} {kind} {cost} each"
+
+
+def _partition_spec(decision: Create, spec: JobSpec, gate: Gate) -> PartitionSpec:
+    """What is asked of the site for a job of this specification."""
+    setup = setup_of(spec, gate.info.option_prefix if gate.info else "")
+    limit = decision.spot_price_limit
+    return PartitionSpec(
+        location=decision.location,
+        flavor=decision.flavor,
+        node_count=decision.node_count,
+        disk_bytes=spec.resources.disk_bytes,
+        image=setup.image,
+        containers=setup.containers,
+        storage=setup.storage,
+        site_options=setup.site_options,
+        spot=setup.spot,
+        spot_price_limit=limit if limit is None else limit.quantize(_CENTIMILLS, ROUND_DOWN),
+        spot_currency="" if limit is None else decision.currency,
+    )
 
 
 def ready_steps(context: Context, job: Job, **changes: Any) -> list[Step]:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
+from typing import Literal
 
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 from swm_core.domain.job import Allocation, Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState
+from swm_core.gateways import convert
 from swm_core.gateways.gate import Gate
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.costs import CostBook
 from swm_core.scheduler import (
     Exclusion,
     FlavorCatalog,
@@ -35,26 +38,35 @@ Used = Mapping[tuple[str, str, str], tuple[Allocation, ...]]
 
 
 class Views:
-    """Makes views, and keeps the parts that did not change since the last time."""
+    """Makes views, and keeps the parts that did not change since the last time.
 
-    def __init__(self, context: Context) -> None:
+    Args:
+        context: The core's parts.
+        max_partitions: By site: how many partitions the core may have; 0: as the gate says.
+    """
+
+    def __init__(self, context: Context, max_partitions: Mapping[str, int]) -> None:
         self._context = context
+        self._max_partitions = max_partitions
         self._flavors: dict[str, tuple[list[inventory_pb2.Flavor], FlavorCatalog]] = {}
         self._queued: dict[str, tuple[Job, QueuedJob]] = {}
         self._known: tuple[object, list[SiteView]] = (None, [])
 
-    def queued_jobs(self, excluded: Mapping[str, tuple[Exclusion, ...]]) -> list[QueuedJob]:
+    def queued_jobs(
+        self, excluded: Mapping[str, tuple[Exclusion, ...]], costs: CostBook
+    ) -> list[QueuedJob]:
         """The jobs that wait for a place.
 
         Args:
             excluded: By job: what is left out for it.
+            costs: Knows what they have cost so far.
         """
         found: dict[str, tuple[Job, QueuedJob]] = {}
         for job in self._context.jobs.queued:
             left_out = excluded.get(job.job_id, ())
             known = self._queued.get(job.job_id)
             if known is None or known[0] is not job or known[1].excluded != left_out:
-                known = (job, QueuedJob.of(job, left_out))
+                known = (job, QueuedJob.of(job, left_out, _spent(job, costs)))
             found[job.job_id] = known
         self._queued = found
         return [queued for _, queued in found.values()]
@@ -88,9 +100,16 @@ class Views:
             capabilities=_capabilities(gate),
             flavors=self._catalog(gate),
             partitions=(*fixed, *(own_partition(gate, each, used) for each in own)),
-            max_partitions=gate.info.max_partitions if gate.info else 0,
+            max_partitions=self.max_partitions(gate),
             partitions_in_use=len(own),
+            option_prefix=gate.info.option_prefix if gate.info else "",
         )
+
+    def max_partitions(self, gate: Gate) -> int:
+        """How many dynamic partitions the core may have at a site at once; 0: no limit."""
+        told = gate.info.max_partitions if gate.info else 0
+        own = self._max_partitions.get(gate.name, 0)
+        return min(told, own) if told and own else told or own
 
     def _catalog(self, gate: Gate) -> FlavorCatalog:
         flavors = gate.inventory.flavors
@@ -99,6 +118,14 @@ class Views:
             known = (flavors, FlavorCatalog(map(_flavor, flavors)))
             self._flavors[gate.name] = known
         return known[1]
+
+
+def _spent(job: Job, costs: CostBook) -> Decimal:
+    """What the job has cost so far in the currency of its cap."""
+    cap = job.spec.max_cost
+    if cap is None or not job.attempt:
+        return Decimal(0)
+    return costs.of_job(job.job_id).get(cap.currency, Decimal(0))
 
 
 def _capabilities(gate: Gate) -> frozenset[str]:
@@ -126,9 +153,12 @@ def own_partition(gate: Gate, partition: Partition, used: Used | None = None) ->
         kind=PartitionKind.DYNAMIC,
         state=partition.state,
         owner=partition.owner,
-        job_id=partition.job_id,
+        job_id="" if partition.pooled else partition.job_id,
         flavor=partition.spec.flavor,
-        cloud_image=partition.spec.image,
+        setup=partition.spec.setup,
+        disk_bytes=partition.spec.disk_bytes,
+        price_per_hour=partition.price_per_hour,
+        currency=partition.currency,
         nodes=_nodes(gate, partition.partition_id, used or {}),
     )
 
@@ -157,8 +187,8 @@ def _node(node: inventory_pb2.Node, used: tuple[Allocation, ...]) -> NodeView:
 
 
 def _flavor(flavor: inventory_pb2.Flavor) -> FlavorView:
-    known = flavor.HasField("on_demand_price")
-    amount = flavor.on_demand_price.amount
+    price, currency = _price(flavor, "on_demand_price")
+    spot_price, spot_currency = _price(flavor, "spot_price")
     return FlavorView(
         name=flavor.name,
         location=flavor.location,
@@ -166,13 +196,21 @@ def _flavor(flavor: inventory_pb2.Flavor) -> FlavorView:
         mem_bytes=flavor.memory_bytes,
         gpus=flavor.gpus,
         disk_bytes=flavor.disk_bytes,
-        price_per_hour=(
-            Decimal(amount.units) + Decimal(amount.nanos).scaleb(-9) if known else None
-        ),
-        currency=amount.currency_code if known else "",
+        price_per_hour=price,
+        currency=currency,
+        spot_price_per_hour=spot_price,
+        spot_currency=spot_currency,
         architecture=flavor.architecture,
         partition_ids=tuple(flavor.partition_ids),
     )
+
+
+def _price(
+    flavor: inventory_pb2.Flavor, field: Literal["on_demand_price", "spot_price"]
+) -> tuple[Decimal | None, str]:
+    if not flavor.HasField(field):
+        return None, ""
+    return convert.price(getattr(flavor, field))
 
 
 def _used(jobs: Iterable[Job]) -> Used:

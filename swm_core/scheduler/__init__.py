@@ -7,6 +7,7 @@ keeps anything between calls.
 
 from swm_core.scheduler.catalog import FlavorCatalog
 from swm_core.scheduler.explain import Problem
+from swm_core.scheduler.funds import Budget, Policy
 from swm_core.scheduler.packing import allocate
 from swm_core.scheduler.placing import schedule
 from swm_core.scheduler.survey import Candidate, candidates, feasible
@@ -28,6 +29,7 @@ from swm_core.scheduler.values import (
 )
 
 __all__ = [
+    "Budget",
     "Candidate",
     "Create",
     "Decision",
@@ -40,6 +42,7 @@ __all__ = [
     "PartitionLimits",
     "PartitionView",
     "Place",
+    "Policy",
     "Problem",
     "QueuedJob",
     "Reject",

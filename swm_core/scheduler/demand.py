@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from decimal import Decimal
 
 from swm_core.domain.job import Direction, JobSpec, Port
+from swm_core.domain.money import Money
+from swm_core.domain.partition import Setup
+
+_NOTHING = Decimal(0)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -15,6 +20,9 @@ class Demand:
     partition: str
     flavor: str
     cloud_image: str
+    spot: bool
+    cap: Money | None
+    """The most that the job may still cost; None: no limit of its own."""
     nodes: int
     cpus: int
     mem_bytes: int
@@ -34,6 +42,7 @@ class Demand:
         ports = ",".join(f"{port.number}{port.name}" for port in self.ports)
         return (
             f"{self.site}\n{self.partition}\n{self.flavor}\n{self.cloud_image}\n{self.nodes}\n"
+            f"{self.spot}\n{self.cap}\n"
             f"{self.cpus}\n{self.mem_bytes}\n{self.gpus}\n{self.disk_bytes}\n"
             f"{self.time_limit_s}\n{ports}\n{self.capabilities}"
         )
@@ -44,9 +53,33 @@ def storage_capability(name: str) -> str:
     return f"STORAGE:{name}"
 
 
-def demand_of(spec: JobSpec, last_site: str = "") -> Demand:
-    """What a job of this specification needs. `last_site`: where it stays if it must."""
+def setup_of(spec: JobSpec, option_prefix: str) -> Setup:
+    """What nodes for a job of this specification are set up with.
+
+    Args:
+        spec: The specification.
+        option_prefix: Of the options that their site takes.
+    """
+    return Setup(
+        image=spec.cloud_image,
+        containers=bool(spec.container_image),
+        storage=tuple(sorted(spec.storage)),
+        site_options=tuple(sorted(spec.options_of(option_prefix).items())),
+        spot=spec.spot,
+    )
+
+
+def demand_of(spec: JobSpec, last_site: str = "", spent: Decimal = _NOTHING) -> Demand:
+    """What a job of this specification needs.
+
+    Args:
+        spec: The specification.
+        last_site: Where it stays if it must.
+        spent: What it has cost so far, in the currency of its cap.
+    """
     needed = []
+    if spec.spot:
+        needed.append("SPOT")
     if spec.container_image:
         needed.append("CONTAINERS")
     if spec.nodes > 1:
@@ -64,6 +97,9 @@ def demand_of(spec: JobSpec, last_site: str = "") -> Demand:
         partition=spec.partition,
         flavor=spec.flavor,
         cloud_image=spec.cloud_image,
+        spot=spec.spot,
+        cap=spec.max_cost
+        and Money(max(_NOTHING, spec.max_cost.amount - spent), spec.max_cost.currency),
         nodes=spec.nodes,
         cpus=resources.cpus,
         mem_bytes=resources.mem_bytes,

@@ -8,11 +8,13 @@ from collections.abc import Iterable, Sequence
 
 from rpc_kit.units import format_duration, format_size
 from swm_core.scheduler.capacity import count_able
+from swm_core.scheduler.catalog import USUAL_ARCHITECTURES, satisfies
 from swm_core.scheduler.demand import Demand
 from swm_core.scheduler.values import NodeClass, PartitionKind, PartitionView, SiteView
 
 _CAPABILITIES = {
     "CONTAINERS": ("container-image", "runs no container images; leave container-image out"),
+    "SPOT": ("spot", "has no nodes that may be taken away; leave spot out"),
     "MULTI_NODE": ("nodes", "runs a job on one node only; ask for one"),
     "TUNNELS": ("ports", "does not forward ports to a job; leave in ports out"),
     "STORAGE": ("storage", "offers no storage; copy what the job needs with input-files"),
@@ -163,6 +165,14 @@ def _resource_problem(
         return "nodes", f"{text} what each needs; ask for fewer"
     if demand.free_ports and any(kind.ports < demand.free_ports for kind in kinds):
         return "ports", f"{where} has no {demand.free_ports} ports to choose from; name fixed ones"
+    unusual = {
+        flavor.architecture
+        for flavor in site.flavors.all_creatable()
+        if _creates(site) and satisfies(flavor, demand)
+    } - USUAL_ARCHITECTURES
+    if unusual and not demand.partition:
+        found = ", ".join(sorted(unusual))
+        return "flavor", f"{where} has such nodes for {found} only; name the flavor to have one"
     text = f"no node of {where} has {demand.cpus} cpus"
     if demand.mem_bytes:
         text += f", {format_size(demand.mem_bytes)} of memory"

@@ -12,17 +12,21 @@ others can.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterable, Sequence
+from decimal import Decimal
 from operator import attrgetter
 
 from swm_core.domain.failures import FailureReason
 from swm_core.domain.states import PartitionState
 from swm_core.scheduler import waiting
 from swm_core.scheduler.catalog import PriceKey, price_key
+from swm_core.scheduler.demand import Demand, setup_of
 from swm_core.scheduler.explain import Problem, site_missing
+from swm_core.scheduler.funds import Policy, Price, Purse, caps_of, most_cost, too_dear
 from swm_core.scheduler.packing import MAX_SET_ASIDE, Node, Room, allocate, seed_of
-from swm_core.scheduler.survey import Survey, problems_of, relevant, survey
+from swm_core.scheduler.survey import FREE, Survey, problems_of, relevant, survey
 from swm_core.scheduler.values import (
     Create,
     Decision,
@@ -40,10 +44,14 @@ from swm_core.scheduler.values import (
 _FAILURES = {
     "IMAGE_NOT_FOUND": FailureReason.IMAGE_UNAVAILABLE,
     "RESOURCES_UNSATISFIABLE": FailureReason.NO_CAPACITY,
+    "BUDGET": FailureReason.BUDGET,
 }
 
 _MOST_WAIT_S = 3_600.0
 """Neither a job nor a place for it is put off for so long."""
+
+_BUDGET_AGAIN_S = 600.0
+"""A month ends without anybody's doing: so often it is looked for."""
 
 _rank = attrgetter("rank")
 
@@ -51,8 +59,10 @@ _rank = attrgetter("rank")
 class _Board:
     """What is left of all sites during one call."""
 
-    def __init__(self, sites: Sequence[SiteView]) -> None:
+    def __init__(self, sites: Sequence[SiteView], policy: Policy) -> None:
         self.sites = sites
+        self.policy = policy
+        self.purse = Purse(policy)
         self.slots = {
             site.name: max(0, site.max_partitions - site.partitions_in_use)
             for site in sites
@@ -96,6 +106,7 @@ class _Group:
         "creates",
         "demand",
         "obstacles",
+        "owner",
         "queues",
         "rejection",
         "rooms",
@@ -105,6 +116,8 @@ class _Group:
 
     def __init__(self, job: QueuedJob, board: _Board, now: float) -> None:
         self.demand = demand = job.demand
+        self.owner = job.owner
+        """Of one of them; of all where the owner has a budget."""
         self.rooms: list[Room] = []
         self.queues: list[tuple[str, str]] = []
         self.creates: list[tuple[PriceKey, str, FlavorView]] = []
@@ -117,7 +130,9 @@ class _Group:
         excluded = [exclusion for exclusion in job.excluded if _is_ahead(exclusion.until, now)]
         ends = [exclusion.until for exclusion in excluded if exclusion.until != math.inf]
         self.until = min(ends, default=0.0)
-        surveys = [survey(demand, site) for site in relevant(demand, board.sites)]
+        surveys = [
+            survey(demand, site, board.policy, job.owner) for site in relevant(demand, board.sites)
+        ]
         missing = site_missing(demand, board.sites) if board.sites else None
         if missing or (surveys and not any(each.possible for each in surveys)):
             self._reject([missing] if missing else problems_of(demand, surveys))
@@ -174,7 +189,12 @@ class _Group:
         full = [
             waiting.slots_text(site) for _, site, _ in self.creates if not board.may_create(site)
         ]
-        return [*self.obstacles, *full]
+        poor = [
+            text
+            for _, site, flavor in self.creates
+            if (text := board.purse.lacks(self.owner, site, _cost(self.demand, flavor, board)))
+        ]
+        return [*self.obstacles, *full, *poor]
 
 
 def _is_ahead(time: float, now: float) -> bool:
@@ -182,17 +202,19 @@ def _is_ahead(time: float, now: float) -> bool:
     return now < time <= now + _MOST_WAIT_S or time == math.inf
 
 
-def schedule(queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float) -> list[Decision]:
+def schedule(
+    queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float, policy: Policy = FREE
+) -> list[Decision]:
     """Decide for every queued job: a place, a rejection, or what it waits for.
 
     `now` is in seconds since the epoch. Waits come last, as few of them as there are texts; every
     other decision is one job's, in the order in which jobs are served. The same arguments give the
     same answer.
     """
-    board = _Board(sites)
+    board = _Board(sites, policy)
     decisions: list[Decision] = []
     waits = waiting.Waits()
-    groups: dict[str, _Group] = {}
+    groups: dict[tuple[str, str], _Group] = {}
     for job in sorted(queued, key=_rank):
         if _is_ahead(job.not_before, now):
             waits.list_for(waiting.BACKOFF, job.not_before).append(job.job_id)
@@ -204,9 +226,10 @@ def schedule(queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float)
             else:
                 decisions.append(decision)
             continue
-        group = groups.get(job.signature)
+        key = job.signature, job.owner if job.owner in policy.users else ""
+        group = groups.get(key)
         if group is None:
-            group = groups[job.signature] = _Group(job, board, now)
+            group = groups[key] = _Group(job, board, now)
         if group.waiting is not None and job.owner not in board.idle:
             group.waiting.append(job.job_id)
         elif group.rejection:
@@ -214,7 +237,7 @@ def schedule(queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float)
         elif found := _find_place(job, group, board):
             decisions.append(found)
         else:
-            _wait(job, group, board, waits)
+            _wait(job, group, board, waits, now)
     return [*decisions, *waits.decisions()]
 
 
@@ -245,18 +268,35 @@ def _find_place(job: QueuedJob, group: _Group, board: _Board) -> Decision | None
         return placed
     if not group.blocked:
         for _, site, flavor in group.creates:
-            if board.may_create(site):
+            cost = _cost(demand, flavor, board)
+            if board.may_create(site) and not board.purse.lacks(job.owner, site, cost):
                 board.create(site)
-                return Create(
-                    job.job_id,
-                    site,
-                    flavor.location,
-                    flavor.name,
-                    demand.nodes,
-                    flavor.price_per_hour,
-                    flavor.currency,
-                )
+                board.purse.take(job.owner, site, cost)
+                return _create(job, site, flavor, board.policy)
     return None
+
+
+def _cost(demand: Demand, flavor: FlavorView, board: _Board) -> Decimal | None:
+    """The most that new nodes of this flavor can cost the job."""
+    return most_cost(demand, Price(flavor.price_per_hour, flavor.currency), board.policy)
+
+
+def _create(job: QueuedJob, site: str, flavor: FlavorView, policy: Policy) -> Create:
+    demand = job.demand
+    time_limit_s = policy.time_limit_s(demand, flavor.price_per_hour)
+    hours = Decimal(demand.time_limit_s or time_limit_s) / 3_600
+    return Create(
+        job.job_id,
+        site,
+        flavor.location,
+        flavor.name,
+        demand.nodes,
+        flavor.price_per_hour,
+        flavor.currency,
+        time_limit_s,
+        # A spot price may rise while the job runs.
+        demand.cap.amount / demand.nodes / hours if demand.spot and demand.cap and hours else None,
+    )
 
 
 def _reuse(job: QueuedJob, board: _Board) -> Place | None:
@@ -266,16 +306,27 @@ def _reuse(job: QueuedJob, board: _Board) -> Place | None:
         if (
             (not demand.site or demand.site == site.name)
             and not demand.partition
-            and (not demand.cloud_image or demand.cloud_image == part.cloud_image)
+            and setup_of(job.spec, site.option_prefix) == part.setup
+            and demand.disk_bytes <= (part.disk_bytes or _least_disk(part))
             and site.capabilities.issuperset(demand.capabilities)
         ):
+            price = Price(part.price_per_hour, part.currency)
+            nodes = dataclasses.replace(demand, nodes=len(part.nodes))
+            cost = most_cost(nodes, price, board.policy)
+            caps = caps_of(demand, job.owner, site.name, board.policy)
+            if too_dear(nodes, part.flavor, price, board.policy, caps) or board.purse.lacks(
+                job.owner, site.name, cost
+            ):
+                continue
             room = board.room(site, part)
             if not room.closed and (allocations := room.place(demand, seed_of(job))):
-                return Place(job.job_id, site.name, part.partition_id, allocations)
+                board.purse.take(job.owner, site.name, cost)
+                limit_s = board.policy.time_limit_s(demand, part.price_per_hour)
+                return Place(job.job_id, site.name, part.partition_id, allocations, limit_s)
     return None
 
 
-def _wait(job: QueuedJob, group: _Group, board: _Board, waits: waiting.Waits) -> None:
+def _wait(job: QueuedJob, group: _Group, board: _Board, waits: waiting.Waits, now: float) -> None:
     """Tell what the job waits for, and set places aside for it if there are any."""
     demand, rooms = group.demand, group.rooms
     first = not any(room.waited_for for room in rooms)
@@ -287,6 +338,8 @@ def _wait(job: QueuedJob, group: _Group, board: _Board, waits: waiting.Waits) ->
             if found and (nearest is None or found[0] < nearest[0]):
                 nearest = (*found, room)
     obstacles = group.obstacles_now(board)
+    if group.creates and (board.policy.users or board.policy.sites):
+        group.until = min(group.until or math.inf, now + _BUDGET_AGAIN_S)
     turn = waits.list_for(
         waiting.turn_text(rooms, obstacles, demand if nearest else None), group.until
     )
@@ -300,6 +353,11 @@ def _wait(job: QueuedJob, group: _Group, board: _Board, waits: waiting.Waits) ->
         group.waiting = turn
     else:
         nearest[2].set_aside(demand, nearest[1])
+
+
+def _least_disk(part: PartitionView) -> int:
+    """What every node says that it has."""
+    return min((node.disk_bytes for node in part.nodes), default=0)
 
 
 def _takes_jobs(site: SiteView) -> bool:

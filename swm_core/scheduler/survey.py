@@ -7,10 +7,12 @@ from collections.abc import Iterable, Sequence
 from decimal import Decimal
 
 from swm_core.domain.job import JobSpec
+from swm_core.scheduler import funds
 from swm_core.scheduler.capacity import can_hold, class_can_hold
 from swm_core.scheduler.catalog import PriceKey, price_key
 from swm_core.scheduler.demand import Demand, demand_of
 from swm_core.scheduler.explain import Problem, explain, explain_capabilities, site_missing, weigh
+from swm_core.scheduler.funds import Policy, Price
 from swm_core.scheduler.values import (
     FlavorView,
     PartitionKind,
@@ -19,6 +21,9 @@ from swm_core.scheduler.values import (
 )
 
 _MAX_CANDIDATES = 50
+
+FREE = Policy()
+"""Nothing was decided about money."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -31,6 +36,10 @@ class Candidate:
     flavor: str = ""
     price_per_hour: Decimal | None = None
     currency: str = ""
+    spot: bool = False
+    """Whether its nodes may be taken away; the price is then that of such nodes."""
+    time_limit_s: int = 0
+    """Where the job names none: what would limit it there; 0: nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -42,6 +51,8 @@ class Survey:
     queues: tuple[PartitionView, ...] = ()
     creatable: tuple[FlavorView, ...] = ()
     """Best first."""
+    too_dear: tuple[str, ...] = ()
+    """Why others that could be created may not be paid, for people."""
 
     @property
     def possible(self) -> bool:
@@ -49,17 +60,25 @@ class Survey:
         return bool(self.statics or self.queues or self.creatable or not self.site.inventory_known)
 
 
-def feasible(spec: JobSpec, sites: Iterable[SiteView]) -> list[Problem]:
+def feasible(
+    spec: JobSpec, sites: Iterable[SiteView], policy: Policy = FREE, owner: str = ""
+) -> list[Problem]:
     """Why such a job can never run; empty: it can, or too little is known of a site yet."""
     demand = demand_of(spec)
     sites = list(sites)
     if missing := site_missing(demand, sites):
         return [missing]
-    return problems_of(demand, [survey(demand, site) for site in relevant(demand, sites)])
+    surveys = [survey(demand, site, policy, owner) for site in relevant(demand, sites)]
+    return problems_of(demand, surveys)
 
 
 def candidates(
-    spec: JobSpec, sites: Iterable[SiteView], limit: int = _MAX_CANDIDATES
+    spec: JobSpec,
+    sites: Iterable[SiteView],
+    limit: int = _MAX_CANDIDATES,
+    *,
+    policy: Policy = FREE,
+    owner: str = "",
 ) -> list[Candidate]:
     """Where a job of this specification could go now, best first, at most `limit` places.
 
@@ -68,7 +87,7 @@ def candidates(
     """
     demand = demand_of(spec)
     surveys = [
-        survey(demand, site)
+        survey(demand, site, policy, owner)
         for site in relevant(demand, list(sites))
         if site.ready and not site.drained
     ]
@@ -94,6 +113,8 @@ def candidates(
                 flavor=flavor.name,
                 price_per_hour=flavor.price_per_hour,
                 currency=flavor.currency,
+                spot=demand.spot,
+                time_limit_s=policy.time_limit_s(demand, flavor.price_per_hour),
             ),
         )
         for each in surveys
@@ -108,8 +129,8 @@ def relevant(demand: Demand, sites: Sequence[SiteView]) -> list[SiteView]:
     return [site for site in sites if not demand.site or site.name == demand.site]
 
 
-def survey(demand: Demand, site: SiteView) -> Survey:
-    """What the site could give to the job, whatever is in use now."""
+def survey(demand: Demand, site: SiteView, policy: Policy = FREE, owner: str = "") -> Survey:
+    """What the site could give to a job of `owner`, whatever is in use or was spent by now."""
     if not site.inventory_known:
         return Survey(site)
     if not site.capabilities.issuperset(demand.capabilities):
@@ -128,11 +149,27 @@ def survey(demand: Demand, site: SiteView) -> Survey:
             or demand.cloud_image in site.cloud_images
         )
     )
+    affordable: list[FlavorView] = []
+    too_dear: list[str] = []
+    if may_create:
+        creatable = site.flavors.creatable(demand)
+        caps = funds.caps_of(demand, owner, site.name, policy)
+        if caps:
+            for flavor in creatable:
+                what = f"{flavor.name} at site {site.name}"
+                price = Price(flavor.price_per_hour, flavor.currency)
+                if text := funds.too_dear(demand, what, price, policy, caps):
+                    too_dear.append(text)
+                else:
+                    affordable.append(flavor)
+        else:
+            affordable.extend(creatable)
     return Survey(
         site,
         statics=tuple(part for part in fitting if part.kind is PartitionKind.STATIC),
         queues=tuple(part for part in fitting if part.kind is PartitionKind.QUEUE),
-        creatable=site.flavors.creatable(demand) if may_create else (),
+        creatable=tuple(affordable),
+        too_dear=tuple(too_dear),
     )
 
 
@@ -142,6 +179,10 @@ def problems_of(demand: Demand, surveys: Sequence[Survey]) -> list[Problem]:
         return []
     problems: list[Problem] = []
     for each in surveys:
+        if each.too_dear:
+            # The first is the cheapest: what it lacks, the others lack too.
+            problems.append(Problem("BUDGET", each.too_dear[0], "max-cost", each.site.name))
+            continue
         lacking = explain_capabilities(demand, each.site)
         problems += lacking or [explain(demand, each.site, _partitions(demand, each.site))]
     return weigh(demand, problems)

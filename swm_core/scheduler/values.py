@@ -14,6 +14,7 @@ from decimal import Decimal
 
 from swm_core.domain.failures import FailureReason
 from swm_core.domain.job import Allocation, Job, JobSpec
+from swm_core.domain.partition import Setup
 from swm_core.domain.states import PartitionState
 from swm_core.scheduler.catalog import FlavorCatalog
 from swm_core.scheduler.demand import Demand, demand_of
@@ -40,6 +41,9 @@ class FlavorView:
     price_per_hour: Decimal | None = None
     """Of one node; None: unknown."""
     currency: str = ""
+    spot_price_per_hour: Decimal | None = None
+    """Of one node that may be taken away; None: unknown, or not offered."""
+    spot_currency: str = ""
     architecture: str = ""
     partition_ids: tuple[str, ...] = ()
 
@@ -113,8 +117,13 @@ class PartitionView:
     job_id: str = ""
     flavor: str = ""
     """Of a dynamic one: what it was made of."""
-    cloud_image: str = ""
-    """Of a dynamic one: what its nodes booted."""
+    setup: Setup = dataclasses.field(default_factory=Setup)
+    """Of a dynamic one: what its nodes are set up with."""
+    disk_bytes: int = 0
+    """Of a dynamic one: what was asked for on each node."""
+    price_per_hour: Decimal | None = None
+    """Of a dynamic one: of one node; None: unknown."""
+    currency: str = ""
     nodes: tuple[NodeView, ...] = ()
     limits: PartitionLimits = PartitionLimits()
     classes: tuple[tuple[NodeClass, int], ...] = dataclasses.field(
@@ -153,6 +162,8 @@ class SiteView:
     max_partitions: int = 0
     """How many dynamic partitions may exist at once; zero: no limit."""
     partitions_in_use: int = 0
+    option_prefix: str = ""
+    """Of the options that it takes; empty: none."""
     cloud_images: frozenset[str] | None = None
     """The only images that nodes can boot; None: not known, or any."""
 
@@ -186,6 +197,8 @@ class QueuedJob:
     excluded: tuple[Exclusion, ...] = ()
     attempt: int = 0
     """The number of its latest attempt; 0: it had none."""
+    spent: Decimal = Decimal(0)
+    """What it has cost so far, in the currency of its `max_cost`."""
     rank: tuple[int, float, str] = dataclasses.field(init=False, compare=False, repr=False)
     """Jobs are served in ascending order of this."""
     demand: Demand = dataclasses.field(init=False, compare=False, repr=False)
@@ -193,7 +206,7 @@ class QueuedJob:
     """The same for jobs that can go to the same places."""
 
     def __post_init__(self) -> None:
-        demand = demand_of(self.spec, self.last_site)
+        demand = demand_of(self.spec, self.last_site, self.spent)
         # A string keeps its hash, which makes looking up ten thousand of them cheap.
         signature = demand.signature + (f"\n{self.excluded}" if self.excluded else "")
         object.__setattr__(self, "rank", (-self.priority, self.submit_time, self.job_id))
@@ -201,7 +214,9 @@ class QueuedJob:
         object.__setattr__(self, "signature", signature)
 
     @classmethod
-    def of(cls, job: Job, excluded: tuple[Exclusion, ...] = ()) -> QueuedJob:
+    def of(
+        cls, job: Job, excluded: tuple[Exclusion, ...] = (), spent: Decimal = Decimal(0)
+    ) -> QueuedJob:
         """The scheduler's view of a job that is QUEUED."""
         return cls(
             job_id=job.job_id,
@@ -213,6 +228,7 @@ class QueuedJob:
             last_site=job.site,
             excluded=excluded,
             attempt=job.attempt,
+            spent=spent,
         )
 
 
@@ -224,6 +240,8 @@ class Place:
     site: str
     partition_id: str
     allocations: tuple[Allocation, ...]
+    time_limit_s: int = 0
+    """Where the job names none: what limits it on nodes that cost money; 0: nothing."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -247,6 +265,10 @@ class Create:
     price_per_hour: Decimal | None
     """Of one node; None: unknown."""
     currency: str
+    time_limit_s: int = 0
+    """As of `Place`."""
+    spot_price_limit: Decimal | None = None
+    """Of spot nodes: what an hour of one may cost before the job's cap does not cover it."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import sqlite3
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 
 from rpc_kit import failpoints
 from swm_core.domain.partition import Partition
@@ -90,6 +91,22 @@ class Partitions:
         )
         partitions = [codec.decode_partition(record) for (record,) in rows.fetchall()]
         return [each for each in partitions if site is None or each.site == site]
+
+    def between(
+        self, start: float, end: float | None, owner: str | None = None
+    ) -> Iterator[Partition]:
+        """Those that were there at some time from `start` on and before `end`, oldest first.
+
+        No end: until now. No owner: everybody's.
+        """
+        rows = self._database.read().execute(
+            "SELECT record FROM partitions"
+            " WHERE coalesce(json_extract(record, '$.delete_time') >= ?, 1)"
+            " AND json_extract(record, '$.create_time') < ? AND (? OR owner = ?) ORDER BY number",
+            (start, math.inf if end is None else end, owner is None, owner or ""),
+        )
+        for (record,) in rows.fetchall():
+            yield codec.decode_partition(record)
 
     def page(
         self,

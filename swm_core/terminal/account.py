@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import bisect
 import dataclasses
-import datetime
+import math
 from collections.abc import Iterable
 from decimal import Decimal
 
@@ -12,15 +12,16 @@ from rpc_kit.errors import denied, invalid, not_found
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.paging import page_of
 from skyport.terminal.v1 import account_pb2, account_pb2_grpc
+from swm_core.domain.costs import Span, billed, cost, month_of, month_span, months
 from swm_core.domain.partition import Partition
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.costs import CostBook, add
 from swm_core.security.identity import current_caller
 from swm_core.store import Attempt
 from swm_core.terminal import convert
 from swm_core.terminal.quotas import Streams
 
 _EVERYBODY = "*"
-_HOUR_S = 3_600
 
 
 @dataclasses.dataclass(slots=True)
@@ -31,13 +32,15 @@ class _Row:
     cpu_s: float = 0.0
     gpu_s: float = 0.0
     costs: dict[str, Decimal] = dataclasses.field(default_factory=dict)
+    unpriced: int = 0
 
 
 class AccountService(account_pb2_grpc.AccountServiceServicer):
     """Tells callers of themselves; administrators of others too."""
 
-    def __init__(self, context: Context, streams: Streams) -> None:
+    def __init__(self, context: Context, streams: Streams, costs: CostBook) -> None:
         self._context = context
+        self._costs = costs
         self._streams = streams
 
     async def WhoAmI(
@@ -74,12 +77,11 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
                 reason="FIELD_OUT_OF_RANGE",
             )
         page = page_of(request, caller.user)
-        rows = self._rows(
-            self._context.store.attempts.placed(
-                owner=None if user == _EVERYBODY else user, since=since, before=before
-            ),
-            request.group,
-        )
+        owner = None if user == _EVERYBODY else user
+        attempts = self._context.store.attempts.placed(owner=owner, since=since, before=before)
+        rows = self._rows(attempts, request.group)
+        during = Span(since or 0.0, math.inf if before is None else before)
+        self._add_costs(rows, owner, during, request.group)
         keys = sorted(rows)
         start = bisect.bisect_right(keys, page.after) if page.after else 0
         shown = keys[start : start + page.size]
@@ -110,15 +112,75 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
                 account_pb2.Quota(
                     name="streams", limit=self._streams.limit, used=self._streams.used(user)
                 ),
-            ]
+            ],
+            budgets=self._budgets(user),
         )
+
+    def _budgets(self, user: str) -> list[account_pb2.Budget]:
+        policy = self._costs.policy([user])
+        mine = policy.users.get(user)
+        found = [("", mine, self._costs.spent_by(user, mine.total.currency))] if mine else []
+        found += [
+            (site, budget, self._costs.spent_at(site, budget.total.currency))
+            for site, budget in sorted(policy.sites.items())
+        ]
+        month = month_of(self._context.clock())
+        return [
+            account_pb2.Budget(
+                site=site,
+                month=month,
+                limit=convert.money(budget.total.amount, budget.total.currency),
+                spent=convert.money(spent, budget.total.currency),
+                promised=convert.money(budget.taken - spent, budget.total.currency),
+            )
+            for site, budget, spent in found
+        ]
+
+    def _add_costs(
+        self,
+        rows: dict[str, _Row],
+        owner: str | None,
+        during: Span,
+        group: account_pb2.UsageGroup.ValueType,
+    ) -> None:
+        """Add what partitions cost within a time to whom it belongs."""
+        now = self._context.clock()
+        for partition in self._context.store.partitions.between(during.start, during.end, owner):
+            if not any(span.within(during).seconds for span in billed(partition, now)):
+                continue
+            shared = self._shared(partition, during, group)
+            for key, amount in shared.items():
+                row = rows.setdefault(key, _Row())
+                if partition.price_per_hour is None:
+                    row.unpriced += 1
+                else:
+                    add(row.costs, partition.currency, amount)
+
+    def _shared(
+        self, partition: Partition, during: Span, group: account_pb2.UsageGroup.ValueType
+    ) -> dict[str, Decimal]:
+        """What it cost, by the keys of the rows that it belongs to."""
+        now = self._context.clock()
+        match group:
+            case account_pb2.USAGE_GROUP_JOB if partition.price_per_hour is None:
+                return dict.fromkeys(partition.jobs, Decimal(0))
+            case account_pb2.USAGE_GROUP_JOB:
+                return self._costs.shares(partition, during)
+            case account_pb2.USAGE_GROUP_USER:
+                return {partition.owner: cost(partition, now, during)}
+            case account_pb2.USAGE_GROUP_SITE:
+                return {partition.site: cost(partition, now, during)}
+            case _:
+                return {
+                    month: cost(partition, now, month_span(month).within(during))
+                    for month in months(partition, now, during)
+                }
 
     def _rows(
         self, attempts: Iterable[Attempt], group: account_pb2.UsageGroup.ValueType
     ) -> dict[str, _Row]:
         rows: dict[str, _Row] = {}
         now = self._context.clock()
-        billed: set[str] = set()
         for attempt in attempts:
             row = rows.setdefault(_key(attempt, group), _Row())
             row.jobs.add(attempt.job_id)
@@ -129,20 +191,7 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
                 row.run_s += run_s
                 row.cpu_s += run_s * sum(part.cpus for part in attempt.allocations)
                 row.gpu_s += run_s * sum(len(part.gpu_ids) for part in attempt.allocations)
-            if attempt.partition_id not in billed:
-                billed.add(attempt.partition_id)
-                partition = self._context.store.partitions.get(attempt.partition_id)
-                if partition is not None and partition.price_per_hour is not None:
-                    total = row.costs.get(partition.currency, Decimal(0))
-                    row.costs[partition.currency] = total + cost(partition, now)
         return rows
-
-
-def cost(partition: Partition, now: float) -> Decimal:
-    """What the nodes of a partition with a known price have cost until `now`, from its creation."""
-    ended = partition.delete_time or now
-    hours = Decimal(max(0.0, ended - partition.create_time)) / _HOUR_S
-    return (partition.price_per_hour or Decimal(0)) * partition.spec.node_count * hours
 
 
 def _key(attempt: Attempt, group: account_pb2.UsageGroup.ValueType) -> str:
@@ -154,8 +203,7 @@ def _key(attempt: Attempt, group: account_pb2.UsageGroup.ValueType) -> str:
         case account_pb2.USAGE_GROUP_SITE:
             return attempt.site
         case _:
-            placed = datetime.datetime.fromtimestamp(attempt.place_time, datetime.UTC)
-            return placed.strftime("%Y-%m")
+            return month_of(attempt.place_time)
 
 
 def _message(key: str, row: _Row) -> account_pb2.UsageRow:
@@ -167,6 +215,7 @@ def _message(key: str, row: _Row) -> account_pb2.UsageRow:
         cpu_time_allocated=convert.duration(row.cpu_s),
         gpu_time_allocated=convert.duration(row.gpu_s),
         costs=[convert.money(amount, currency) for currency, amount in sorted(row.costs.items())],
+        unpriced_partitions=row.unpriced,
     )
 
 

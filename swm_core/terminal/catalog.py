@@ -91,7 +91,11 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
             supervised=gate.process is not None,
             active_jobs=sum(1 for job in self._context.jobs if _placed_at(job, gate.name)),
             pending_removals=removals.pending + len(deleting),
+            partitions=sum(1 for each in self._context.partitions if each.site == gate.name),
+            max_partitions=self._lifecycle.placement.views.max_partitions(gate),
         )
+        if idle_s := self._lifecycle.idle_s.get(gate.name, 0):
+            site.idle_time.CopyFrom(convert.duration(idle_s))
         if gate.drained and gate.ready:
             site.state = catalog_pb2.SITE_STATE_DRAINED
         if gate.info is not None:
@@ -319,10 +323,10 @@ def _own_partition(partition: Partition) -> catalog_pb2.Partition:
         location=partition.spec.location,
         node_count=partition.spec.node_count,
         create_time=convert.timestamp(partition.create_time),
+        spot=partition.spec.spot,
     )
     if partition.price_per_hour is not None:
-        message.price.amount.CopyFrom(convert.money(partition.price_per_hour, partition.currency))
-        message.price.as_of.CopyFrom(convert.timestamp(partition.create_time))
+        message.price.CopyFrom(convert.hourly_price(partition))
     return message
 
 

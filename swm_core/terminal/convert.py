@@ -12,6 +12,7 @@ from skyport.common.v1 import money_pb2
 from skyport.terminal.v1 import job_pb2, types_pb2
 from swm_core.domain import failures
 from swm_core.domain.job import Allocation, Direction, Job, JobSpec, Launch
+from swm_core.domain.partition import Partition
 from swm_core.domain.states import JobState
 from swm_core.store import Attempt, Event, EventKind
 
@@ -44,6 +45,14 @@ def money(amount: Decimal, currency: str) -> money_pb2.Money:
     """The same amount as a message."""
     units = int(amount)
     return money_pb2.Money(currency_code=currency, units=units, nanos=int((amount - units) * NANOS))
+
+
+def hourly_price(partition: Partition) -> money_pb2.HourlyPrice:
+    """What an hour of a node of a partition with a known price costs."""
+    return money_pb2.HourlyPrice(
+        amount=money(partition.price_per_hour or Decimal(0), partition.currency),
+        as_of=timestamp(partition.create_time),
+    )
 
 
 def state(value: JobState) -> job_pb2.JobState.ValueType:
@@ -108,7 +117,10 @@ def spec(value: JobSpec) -> job_pb2.JobSpec:
         env=value.env,
         site_options=value.site_options,
         storage=value.storage,
+        spot=value.spot,
     )
+    if value.max_cost is not None:
+        message.max_cost.CopyFrom(money(value.max_cost.amount, value.max_cost.currency))
     if value.time_limit_s:
         message.time_limit.CopyFrom(duration(value.time_limit_s))
     return message

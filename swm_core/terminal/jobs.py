@@ -29,7 +29,7 @@ from swm_core.terminal.access import Access, no_job, store_unavailable
 from swm_core.terminal.listed import ListedJobs
 from swm_core.terminal.output import OutputReader
 from swm_core.terminal.quotas import ActiveJobs
-from swm_core.terminal.submit import Submission, check_secrets, packed_secrets, warning_messages
+from swm_core.terminal.submit import Submission, check_secrets, packed_secrets
 
 HEARTBEAT_S = 15.0
 _MOST_WATCHED = 1_000
@@ -50,25 +50,27 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self._lifecycle = lifecycle
         self._access = access
         self._active = ActiveJobs(context.jobs, context.limits.active_jobs_per_user)
-        self._submission = Submission(context, lifecycle.placement.views, self._active)
+        self._submission = Submission(
+            context, lifecycle.placement.views, self._active, lifecycle.costs
+        )
         self._listed = ListedJobs()
         self._output = OutputReader(context, access)
 
     async def CheckJob(
         self, request: job_pb2.CheckJobRequest, context: CallContext
     ) -> job_pb2.CheckJobResponse:
-        return self._submission.check(request)
+        return self._submission.check(current_caller().user, request)
 
     async def SubmitJob(
         self, request: job_pb2.SubmitJobRequest, context: CallContext
     ) -> job_pb2.SubmitJobResponse:
         try:
-            job, parsed = await self._submission.submit(current_caller().user, request)
+            job, warnings = await self._submission.submit(current_caller().user, request)
         except StoreUnavailable as error:
             raise store_unavailable(error) from error
         return job_pb2.SubmitJobResponse(
             job=self._job(job),
-            warnings=warning_messages(parsed),
+            warnings=warnings,
             watch_token=self._token_before(job),
         )
 
@@ -76,7 +78,13 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.GetJobRequest, context: CallContext
     ) -> job_pb2.GetJobResponse:
         job = self._access.job(request.job_id)
-        return job_pb2.GetJobResponse(job=self._job(job, with_attempts=True))
+        message = self._job(job, with_attempts=True)
+        costs = self._lifecycle.costs.of_job(job.job_id)
+        told = [convert.money(amount, currency) for currency, amount in sorted(costs.items())]
+        if told:
+            message.cost.CopyFrom(told[0])
+            message.other_costs.extend(told[1:])
+        return job_pb2.GetJobResponse(job=message, watch_token=self._token_before(job))
 
     async def ListJobs(
         self, request: job_pb2.ListJobsRequest, context: CallContext
@@ -222,6 +230,11 @@ class JobService(job_pb2_grpc.JobServiceServicer):
             if partition := self._context.store.partitions.get(attempt.partition_id):
                 attempt.flavor = partition.spec.flavor
                 attempt.location = partition.spec.location
+                attempt.spot = partition.spec.spot
+                if partition.price_per_hour is not None and partition.currency:
+                    attempt.price.CopyFrom(convert.hourly_price(partition))
+            if attempt.number == job.attempt and job.time_limit_s:
+                attempt.time_limit.CopyFrom(convert.duration(job.time_limit_s))
         return message
 
     def _listed_job(self, job: Job) -> job_pb2.Job:

@@ -7,7 +7,7 @@ import contextlib
 import hashlib
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import grpc
 from google.protobuf.message import Message
@@ -21,6 +21,7 @@ from rpc_kit.errors import (
     precondition,
     unavailable,
 )
+from rpc_kit.units import format_duration
 from skyport.terminal.v1 import job_pb2, types_pb2
 from swm_core.domain import secrets
 from swm_core.domain.addresses import Place, allowed, dialled
@@ -38,8 +39,9 @@ from swm_core.jobscript import (
 )
 from swm_core.jobscript.paths import landing_name
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.views import Views
-from swm_core.scheduler import Problem, candidates, feasible
+from swm_core.scheduler import Candidate, Problem, candidates, feasible
 from swm_core.spool import SpoolRefusal
 from swm_core.store import RequestIdReused
 from swm_core.terminal import convert
@@ -65,30 +67,37 @@ _WithSecrets = job_pb2.SubmitJobRequest | job_pb2.RequeueJobRequest
 class Submission:
     """Checks and submits jobs."""
 
-    def __init__(self, context: Context, views: Views, active: ActiveJobs) -> None:
+    def __init__(self, context: Context, views: Views, active: ActiveJobs, costs: CostBook) -> None:
         self._context = context
+        self._costs = costs
         self._views = views
         self._active = active
 
-    def check(self, request: job_pb2.CheckJobRequest) -> job_pb2.CheckJobResponse:
+    def check(self, owner: str, request: job_pb2.CheckJobRequest) -> job_pb2.CheckJobResponse:
         """What a script would become. Errors as for `submit`, except for what sites lack."""
         parsed = self._parse(request.script, request.overrides)
         views = self._views.empty_sites()
+        policy = self._costs.policy([owner])
         answer = job_pb2.CheckJobResponse(
             spec=convert.spec(parsed.spec), warnings=warning_messages(parsed)
         )
-        for found in candidates(parsed.spec, views):
+        places = candidates(parsed.spec, views, policy=policy, owner=owner)
+        answer.warnings.extend(self._expiry_warnings(parsed.spec, places))
+        for found in places:
             candidate = answer.candidates.add(
                 site=found.site,
                 partition_id=found.partition_id,
                 location=found.location,
                 flavor=found.flavor,
+                spot=found.spot,
             )
+            if found.time_limit_s:
+                candidate.time_limit.CopyFrom(convert.duration(found.time_limit_s))
             if found.price_per_hour is not None and found.currency:
                 candidate.price.amount.CopyFrom(convert.money(found.price_per_hour, found.currency))
         answer.obstacles.extend(
             types_pb2.Failure(reason=problem.reason, message=problem.message)
-            for problem in feasible(parsed.spec, views)
+            for problem in feasible(parsed.spec, views, policy, owner)
         )
         if not_allowed := self._address_problem(parsed.spec):
             answer.obstacles.add(reason=_NOT_ALLOWED, message=not_allowed)
@@ -96,8 +105,11 @@ class Submission:
 
     async def submit(
         self, owner: str, request: job_pb2.SubmitJobRequest
-    ) -> tuple[Job, ParsedScript]:
+    ) -> tuple[Job, list[job_pb2.ScriptWarning]]:
         """Store the job that a request asks for, or find the one that it made before.
+
+        Returns:
+            The job, and remarks about its script.
 
         Raises:
             Refusal: With the reasons of the table of SubmitJob in protos/README.md.
@@ -113,7 +125,8 @@ class Submission:
         check_secrets(request)
         if not_allowed := self._address_problem(parsed.spec):
             raise denied(_NOT_ALLOWED, not_allowed)
-        problems = feasible(parsed.spec, self._views.empty_sites())
+        views, policy = self._views.empty_sites(), self._costs.policy([owner])
+        problems = feasible(parsed.spec, views, policy, owner)
         if problems:
             raise _infeasible(problems)
         await self._check_inputs(owner, parsed, request.manifest_sha256)
@@ -150,7 +163,31 @@ class Submission:
                 f"request_id {request.request_id} was used for another job; choose a new one",
                 request_id=request.request_id,
             ) from None
-        return job, parsed
+        places = candidates(parsed.spec, views, policy=policy, owner=owner)
+        return job, [*warning_messages(parsed), *self._expiry_warnings(parsed.spec, places)]
+
+    def _expiry_warnings(
+        self, spec: JobSpec, places: Iterable[Candidate]
+    ) -> list[job_pb2.ScriptWarning]:
+        """Which sites may end the job's nodes before its time, if the core is away meanwhile."""
+        limits: dict[str, int] = {}
+        for place in places:
+            limit_s = spec.time_limit_s or place.time_limit_s
+            if not place.partition_id and limit_s:
+                limits[place.site] = max(limits.get(place.site, 0), limit_s)
+        found = []
+        for site, limit_s in limits.items():
+            gate = self._context.gates[site]
+            longest_s = int(gate.info.longest_expiry_s) if gate.info else 0
+            if gate.can("EXPIRY") and 0 < longest_s < limit_s:
+                found.append(
+                    job_pb2.ScriptWarning(
+                        message=f"at site {site} nodes end by themselves when this core was away "
+                        f"for {format_duration(longest_s)}: it has to be there in the "
+                        f"{format_duration(limit_s)} that the job may run"
+                    )
+                )
+        return found
 
     def _parse(self, script: bytes, overrides: job_pb2.JobOverrides) -> ParsedScript:
         try:

@@ -8,10 +8,14 @@ import click
 
 from terminals.cli.tables import Column, note, show_json, show_table
 from terminals.cli.wishes import resources
-from terminals.cli.words import NOTHING, cell, counted, hourly, plain
+from terminals.cli.words import NOTHING, cell, counted, hourly, plain, span
 
 if TYPE_CHECKING:
     from skyport.terminal.v1 import job_pb2
+
+
+_ALWAYS = 5
+"""So many columns are shown whatever is in them."""
 
 
 def show_dry_run(checked: job_pb2.CheckJobResponse, *, as_json: bool) -> int:
@@ -57,6 +61,8 @@ def _show_candidates(checked: job_pb2.CheckJobResponse) -> None:
             cell(candidate.location),
             cell(candidate.flavor),
             hourly(candidate.price) if candidate.HasField("price") else NOTHING,
+            "yes" if candidate.spot else NOTHING,
+            span(candidate.time_limit.seconds) if candidate.HasField("time_limit") else NOTHING,
         ]
         for candidate in checked.candidates
     ]
@@ -66,6 +72,12 @@ def _show_candidates(checked: job_pb2.CheckJobResponse) -> None:
         Column("LOCATION"),
         Column("FLAVOR"),
         Column("A NODE COSTS", right=True),
+        Column("SPOT"),
+        Column("ENDS AFTER", right=True),
     ]
+    # What says nothing of any place is left out.
+    shown = [n for n in range(len(columns)) if n < _ALWAYS or any(r[n] != NOTHING for r in rows)]
+    columns = [columns[n] for n in shown]
+    rows = [[row[n] for n in shown] for row in rows]
     click.echo()
     show_table(columns, rows)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable
 
 import click
 
 from skyport.terminal.v1 import job_pb2
+from terminals.cli.words import span
 
 _PREFIX = "JOB_STATE_"
 
@@ -38,6 +40,13 @@ def state_word(state: job_pb2.JobState.ValueType) -> str:
         return job_pb2.JobState.Name(state).removeprefix(_PREFIX)
     except ValueError:
         return f"STATE_{int(state)}"
+
+
+def detail(job: job_pb2.Job) -> str:
+    """What a job is doing; while its machines are made, also for how long by now."""
+    if job.state != job_pb2.JOB_STATE_PROVISIONING or not job.text:
+        return job.text
+    return f"{job.text}, {span(time.time() - job.state_time.seconds)}"
 
 
 def names() -> list[str]:

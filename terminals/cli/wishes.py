@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skyport.terminal.v1 import job_pb2
-from terminals.cli.words import counted, plain, span
+from terminals.cli.words import counted, money, plain, span
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -29,6 +29,10 @@ def resources(spec: job_pb2.JobSpec) -> str:
             text += "; the script runs on each"
     if spec.HasField("time_limit"):
         text += f"; at most {span(spec.time_limit.seconds)}"
+    if spec.spot:
+        text += "; spot"
+    if spec.HasField("max_cost"):
+        text += f"; at most {money(spec.max_cost)}"
     if spec.retries:
         text += f"; {counted(spec.retries, 'retry', 'retries')}"
     if spec.priority:

@@ -22,7 +22,7 @@ PROMISED = [
     *("submit", "jobs", "show", "logs", "wait", "cancel", "requeue", "delete"),
     *("fetch", "forward", "sites", "flavors", "images", "partitions", "nodes"),
     *("site accept-change", "site check", "site drain", "site resume"),
-    *("gate list", "gate restart", "orphans"),
+    *("gate add", "gate list", "gate restart", "orphans"),
     *("user add", "user list", "user renew", "user revoke"),
     *("login", "usage", "whoami", "completion"),
 ]

@@ -257,6 +257,10 @@ def test_down_tells_what_goes_on_billing_and_cancel_gives_it_back(
     assert "1.75 USD/h" in swm.ok("flavors")
     job_id = swm.ok("submit", script(swm, "sleep 600")).strip()
     wait_until(swm, job_id, "RUNNING")
+    # Its history tells what was made for it, and how long it may go on.
+    shown = " ".join(swm.ok("show", job_id).split())
+    assert re.search(r"creating \w+ at site demo for it: 1 nodes at 1\.75 USD/h each", shown)
+    assert "may run for 1d there" in shown
     out = swm.ok("down")
     assert f"goes on: job {job_id}, RUNNING at demo\n" in out
     assert re.search(r"goes on billing: 1 node of partition .* at demo, 1\.75 USD/h each\n", out)

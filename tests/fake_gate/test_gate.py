@@ -102,7 +102,7 @@ def _needing(gate: Gate, capability: str) -> list[Callable[[], Any]]:
         "EXPIRY": [lambda: gate.partitions.RenewPartition(renew), create()],
         "SPOT": [create(spot=True)],
         "STORAGE": [create(storage=["scratch"]), start(storage=["scratch"])],
-        "CONTAINERS": [start(container_image="box")],
+        "CONTAINERS": [create(containers=True), start(container_image="box")],
         "MULTI_NODE": [start(two)],
         "TUNNELS": [lambda: _tunnel(gate.tunnels.Connect(), connect)],
         "REVERSE_TUNNELS": [

@@ -27,7 +27,7 @@ from swm_core.jobscript import ScriptErrors, override, parse, resolve
 from swm_core.spool.errors import ManifestRefused
 from swm_core.spool.manifests import read_manifest, write_manifest
 from swm_core.terminal.files import matches
-from tests.fuzz import hosts, queues
+from tests.fuzz import clouds, hosts, queues
 
 
 @dataclasses.dataclass(frozen=True)
@@ -275,4 +275,7 @@ TARGETS: Mapping[str, Target] = {
         (b"of lab/abc/j.1\nroot_uid r\nfolder\nspec " + hosts.SPEC + b"\nslurm 7\ngiven slurm 7\n"
          b"given node n1 10.0.0.1\ngiven .\nend.0 exit 0\nend.0 .\nat lab/abc/j.1/end.0 2.5",),
     ),
+    "azure_sizes": Target(clouds.sizes, clouds.WORDS, clouds.SIZES),
+    "azure_prices": Target(clouds.prices, clouds.WORDS, clouds.PRICES),
+    "azure_errors": Target(clouds.problems, clouds.WORDS, clouds.ERRORS),
 }  # fmt: skip

@@ -41,7 +41,7 @@ class Images:
 
     engine: Engine
     base: str
-    names: tuple[str, ...] = ("skyport-core", "skyport-ssh-gate", "skyport")
+    names: tuple[str, ...] = ("skyport-core", "skyport-ssh-gate", "skyport-azure-gate", "skyport")
 
 
 @pytest.fixture(scope="session")

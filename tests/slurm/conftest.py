@@ -34,10 +34,10 @@ def slurm(cluster: Slurm) -> Iterator[Slurm]:
 
 @pytest.fixture(scope="session")
 def accounted() -> Iterator[Slurm]:
-    """One compute node, with accounting; memory is kept to, and accounts have limits."""
+    """One compute node with GPUs, and accounting; memory is kept to, accounts have limits."""
     need_root()
     settings = ("JobAcctGatherParams=OverMemoryKill",)
-    with Slurm(nodes=1, cpus=16, accounting=True, settings=settings) as slurm:
+    with Slurm(nodes=1, cpus=16, gpus=2, accounting=True, settings=settings) as slurm:
         yield slurm
 
 

@@ -34,6 +34,17 @@ async def test_its_own_time_limit_ends_it_with_time_to_end(gate: SlurmGate) -> N
     assert await gate.output(ref) == b"bye\n"
 
 
+async def test_slurms_own_time_limit_ends_it(gate: SlurmGate, slurm: Slurm) -> None:
+    script = "#!/bin/sh\n#SBATCH --time=5\ntrap 'echo bye; exit' TERM; echo up; sleep 3604 & wait"
+    ref, status = await gate.submit("job-1", script)
+    await gate.printed(ref, b"up\n")
+    assert "TimeLimit=00:05:00" in slurm.ask(f"scontrol show job {status.handle}")
+    # A minute is the least that it takes, and every half minute it looks.
+    slurm.controller.run(f"scontrol update JobId={status.handle} EndTime=now+1")
+    assert (await gate.ended(ref)).failure.reason == "TIME_LIMIT"
+    assert await gate.output(ref) == b"up\nbye\n"
+
+
 async def test_somebody_else_cancels_it(gate: SlurmGate, slurm: Slurm) -> None:
     ref, handle, _ = await _up(gate, "job-1")
     slurm.ask(f"scancel {handle}")
@@ -98,6 +109,27 @@ async def test_it_used_more_memory_than_it_may(accounted_gate: SlurmGate) -> Non
     request.spec.resources.memory_bytes = 64 << 20
     await gate.jobs.StartJob(request)
     assert (await gate.ended(ref)).failure.reason == "OUT_OF_MEMORY"
+
+
+async def test_gpus_are_asked_for_and_told(accounted_gate: SlurmGate, accounted: Slurm) -> None:
+    gate = accounted_gate
+    ref = make_ref("job-1", partition="debug")
+    await gate.stage(ref)
+    request = start_request(ref, 'echo "$SWM_GPUS $CUDA_VISIBLE_DEVICES"; sleep 0.5')
+    request.spec.resources.gpus = 1
+    handle = (await gate.jobs.StartJob(request)).status.handle
+    other = make_ref("job-2", partition="debug")
+    await gate.stage(other)
+    by_gres = start_request(other, "true", site_options={"gres": "gpu:2"})
+    second = (await gate.jobs.StartJob(by_gres)).status.handle
+    for number, count in ((handle, 1), (second, 2)):
+        told = accounted.ask(f"scontrol show job {number}")
+        assert f"TresPerNode=gres:gpu:{count}" in told
+    assert (await gate.ended(ref)).exit_code == 0
+    (allocation,) = (await gate.status(ref)).allocations
+    (gpu,) = allocation.gpu_ids
+    assert await gate.output(ref) == f"{gpu} 0\n".encode()
+    assert (await gate.ended(other)).exit_code == 0
 
 
 async def test_accounts_know_what_the_queue_has_forgotten(

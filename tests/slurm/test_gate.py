@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
-from gates.ssh_cluster_gate.check_rules import State, Verdict
+from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate.slurm import check as slurm_check
 from skyport.gate.v1 import inventory_pb2, job_pb2
 from tests.fake_gate.harness import Tree, make_ref, refused, start_request
@@ -236,6 +237,26 @@ async def test_each_owner_runs_as_an_account_of_its_own(slurm: Slurm) -> None:
             assert told[1].startswith(f"/home/{account}/mapped/jobs/")
         stranger = make_ref("job-x", partition="debug", owner="eve")
         await refused(gate.stage(stranger), "USER_NOT_MAPPED")
+    finally:
+        await gate.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+async def test_submits_are_no_faster_than_the_site_wants(slurm: Slurm) -> None:
+    folder = Path(tempfile.mkdtemp(prefix="gate"))
+    gate = SlurmGate(folder, slurm, "slowly", slurm={"submits_per_s": 2})
+    try:
+        await gate.start()
+        await gate.ready()
+        refs = [make_ref(f"job-{number}", partition="debug") for number in range(5)]
+        for ref in refs:
+            await gate.stage(ref)
+        began = time.monotonic()
+        await asyncio.gather(*(gate.jobs.StartJob(start_request(ref, "true")) for ref in refs))
+        # Four pauses: a slow machine makes them longer, and nothing shorter.
+        assert time.monotonic() - began >= 4 / 2
+        for ref in refs:
+            assert (await gate.ended(ref)).exit_code == 0
     finally:
         await gate.close()
         shutil.rmtree(folder, ignore_errors=True)

@@ -330,6 +330,17 @@ async def test_a_script_on_every_node_runs_on_each_and_tells_the_first_that_fail
     assert not site.folder(ref, "n2").exists()
 
 
+async def test_a_node_that_lost_all_that_told_of_its_run_ends_unknown(site: Site) -> None:
+    script = '[ "$SWM_NODE_RANK" = 0 ] || rm -rf "$(dirname "$SWM_WORKDIR")"\n'
+    ref = await site.start(script, "n1", "n2", launch=job_pb2.LAUNCH_EVERY)
+    end = await site.ended(ref)
+    assert [(node.node, node.exit_code, node.failure.reason) for node in end.nodes] == [
+        ("n1", 0, ""),
+        ("n2", 0, "END_UNKNOWN"),
+    ]
+    assert end.failure.reason == "END_UNKNOWN"
+
+
 async def test_a_cancel_is_confirmed_by_all_nodes(site: Site) -> None:
     ref = await site.start("echo begun; sleep 60\n", "n1", "n2", launch=job_pb2.LAUNCH_EVERY)
     await site.running(ref)
@@ -402,10 +413,11 @@ async def test_many_are_removed_together_and_each_has_its_own_answer(site: Site)
 
 async def test_a_start_that_is_answered_is_on_the_disk_and_is_told_once(site: Site) -> None:
     ref = await site.stage()
-    request = site.request(ref, "echo ran >>$SWM_WORKDIR/ran; sleep 60\n")
+    request = site.request(ref, "echo ran >>$SWM_WORKDIR/ran; echo up; sleep 60\n")
     answers = await asyncio.gather(*(site.starts.start(request) for _ in range(3)))
     assert {status.spec_fingerprint for status in answers} == {request.spec_fingerprint}
     await site.running(ref)
+    await site.written(ref, b"up\n")
     assert (await site.starts.start(request)).state == job_pb2.JOB_STATE_RUNNING
     assert (site.folder(ref) / "work/ran").read_text() == "ran\n"
     request.spec_fingerprint = "1" * 64

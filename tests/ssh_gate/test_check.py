@@ -19,8 +19,9 @@ from pathlib import Path
 import pytest
 
 from gate_kit.command_line import CheckOptions
+from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate import check, check_contact, check_rules
-from gates.ssh_cluster_gate.check_rules import CHECKS, Found, Promised, State, Verdict
+from gates.ssh_cluster_gate.check_rules import CHECKS, Found, Promised
 from rpc_kit.config_file import ConfigError
 from tests.ssh.sshd import Sshd, free_port, make_key
 

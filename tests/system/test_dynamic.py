@@ -44,10 +44,9 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 @pytest.fixture(scope="module")
 def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
-    images = [{"name": "debian", "kind": "node"}]
-    with running(
-        tmp_path_factory.mktemp("dynamic"), {"cloud": dynamic(*FLAVORS) | {"images": images}}
-    ) as core:
+    images = [{"name": "debian", "kind": "node"}, {"name": "box", "kind": "container"}]
+    more = {"images": images, "storage": ["data"], "option_prefix": "fake", "options": ["zone"]}
+    with running(tmp_path_factory.mktemp("dynamic"), {"cloud": dynamic(*FLAVORS) | more}) as core:
         yield core
 
 
@@ -192,6 +191,26 @@ def test_an_image_that_no_flavor_can_boot_fails_the_job(core: Core, cloud: Site)
 
 def test_a_node_image_that_the_site_has_is_booted(core: Core, cloud: Site) -> None:
     job = core.user().submit("#SWM cloud-image debian\n#SWM cpus 2\ntrue")
+    job.until(SUCCEEDED)
+
+
+def test_a_partition_is_made_with_all_that_its_job_asks_for(
+    core: Core, cloud: Site, latch: Callable[[], Latch]
+) -> None:
+    hold = latch()
+    job = core.user().submit(
+        "#SWM cpus 2\n#SWM container-image box\n#SWM storage data\n#SWM disk 3G\n"
+        f"#SWM site-option fake.zone 1 \n#SWM site-option slurm.qos high\n{hold.wait}"
+    )
+    job.until(RUNNING)
+    (name,) = cloud.partitions()
+    folder = cloud.root / "partitions" / name
+    asked = partition_pb2.CreatePartitionRequest.FromString((folder / "request").read_bytes())
+    assert asked.spec == partition_pb2.PartitionSpec(
+        flavor="cheap", node_count=1, disk_bytes=3 << 30, containers=True, storage=["data"],
+        site_options={"zone": "1"},
+    )  # fmt: skip
+    hold.release()
     job.until(SUCCEEDED)
 
 

@@ -25,6 +25,7 @@ from tests.testbed.host import BedHost
 from tests.testbed.hosts import Bed
 
 _WITHIN_S = 60.0
+_DEVICES = ("/dev/zero", "/dev/full")
 _LOOK_S = 0.1
 
 _CONFIG = """\
@@ -91,6 +92,7 @@ class Slurm:
     Args:
         nodes: How many compute nodes, n1 and so on.
         cpus: Of each.
+        gpus: Of each; devices that every machine has stand for them.
         accounting: Whether there is a slurmdbd, with its database.
         settings: Further lines of slurm.conf.
         partitions: Lines of slurm.conf for partitions.
@@ -101,6 +103,7 @@ class Slurm:
         *,
         nodes: int = 2,
         cpus: int = 4,
+        gpus: int = 0,
         accounting: bool = False,
         settings: Sequence[str] = (),
         partitions: Sequence[str] = (
@@ -112,6 +115,7 @@ class Slurm:
         self.bed = Bed(("ctl", "login", *self.names), shared_home=True)
         self.has_accounting = accounting
         self._cpus = cpus
+        self._gpus = gpus
         self._settings = tuple(settings)
         self._partitions = tuple(partitions)
         self._undo = contextlib.ExitStack()
@@ -280,9 +284,14 @@ class Slurm:
         self._password = secrets.token_hex(16)
         text = (_CONFIG + (_ACCOUNTING if self.has_accounting else _NO_ACCOUNTING)).format(**values)
         lines = [*self._settings]
+        of_each = f"CPUs={self._cpus} RealMemory=2000"
+        if self._gpus:
+            lines.append("GresTypes=gpu")
+            of_each += f" Gres=gpu:{self._gpus}"
+            devices = "".join(f"Name=gpu File={file}\n" for file in _DEVICES[: self._gpus])
+            (folder / "etc/gres.conf").write_text(devices)
         lines += [
-            f"NodeName={name} NodeAddr={self.node(name).address} CPUs={self._cpus} RealMemory=2000"
-            for name in self.names
+            f"NodeName={name} NodeAddr={self.node(name).address} {of_each}" for name in self.names
         ]
         self._conf.write_text(text + "".join(f"{line}\n" for line in [*lines, *self._partitions]))
         (folder / "etc/cgroup.conf").write_text("CgroupAutomount=no\nConstrainCores=no\n")

@@ -5,8 +5,6 @@
 # is lines that begin with =, or with # and a number of bytes that follow, and then a line "." or
 # "!REASON text". prelude.sh comes before this.
 
-newline='
-'
 out=
 # A line of the answer. Each write would be a packet on its way, so lines go out together.
 say() {
@@ -18,26 +16,6 @@ flush() {
     printf '%s' "$out"
     out=
 }
-
-skip() {
-    [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
-}
-
-# Passes on the $bytes bytes that come next. With "lines" they are lines without NUL, and if they are few,
-# the shell itself does it: to start a program costs as much as to read two thousand letters.
-pass() {
-    if [ "$1" != lines ] || [ "$bytes" -gt 1500 ]; then
-        [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock
-        return
-    fi
-    text=
-    while [ "$bytes" -gt 0 ]; do
-        IFS= read -r line || exit
-        bytes=$((bytes - ${#line} - 1))
-        text="$text$line$newline"
-    done
-    printf '%s' "$text"
-} 2>/dev/null
 
 # ROOT PARTITION NODE RUNNER TOOLS: who and what is here.
 do_hello() {
@@ -207,10 +185,22 @@ do_spec() {
     refuse_write "$folder"
 }
 
-# KEY: waits until what it is started with is on the disk.
+# As `spec`, with a script that is text in whole lines.
+do_spec_text() {
+    kind=lines
+    do_spec "$@"
+    kind=
+}
+
+# KEY...: waits until what they are started with is on the disk.
 do_settle() {
-    folder=$root/jobs/$1
-    { sync "$folder/spec" "$folder/script" || sync; } </dev/null >/dev/null 2>&1
+    files=
+    for key; do
+        files="$files $key/spec $key/script"
+    done
+    # shellcheck disable=SC2086 - keys have letters that need no quotes
+    { cd "$root/jobs" && sync $files || sync; } </dev/null >/dev/null 2>&1
+    cd /
 }
 
 # Notes the folders on the way to $1 that are not there, the topmost first.

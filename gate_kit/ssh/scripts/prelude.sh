@@ -5,6 +5,9 @@ LC_ALL=C
 export LC_ALL
 umask 077
 
+newline='
+'
+
 # A word as the gate sends it: a backslash and a newline are written as \0134 and \0012. Sets `word`.
 read_word() {
     IFS= read -r word || return
@@ -15,6 +18,27 @@ read_word() {
         ;;
     esac
 }
+
+# Leaves out the $bytes bytes that come next.
+skip() {
+    [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
+}
+
+# Passes on the $bytes bytes that come next. With "lines" they are lines without NUL, and if they are few,
+# the shell itself does it: to start a program costs as much as to read two thousand letters.
+pass() {
+    if [ "$1" != lines ] || [ "$bytes" -gt 1500 ]; then
+        [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock
+        return
+    fi
+    text=
+    while [ "$bytes" -gt 0 ]; do
+        IFS= read -r line || exit
+        bytes=$((bytes - ${#line} - 1))
+        text="$text$line$newline"
+    done
+    printf '%s' "$text"
+} 2>/dev/null
 
 # The last line of an answer: what was refused, and the text for it.
 refuse() { failed="!$*"; }

@@ -12,10 +12,6 @@ case $(stat -c %.9Y / 2>/dev/null) in
 esac
 tick=0
 
-skip() {
-    [ "$bytes" -eq 0 ] || dd bs="$bytes" count=1 iflag=fullblock of=/dev/null 2>/dev/null
-}
-
 # Whether the script that Slurm is given is here.
 do_prepared() {
     [ ! -f "$batch" ] || echo =yes
@@ -86,13 +82,13 @@ do_submit() {
         return
     fi
     shift 4
-    {
-        if [ "$bytes" -eq 0 ]; then
-            printf ''
-        else
-            dd bs="$bytes" count=1 iflag=fullblock 2>/dev/null
-        fi >"$folder/private.0"
-    } 2>/dev/null
+    # Looked at first: what is not read now would be taken for a request.
+    if ! { printf '' >"$folder/private.0"; } 2>/dev/null; then
+        skip
+        refuse_write "$folder"
+        return
+    fi
+    pass lines >"$folder/private.0"
     written=$?
     while [ "$written" -eq 0 ] && [ "$ranks" -gt 1 ]; do
         ranks=$((ranks - 1))
@@ -196,8 +192,10 @@ show() {
 
 tell_lines() {
     [ -f "$1/$2" ] || return 0
+    # What comes after the dot is room that was kept for the end.
     while IFS= read -r line; do
         printf '=%s %s\n' "$2" "$line"
+        [ "$line" != . ] || break
     done <"$1/$2"
     files="$files ${1#"$root/jobs/"}/$2"
 } 2>/dev/null
@@ -209,7 +207,7 @@ tell_times() {
 
 # KEY: the end of what Slurm itself has written about a job.
 do_log() {
-    [ ! -f "$root/jobs/$1/slurm.log" ] || tail -c 4000 "$root/jobs/$1/slurm.log" | sed 's/^/=/'
+    [ ! -s "$root/jobs/$1/slurm.log" ] || tail -c 4000 "$root/jobs/$1/slurm.log" | sed 's/^/=/'
 }
 
 # KEY KIND REASON: writes down an end that no runner has told; the first one counts.

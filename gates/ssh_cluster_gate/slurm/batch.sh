@@ -47,9 +47,13 @@ run_rank() {
     unset SWM_BATCH
     watch </dev/null >/dev/null 2>&1 &
     watcher=$!
-    sh -c 'trap : TERM USR1; . "$0"' "$runner" "$rank" "" "" "$root/tombstones/$key" "$work" "$input" \
-        "$limit" "$grace" "$key/$rank;" setsid "$path" "$@" "$folder/script" \
-        <"private.$rank" >/dev/null
+    # In a part of this shell: another one would be a program more to start.
+    (
+        trap : TERM USR1
+        set -- "$rank" "" "" "$root/tombstones/$key" "$work" "$input" "$limit" "$grace" \
+            "$key/$rank;" setsid "$path" "$@" "$folder/script"
+        . "$runner"
+    ) <"private.$rank" >/dev/null
     kill -s HUP "$watcher" 2>/dev/null
 }
 
@@ -64,7 +68,8 @@ tell() {
 } 2>/dev/null
 
 address_of() {
-    address=$(getent ahostsv4 "$1" 2>/dev/null | { read -r found rest && printf %s "$found"; })
+    address=$(getent ahostsv4 "$1" 2>/dev/null)
+    address=${address%%[!0-9.]*}
     [ -n "$address" ] || address=$1
 }
 

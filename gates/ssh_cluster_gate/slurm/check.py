@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from gates.ssh_cluster_gate.check_rules import Found, State, Verdict
+from gate_kit.verdicts import State, Verdict
+from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import SlurmConfig
 
 CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh")

@@ -12,8 +12,10 @@ import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib import resources
+from typing import NamedTuple
 
 from gate_kit import errors
+from gate_kit.ssh.batches import Batch
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.runner import Runner
@@ -50,6 +52,13 @@ class Answer:
         return "; ".join(line.strip() for line in self.errors if line.strip())[:500]
 
 
+class _Asked(NamedTuple):
+    path: str
+    """Of the attempt's key."""
+    root_uid: str
+    """The root that is expected there."""
+
+
 class Account:
     """Slurm as one account has it.
 
@@ -62,6 +71,10 @@ class Account:
         self._quick = _Serving(host)
         self._slow = _Serving(host)
         self._submits = _Serving(host)
+        self._glances = {
+            mode: Batch(functools.partial(self._look, mode), f"glances at {host.node}")
+            for mode in ("all", "changes")
+        }
 
     async def close(self) -> None:
         """Ask no more."""
@@ -85,6 +98,29 @@ class Account:
         words = [word for pair in asked.items() for word in pair]
         mode = "all" if known is None else "changes"
         return evidence.read_look(await self._quick.ask("look", mode, *words), known)
+
+    async def glance(self, path: str, root_uid: str, known: Lasting | None = None) -> Evidence:
+        """What lies of one attempt; asked together with others that are asked for meanwhile.
+
+        Args:
+            path: Of its key.
+            root_uid: The root that is expected there; empty at a first contact.
+            known: What never changes of it; without it that is asked for as well.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE.
+        """
+        mode = "all" if known is None else "changes"
+        found = await self._glances[mode].answer(_Asked(path, root_uid))
+        if known is None or not found.exists:
+            return found
+        return dataclasses.replace(found, lasting=known)
+
+    async def _look(self, mode: str, asked: Sequence[_Asked]) -> dict[_Asked, Evidence | Exception]:
+        words = [word for each in asked for word in each]
+        reply = await self._quick.ask("look", mode, *words)
+        found = evidence.read_look(reply, {} if mode == "changes" else None)
+        return {each: found[each.path] for each in asked}
 
     async def all_of(self, installation: str) -> dict[str, Evidence]:
         """What lies of all attempts of an installation, of all with a star."""

@@ -171,14 +171,23 @@ class SlurmEnding:
         key, account = AttemptKey.of(ref), self._jobs.sites.account(ref)
         host = account.host
         with as_refusals(ref):
-            status = await self._jobs.status(ref)
+            ended = self._jobs.ended(ref)
+            if ended is not None and not ended.workdir:
+                # As nearly always: nothing of it has to be looked at.
+                await self._removals.of(host).remove(key, root_of(ref, host.node), bury=True)
+                self._jobs.forget(key)
+                return
+            found = await self._jobs.look(ref)
+            status = await self._jobs.judged(ref, found)
             if status and not status.HasField("end") and status.state != job_pb2.JOB_STATE_STAGED:
                 raise errors.job_running(ref)
             await self._bury(ref, account)
             for end in self.on_cancel:
                 await end(key, errors.job_cancelled(ref))
-            lasting = (await self._jobs.look(ref)).lasting
-            if lasting.workdir:
+            if found.lasting.spec is None:
+                # Inputs may have come meanwhile; since it has a tombstone no more do.
+                found = await self._jobs.look(ref)
+            if found.lasting.workdir:
                 await self._take_back(host, key)
             await self._removals.of(host).remove(key, root_of(ref, host.node), bury=False)
         self._jobs.forget(key)

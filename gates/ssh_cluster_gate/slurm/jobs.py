@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import collections
 import dataclasses
 import functools
 import logging
@@ -32,6 +33,8 @@ _LATE_S = 5.0
 was lost may come late."""
 _SOON_S = 0.5
 _MOST_WARNED = 10_000
+_MOST_ENDED = 1_000
+"""Attempts whose ends are kept in memory: each is read and removed soon after."""
 
 
 @dataclasses.dataclass(eq=False, slots=True)
@@ -56,6 +59,15 @@ class Live:
     @property
     def key(self) -> AttemptKey:
         return AttemptKey.of(self.ref)
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Ended:
+    """An attempt that has ended, which never changes."""
+
+    status: job_pb2.JobStatus
+    workdir: str
+    """The folder of the user's own that it ran in, if it did."""
 
 
 class SlurmAttempts:
@@ -89,6 +101,7 @@ class SlurmAttempts:
         self._slowest_s = slowest_s
         self.submitted_at = 0.0
         """When the latest answer of sbatch came, by the monotonic clock."""
+        self._ended: collections.OrderedDict[AttemptKey, Ended] = collections.OrderedDict()
         self._queues: dict[Account, Queue] = {}
         self._telling: set[Account] = set()
 
@@ -105,8 +118,18 @@ class SlurmAttempts:
         return await self.judged(ref, found)
 
     def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
-        """None: what is kept in memory here is judged anew for each answer."""
-        return None
+        """The attempt as it was last told; None if it was not. What changes is told at once."""
+        key = AttemptKey.of(ref)
+        live = self.live.get(key)
+        told = live.told if live is not None else None
+        if live is None and key in self._ended:
+            told = self._ended[key].status
+        return told if told is not None and _is_at(ref, told) else None
+
+    def ended(self, ref: types_pb2.JobRef) -> Ended | None:
+        """The attempt if it has ended, and that is remembered."""
+        found = self._ended.get(AttemptKey.of(ref))
+        return found if found is not None and _is_at(ref, found.status) else None
 
     async def never_starts(self, ref: types_pb2.JobRef) -> bool:
         """Whether the attempt has a tombstone."""
@@ -134,10 +157,9 @@ class SlurmAttempts:
         """
         account, path = self.sites.account(ref), AttemptKey.of(ref).path
         live = self.live.get(AttemptKey.of(ref))
-        known = {path: live.lasting} if live is not None else None
+        known = live.lasting if live is not None else None
         looked_at = time.monotonic()
-        found = await account.look({path: root_of(ref, account.host.node)}, known)
-        one = found[path]
+        one = await account.glance(path, root_of(ref, account.host.node), known)
         if one.refused:
             with as_refusals(ref):
                 raise refused(account.host.node, one.refused)
@@ -247,7 +269,7 @@ class SlurmAttempts:
         if live.over is not None:
             late_s = _SOON_S if isinstance(row, Row) and row.why else _LATE_S
             is_settled = is_settled or live.looked_at > live.over_since + late_s
-        if live.over is not None and live.log_reason is None:
+        if live.over is not None and live.log_reason is None and live.found.is_logged:
             live.log_reason = await live.account.log_reason(live.key.path)
         judged = judgement.judge(
             live.found,
@@ -269,10 +291,9 @@ class SlurmAttempts:
         return judged
 
     async def _reread(self, live: Live) -> Evidence | None:
-        path = live.key.path
         root = root_of(live.ref, live.account.host.node)
-        found = (await live.account.look({path: root}, {path: live.lasting})).get(path)
-        if found is None or found.refused or not found.exists:
+        found = await live.account.glance(live.key.path, root, live.lasting)
+        if found.refused or not found.exists:
             return None
         live.found, live.looked_at = found, time.monotonic()
         return found
@@ -314,12 +335,15 @@ class SlurmAttempts:
                 del self.live[key]
             if status.HasField("end"):
                 self.warnings.pop(key, None)
+                self._ended[key] = Ended(status, live.lasting.workdir)
+                if len(self._ended) > _MOST_ENDED:
+                    self._ended.popitem(last=False)
         if live.told == status:
             return
         live.told = status
         event = job_pb2.JobEvent(status=status)
         self._hub.publish(key, event, topic=key.installation)
-        self.bells.ring(key, status if status.HasField("end") else None)
+        self.bells.ring(key, status)
 
     def warn(self, key: AttemptKey, warnings: tuple[str, ...]) -> None:
         """Remember what is to be told with an attempt."""
@@ -429,7 +453,14 @@ class SlurmAttempts:
         """Nothing is known of the attempt any more: it was removed."""
         self.live.pop(key, None)
         self.warnings.pop(key, None)
+        self._ended.pop(key, None)
         self.bells.ring(key, "removed")
+
+
+def _is_at(ref: types_pb2.JobRef, status: job_pb2.JobStatus) -> bool:
+    """Whether a status is of what the caller knows as the place."""
+    there = {root.root_uid for root in status.roots}
+    return bool(ref.roots) and all(root.root_uid in there for root in ref.roots)
 
 
 def _is_told(found: Evidence) -> bool:

@@ -12,9 +12,11 @@ from gate_kit.ssh.evidence import Lasting
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.runner import runner
+from gate_kit.ssh.settling import Settlings
 from gates.ssh_cluster_gate.config import SlurmConfig
 from gates.ssh_cluster_gate.slurm import sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account, batch
+from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
 from gates.ssh_cluster_gate.slurm.partitions import SlurmPartitions
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -48,6 +50,7 @@ class SlurmStarts:
         self._partitions = partitions
         self._operations = operations
         self._config = config
+        self._settlings = Settlings()
         self._submitting = asyncio.Lock()
         self._next_at = 0.0
 
@@ -73,8 +76,9 @@ class SlurmStarts:
             return await self._unrooted(request)
         text = evidence.encode_spec(request)
         with as_refusals(ref, path=spec.stdin_path):
+            is_text = spec.script.endswith(b"\n") and b"\0" not in spec.script
             reply = await host.ask(
-                "spec",
+                "spec_text" if is_text else "spec",
                 key.path,
                 root,
                 spec.manifest_sha256.hex(),
@@ -95,7 +99,7 @@ class SlurmStarts:
                         return status
                 forgotten = (await self._jobs.look(ref)).slurm_id
             else:
-                await host.ask("settle", key.path)
+                await self._settlings.of(host).settle(key)
             return await self._submit(request, account, evidence.decode_spec(text), forgotten)
 
     async def _is_there(self, ref: types_pb2.JobRef) -> bool:
@@ -156,7 +160,11 @@ class SlurmStarts:
             raise
         live.since = self._jobs.submitted_at = time.monotonic()
         live.is_starting = False
-        live.found = await self._jobs.look(ref)
+        if live.found is None or not (live.found.given or live.found.slurm_id):
+            # A look that has found more was later.
+            root_uid = root_of(ref, account.host.node)
+            live.found = Evidence(root_uid, exists=True, lasting=live.lasting, slurm_id=slurm_id)
+            live.looked_at = live.since
         status = job_status.beginning(kept, [types_pb2.SiteRoot(root_uid=live.found.root_uid)])
         status.warnings.extend(asked.warnings)
         status.handle = slurm_id

@@ -27,15 +27,15 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skyport.common.v1 import money_pb2 as skyport_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyport/terminal/v1/account.proto\x12\x13skyport.terminal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\"\x0f\n\rWhoAmIRequest\"\x80\x01\n\x0eWhoAmIResponse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\x12\x14\n\x0cinstallation\x18\x03 \x01(\t\x12;\n\x17\x63\x65rtificate_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x0fGetUsageRequest\x12.\n\x05group\x18\x01 \x01(\x0e\x32\x1f.skyport.terminal.v1.UsageGroup\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"\xfb\x01\n\x08UsageRow\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x04\x12+\n\x08run_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x63pu_time_allocated\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12gpu_time_allocated\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x05\x63osts\x18\x07 \x03(\x0b\x32\x18.skyport.common.v1.Money\"X\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.skyport.terminal.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10GetQuotasRequest\"2\n\x05Quota\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0c\n\x04used\x18\x03 \x01(\x04\"?\n\x11GetQuotasResponse\x12*\n\x06quotas\x18\x01 \x03(\x0b\x32\x1a.skyport.terminal.v1.Quota*\x81\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x13\n\x0fUSAGE_GROUP_JOB\x10\x01\x12\x14\n\x10USAGE_GROUP_USER\x10\x02\x12\x14\n\x10USAGE_GROUP_SITE\x10\x03\x12\x15\n\x11USAGE_GROUP_MONTH\x10\x04\x32\x98\x02\n\x0e\x41\x63\x63ountService\x12Q\n\x06WhoAmI\x12\".skyport.terminal.v1.WhoAmIRequest\x1a#.skyport.terminal.v1.WhoAmIResponse\x12W\n\x08GetUsage\x12$.skyport.terminal.v1.GetUsageRequest\x1a%.skyport.terminal.v1.GetUsageResponse\x12Z\n\tGetQuotas\x12%.skyport.terminal.v1.GetQuotasRequest\x1a&.skyport.terminal.v1.GetQuotasResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyport/terminal/v1/account.proto\x12\x13skyport.terminal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\"\x0f\n\rWhoAmIRequest\"\x80\x01\n\x0eWhoAmIResponse\x12\x0c\n\x04user\x18\x01 \x01(\t\x12\r\n\x05\x61\x64min\x18\x02 \x01(\x08\x12\x14\n\x0cinstallation\x18\x03 \x01(\t\x12;\n\x17\x63\x65rtificate_expire_time\x18\x04 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"\xd2\x01\n\x0fGetUsageRequest\x12.\n\x05group\x18\x01 \x01(\x0e\x32\x1f.skyport.terminal.v1.UsageGroup\x12-\n\tfrom_time\x18\x02 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12+\n\x07to_time\x18\x03 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04user\x18\x04 \x01(\t\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\"\x98\x02\n\x08UsageRow\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\x0c\n\x04jobs\x18\x02 \x01(\x04\x12\x10\n\x08\x61ttempts\x18\x03 \x01(\x04\x12+\n\x08run_time\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12\x63pu_time_allocated\x18\x05 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\x35\n\x12gpu_time_allocated\x18\x06 \x01(\x0b\x32\x19.google.protobuf.Duration\x12\'\n\x05\x63osts\x18\x07 \x03(\x0b\x32\x18.skyport.common.v1.Money\x12\x1b\n\x13unpriced_partitions\x18\x08 \x01(\x04\"X\n\x10GetUsageResponse\x12+\n\x04rows\x18\x01 \x03(\x0b\x32\x1d.skyport.terminal.v1.UsageRow\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x12\n\x10GetQuotasRequest\"2\n\x05Quota\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x04\x12\x0c\n\x04used\x18\x03 \x01(\x04\"\xa3\x01\n\x06\x42udget\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\r\n\x05month\x18\x02 \x01(\t\x12\'\n\x05limit\x18\x03 \x01(\x0b\x32\x18.skyport.common.v1.Money\x12\'\n\x05spent\x18\x04 \x01(\x0b\x32\x18.skyport.common.v1.Money\x12*\n\x08promised\x18\x05 \x01(\x0b\x32\x18.skyport.common.v1.Money\"m\n\x11GetQuotasResponse\x12*\n\x06quotas\x18\x01 \x03(\x0b\x32\x1a.skyport.terminal.v1.Quota\x12,\n\x07\x62udgets\x18\x02 \x03(\x0b\x32\x1b.skyport.terminal.v1.Budget*\x81\x01\n\nUsageGroup\x12\x1b\n\x17USAGE_GROUP_UNSPECIFIED\x10\x00\x12\x13\n\x0fUSAGE_GROUP_JOB\x10\x01\x12\x14\n\x10USAGE_GROUP_USER\x10\x02\x12\x14\n\x10USAGE_GROUP_SITE\x10\x03\x12\x15\n\x11USAGE_GROUP_MONTH\x10\x04\x32\x98\x02\n\x0e\x41\x63\x63ountService\x12Q\n\x06WhoAmI\x12\".skyport.terminal.v1.WhoAmIRequest\x1a#.skyport.terminal.v1.WhoAmIResponse\x12W\n\x08GetUsage\x12$.skyport.terminal.v1.GetUsageRequest\x1a%.skyport.terminal.v1.GetUsageResponse\x12Z\n\tGetQuotas\x12%.skyport.terminal.v1.GetQuotasRequest\x1a&.skyport.terminal.v1.GetQuotasResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyport.terminal.v1.account_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_USAGEGROUP']._serialized_start=997
-  _globals['_USAGEGROUP']._serialized_end=1126
+  _globals['_USAGEGROUP']._serialized_start=1238
+  _globals['_USAGEGROUP']._serialized_end=1367
   _globals['_WHOAMIREQUEST']._serialized_start=154
   _globals['_WHOAMIREQUEST']._serialized_end=169
   _globals['_WHOAMIRESPONSE']._serialized_start=172
@@ -43,15 +43,17 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_GETUSAGEREQUEST']._serialized_start=303
   _globals['_GETUSAGEREQUEST']._serialized_end=513
   _globals['_USAGEROW']._serialized_start=516
-  _globals['_USAGEROW']._serialized_end=767
-  _globals['_GETUSAGERESPONSE']._serialized_start=769
-  _globals['_GETUSAGERESPONSE']._serialized_end=857
-  _globals['_GETQUOTASREQUEST']._serialized_start=859
-  _globals['_GETQUOTASREQUEST']._serialized_end=877
-  _globals['_QUOTA']._serialized_start=879
-  _globals['_QUOTA']._serialized_end=929
-  _globals['_GETQUOTASRESPONSE']._serialized_start=931
-  _globals['_GETQUOTASRESPONSE']._serialized_end=994
-  _globals['_ACCOUNTSERVICE']._serialized_start=1129
-  _globals['_ACCOUNTSERVICE']._serialized_end=1409
+  _globals['_USAGEROW']._serialized_end=796
+  _globals['_GETUSAGERESPONSE']._serialized_start=798
+  _globals['_GETUSAGERESPONSE']._serialized_end=886
+  _globals['_GETQUOTASREQUEST']._serialized_start=888
+  _globals['_GETQUOTASREQUEST']._serialized_end=906
+  _globals['_QUOTA']._serialized_start=908
+  _globals['_QUOTA']._serialized_end=958
+  _globals['_BUDGET']._serialized_start=961
+  _globals['_BUDGET']._serialized_end=1124
+  _globals['_GETQUOTASRESPONSE']._serialized_start=1126
+  _globals['_GETQUOTASRESPONSE']._serialized_end=1235
+  _globals['_ACCOUNTSERVICE']._serialized_start=1370
+  _globals['_ACCOUNTSERVICE']._serialized_end=1650
 # @@protoc_insertion_point(module_scope)

@@ -129,11 +129,11 @@ class GetUsageRequest(_message.Message):
     """OPTIONAL. From the answer before; the other fields must be the same."""
     @_builtins.property
     def from_time(self) -> _timestamp_pb2.Timestamp:
-        """OPTIONAL. Attempts that were placed at or after this time; absent means from the beginning."""
+        """OPTIONAL. Attempts that were placed, and costs that arose, at or after this time; absent means from the beginning."""
 
     @_builtins.property
     def to_time(self) -> _timestamp_pb2.Timestamp:
-        """OPTIONAL. Attempts that were placed before this time; absent means until now."""
+        """OPTIONAL. Attempts that were placed, and costs that arose, before this time; absent means until now."""
 
     def __init__(
         self,
@@ -166,12 +166,15 @@ class UsageRow(_message.Message):
     CPU_TIME_ALLOCATED_FIELD_NUMBER: _builtins.int
     GPU_TIME_ALLOCATED_FIELD_NUMBER: _builtins.int
     COSTS_FIELD_NUMBER: _builtins.int
+    UNPRICED_PARTITIONS_FIELD_NUMBER: _builtins.int
     key: _builtins.str
     """REQUIRED. The job's id, the user, the site or the month."""
     jobs: _builtins.int
     """REQUIRED. Jobs that were placed."""
     attempts: _builtins.int
     """REQUIRED. Attempts that were placed."""
+    unpriced_partitions: _builtins.int
+    """OPTIONAL. How many partitions had a price that was not known: what they cost is not in costs."""
     @_builtins.property
     def run_time(self) -> _duration_pb2.Duration:
         """REQUIRED. From start to end of scripts, summed."""
@@ -198,10 +201,11 @@ class UsageRow(_message.Message):
         cpu_time_allocated: _duration_pb2.Duration | None = ...,
         gpu_time_allocated: _duration_pb2.Duration | None = ...,
         costs: _abc.Iterable[_money_pb2.Money] | None = ...,
+        unpriced_partitions: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["cpu_time_allocated", b"cpu_time_allocated", "gpu_time_allocated", b"gpu_time_allocated", "run_time", b"run_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "costs", b"costs", "cpu_time_allocated", b"cpu_time_allocated", "gpu_time_allocated", b"gpu_time_allocated", "jobs", b"jobs", "key", b"key", "run_time", b"run_time"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["attempts", b"attempts", "costs", b"costs", "cpu_time_allocated", b"cpu_time_allocated", "gpu_time_allocated", b"gpu_time_allocated", "jobs", b"jobs", "key", b"key", "run_time", b"run_time", "unpriced_partitions", b"unpriced_partitions"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -283,24 +287,74 @@ class Quota(_message.Message):
 Global___Quota: _TypeAlias = Quota  # noqa: Y015
 
 @_typing.final
+class Budget(_message.Message):
+    """What may be spent in a month (UTC)."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SITE_FIELD_NUMBER: _builtins.int
+    MONTH_FIELD_NUMBER: _builtins.int
+    LIMIT_FIELD_NUMBER: _builtins.int
+    SPENT_FIELD_NUMBER: _builtins.int
+    PROMISED_FIELD_NUMBER: _builtins.int
+    site: _builtins.str
+    """OPTIONAL. The site that all users together may spend it at; empty: it is the caller's own, for all sites."""
+    month: _builtins.str
+    """REQUIRED. The present month, as "2026-11"."""
+    @_builtins.property
+    def limit(self) -> _money_pb2.Money:
+        """REQUIRED. The most that may be spent."""
+
+    @_builtins.property
+    def spent(self) -> _money_pb2.Money:
+        """REQUIRED. What was spent. Only what was paid in the limit's currency counts."""
+
+    @_builtins.property
+    def promised(self) -> _money_pb2.Money:
+        """REQUIRED. What nodes that are there now may still cost, until the time limits of their jobs."""
+
+    def __init__(
+        self,
+        *,
+        site: _builtins.str = ...,
+        month: _builtins.str = ...,
+        limit: _money_pb2.Money | None = ...,
+        spent: _money_pb2.Money | None = ...,
+        promised: _money_pb2.Money | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "promised", b"promised", "spent", b"spent"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["limit", b"limit", "month", b"month", "promised", b"promised", "site", b"site", "spent", b"spent"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___Budget: _TypeAlias = Budget  # noqa: Y015
+
+@_typing.final
 class GetQuotasResponse(_message.Message):
     """The caller's limits."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
     QUOTAS_FIELD_NUMBER: _builtins.int
+    BUDGETS_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def quotas(self) -> _containers.RepeatedCompositeFieldContainer[Global___Quota]:
         """OPTIONAL. In order of name."""
+
+    @_builtins.property
+    def budgets(self) -> _containers.RepeatedCompositeFieldContainer[Global___Budget]:
+        """OPTIONAL. The caller's own first, then in order of site. Of a site without one, nothing."""
 
     def __init__(
         self,
         *,
         quotas: _abc.Iterable[Global___Quota] | None = ...,
+        budgets: _abc.Iterable[Global___Budget] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["quotas", b"quotas"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["budgets", b"budgets", "quotas", b"quotas"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -22,57 +22,58 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
+from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 from skyport.common.v1 import money_pb2 as skyport_dot_common_dot_v1_dot_money__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyport/terminal/v1/catalog.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\"\xae\x03\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.skyport.terminal.v1.SiteState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x11\n\tgate_name\x18\x05 \x01(\t\x12\x14\n\x0cgate_version\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x12\n\nsupervised\x18\x08 \x01(\x08\x12\x0b\n\x03pid\x18\t \x01(\r\x12\x10\n\x08restarts\x18\n \x01(\r\x12\x10\n\x08log_tail\x18\x0b \x03(\t\x12\x35\n\x11last_contact_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61\x63tive_jobs\x18\r \x01(\r\x12\x18\n\x10pending_removals\x18\x0e \x01(\r\x12;\n\x0f\x66\x61iled_removals\x18\x0f \x03(\x0b\x32\".skyport.terminal.v1.FailedRemoval\x12\x0f\n\x07orphans\x18\x10 \x01(\r\x12\x0f\n\x07storage\x18\x11 \x03(\t\"f\n\rFailedRemoval\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05tries\x18\x04 \x01(\r\x12\x0f\n\x07message\x18\x05 \x01(\t\"9\n\x10ListSitesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListSitesResponse\x12(\n\x05sites\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.Site\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa9\x02\n\x06\x46lavor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04gpus\x18\x06 \x01(\r\x12\x11\n\tgpu_model\x18\x07 \x01(\t\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x14\n\x0c\x61rchitecture\x18\t \x01(\t\x12\x37\n\x0fon_demand_price\x18\n \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x32\n\nspot_price\x18\x0b \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x15\n\rpartition_ids\x18\x0c \x03(\t\"I\n\x12ListFlavorsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x13ListFlavorsResponse\x12,\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x1b.skyport.terminal.v1.Flavor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"s\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\"H\n\x11ListImagesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"t\n\x12ListImagesResponse\x12*\n\x06images\x18\x01 \x03(\x0b\x32\x1a.skyport.terminal.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"\xd8\x02\n\tPartition\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".skyport.terminal.v1.PartitionKind\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.skyport.terminal.v1.PartitionState\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0e\n\x06job_id\x18\x07 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x08 \x01(\t\x12\x10\n\x08location\x18\t \x01(\t\x12\x12\n\nnode_count\x18\n \x01(\r\x12-\n\x05price\x18\x0b \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\"L\n\x15ListPartitionsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x80\x01\n\x16ListPartitionsResponse\x12\x32\n\npartitions\x18\x01 \x03(\x0b\x32\x1e.skyport.terminal.v1.Partition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"\x9f\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x14\n\x0cpartition_id\x18\x03 \x01(\t\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.skyport.terminal.v1.NodeState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x06 \x01(\t\x12\x0c\n\x04\x63pus\x18\x07 \x01(\r\x12\x16\n\x0e\x61llocated_cpus\x18\x08 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x1e\n\x16\x61llocated_memory_bytes\x18\n \x01(\x04\x12\x0c\n\x04gpus\x18\x0b \x01(\r\x12\x16\n\x0e\x61llocated_gpus\x18\x0c \x01(\r\x12\x13\n\x0b\x61\x63tive_jobs\x18\r \x01(\r\"]\n\x10ListNodesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"q\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t*\xa1\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10SITE_STATE_READY\x10\x01\x12\x17\n\x13SITE_STATE_STARTING\x10\x02\x12\x1a\n\x16SITE_STATE_UNREACHABLE\x10\x03\x12\x15\n\x11SITE_STATE_BROKEN\x10\x04\x12\x16\n\x12SITE_STATE_DRAINED\x10\x05*\x80\x01\n\rPartitionKind\x12\x1e\n\x1aPARTITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15PARTITION_KIND_STATIC\x10\x01\x12\x1a\n\x16PARTITION_KIND_DYNAMIC\x10\x02\x12\x18\n\x14PARTITION_KIND_QUEUE\x10\x03*\xa5\x01\n\x0ePartitionState\x12\x1f\n\x1bPARTITION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTITION_STATE_CREATING\x10\x01\x12\x19\n\x15PARTITION_STATE_READY\x10\x02\x12\x1b\n\x17PARTITION_STATE_STOPPED\x10\x03\x12\x1c\n\x18PARTITION_STATE_DELETING\x10\x04*\x95\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x16\n\x12NODE_STATE_DRAINED\x10\x03\x12\x17\n\x13NODE_STATE_STARTING\x10\x04\x12\x13\n\x0fNODE_STATE_LOST\x10\x05\x32\xf4\x03\n\x0e\x43\x61talogService\x12Z\n\tListSites\x12%.skyport.terminal.v1.ListSitesRequest\x1a&.skyport.terminal.v1.ListSitesResponse\x12`\n\x0bListFlavors\x12\'.skyport.terminal.v1.ListFlavorsRequest\x1a(.skyport.terminal.v1.ListFlavorsResponse\x12]\n\nListImages\x12&.skyport.terminal.v1.ListImagesRequest\x1a\'.skyport.terminal.v1.ListImagesResponse\x12i\n\x0eListPartitions\x12*.skyport.terminal.v1.ListPartitionsRequest\x1a+.skyport.terminal.v1.ListPartitionsResponse\x12Z\n\tListNodes\x12%.skyport.terminal.v1.ListNodesRequest\x1a&.skyport.terminal.v1.ListNodesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n!skyport/terminal/v1/catalog.proto\x12\x13skyport.terminal.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/common/v1/money.proto\"\x88\x04\n\x04Site\x12\x0c\n\x04name\x18\x01 \x01(\t\x12-\n\x05state\x18\x02 \x01(\x0e\x32\x1e.skyport.terminal.v1.SiteState\x12\x0f\n\x07message\x18\x03 \x01(\t\x12\x0f\n\x07summary\x18\x04 \x01(\t\x12\x11\n\tgate_name\x18\x05 \x01(\t\x12\x14\n\x0cgate_version\x18\x06 \x01(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x07 \x03(\t\x12\x12\n\nsupervised\x18\x08 \x01(\x08\x12\x0b\n\x03pid\x18\t \x01(\r\x12\x10\n\x08restarts\x18\n \x01(\r\x12\x10\n\x08log_tail\x18\x0b \x03(\t\x12\x35\n\x11last_contact_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x13\n\x0b\x61\x63tive_jobs\x18\r \x01(\r\x12\x18\n\x10pending_removals\x18\x0e \x01(\r\x12;\n\x0f\x66\x61iled_removals\x18\x0f \x03(\x0b\x32\".skyport.terminal.v1.FailedRemoval\x12\x0f\n\x07orphans\x18\x10 \x01(\r\x12\x0f\n\x07storage\x18\x11 \x03(\t\x12\x12\n\npartitions\x18\x12 \x01(\r\x12\x16\n\x0emax_partitions\x18\x13 \x01(\r\x12,\n\tidle_time\x18\x14 \x01(\x0b\x32\x19.google.protobuf.Duration\"f\n\rFailedRemoval\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x0e\n\x06job_id\x18\x02 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x03 \x01(\r\x12\r\n\x05tries\x18\x04 \x01(\r\x12\x0f\n\x07message\x18\x05 \x01(\t\"9\n\x10ListSitesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"V\n\x11ListSitesResponse\x12(\n\x05sites\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.Site\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\xa9\x02\n\x06\x46lavor\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x10\n\x08location\x18\x03 \x01(\t\x12\x0c\n\x04\x63pus\x18\x04 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\x05 \x01(\x04\x12\x0c\n\x04gpus\x18\x06 \x01(\r\x12\x11\n\tgpu_model\x18\x07 \x01(\t\x12\x12\n\ndisk_bytes\x18\x08 \x01(\x04\x12\x14\n\x0c\x61rchitecture\x18\t \x01(\t\x12\x37\n\x0fon_demand_price\x18\n \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x32\n\nspot_price\x18\x0b \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12\x15\n\rpartition_ids\x18\x0c \x03(\t\"I\n\x12ListFlavorsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"w\n\x13ListFlavorsResponse\x12,\n\x07\x66lavors\x18\x01 \x03(\x0b\x32\x1b.skyport.terminal.v1.Flavor\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"s\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x11\n\tcontainer\x18\x03 \x01(\x08\x12\x13\n\x0b\x64\x65scription\x18\x04 \x01(\t\x12\x14\n\x0c\x61rchitecture\x18\x05 \x01(\t\x12\x10\n\x08location\x18\x06 \x01(\t\"H\n\x11ListImagesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"t\n\x12ListImagesResponse\x12*\n\x06images\x18\x01 \x03(\x0b\x32\x1a.skyport.terminal.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"\xe6\x02\n\tPartition\x12\x14\n\x0cpartition_id\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x30\n\x04kind\x18\x03 \x01(\x0e\x32\".skyport.terminal.v1.PartitionKind\x12\x32\n\x05state\x18\x04 \x01(\x0e\x32#.skyport.terminal.v1.PartitionState\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05owner\x18\x06 \x01(\t\x12\x0e\n\x06job_id\x18\x07 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x08 \x01(\t\x12\x10\n\x08location\x18\t \x01(\t\x12\x12\n\nnode_count\x18\n \x01(\r\x12-\n\x05price\x18\x0b \x01(\x0b\x32\x1e.skyport.common.v1.HourlyPrice\x12/\n\x0b\x63reate_time\x18\x0c \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0c\n\x04spot\x18\r \x01(\x08\"L\n\x15ListPartitionsRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x11\n\tpage_size\x18\x02 \x01(\x05\x12\x12\n\npage_token\x18\x03 \x01(\t\"\x80\x01\n\x16ListPartitionsResponse\x12\x32\n\npartitions\x18\x01 \x03(\x0b\x32\x1e.skyport.terminal.v1.Partition\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t\"\x9f\x02\n\x04Node\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04site\x18\x02 \x01(\t\x12\x14\n\x0cpartition_id\x18\x03 \x01(\t\x12-\n\x05state\x18\x04 \x01(\x0e\x32\x1e.skyport.terminal.v1.NodeState\x12\x0f\n\x07message\x18\x05 \x01(\t\x12\x0e\n\x06\x66lavor\x18\x06 \x01(\t\x12\x0c\n\x04\x63pus\x18\x07 \x01(\r\x12\x16\n\x0e\x61llocated_cpus\x18\x08 \x01(\r\x12\x14\n\x0cmemory_bytes\x18\t \x01(\x04\x12\x1e\n\x16\x61llocated_memory_bytes\x18\n \x01(\x04\x12\x0c\n\x04gpus\x18\x0b \x01(\r\x12\x16\n\x0e\x61llocated_gpus\x18\x0c \x01(\r\x12\x13\n\x0b\x61\x63tive_jobs\x18\r \x01(\r\"]\n\x10ListNodesRequest\x12\x0c\n\x04site\x18\x01 \x01(\t\x12\x14\n\x0cpartition_id\x18\x02 \x01(\t\x12\x11\n\tpage_size\x18\x03 \x01(\x05\x12\x12\n\npage_token\x18\x04 \x01(\t\"q\n\x11ListNodesResponse\x12(\n\x05nodes\x18\x01 \x03(\x0b\x32\x19.skyport.terminal.v1.Node\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x19\n\x11unreachable_sites\x18\x03 \x03(\t*\xa1\x01\n\tSiteState\x12\x1a\n\x16SITE_STATE_UNSPECIFIED\x10\x00\x12\x14\n\x10SITE_STATE_READY\x10\x01\x12\x17\n\x13SITE_STATE_STARTING\x10\x02\x12\x1a\n\x16SITE_STATE_UNREACHABLE\x10\x03\x12\x15\n\x11SITE_STATE_BROKEN\x10\x04\x12\x16\n\x12SITE_STATE_DRAINED\x10\x05*\x80\x01\n\rPartitionKind\x12\x1e\n\x1aPARTITION_KIND_UNSPECIFIED\x10\x00\x12\x19\n\x15PARTITION_KIND_STATIC\x10\x01\x12\x1a\n\x16PARTITION_KIND_DYNAMIC\x10\x02\x12\x18\n\x14PARTITION_KIND_QUEUE\x10\x03*\xa5\x01\n\x0ePartitionState\x12\x1f\n\x1bPARTITION_STATE_UNSPECIFIED\x10\x00\x12\x1c\n\x18PARTITION_STATE_CREATING\x10\x01\x12\x19\n\x15PARTITION_STATE_READY\x10\x02\x12\x1b\n\x17PARTITION_STATE_STOPPED\x10\x03\x12\x1c\n\x18PARTITION_STATE_DELETING\x10\x04*\x95\x01\n\tNodeState\x12\x1a\n\x16NODE_STATE_UNSPECIFIED\x10\x00\x12\x11\n\rNODE_STATE_UP\x10\x01\x12\x13\n\x0fNODE_STATE_DOWN\x10\x02\x12\x16\n\x12NODE_STATE_DRAINED\x10\x03\x12\x17\n\x13NODE_STATE_STARTING\x10\x04\x12\x13\n\x0fNODE_STATE_LOST\x10\x05\x32\xf4\x03\n\x0e\x43\x61talogService\x12Z\n\tListSites\x12%.skyport.terminal.v1.ListSitesRequest\x1a&.skyport.terminal.v1.ListSitesResponse\x12`\n\x0bListFlavors\x12\'.skyport.terminal.v1.ListFlavorsRequest\x1a(.skyport.terminal.v1.ListFlavorsResponse\x12]\n\nListImages\x12&.skyport.terminal.v1.ListImagesRequest\x1a\'.skyport.terminal.v1.ListImagesResponse\x12i\n\x0eListPartitions\x12*.skyport.terminal.v1.ListPartitionsRequest\x1a+.skyport.terminal.v1.ListPartitionsResponse\x12Z\n\tListNodes\x12%.skyport.terminal.v1.ListNodesRequest\x1a&.skyport.terminal.v1.ListNodesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyport.terminal.v1.catalog_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_SITESTATE']._serialized_start=2668
-  _globals['_SITESTATE']._serialized_end=2829
-  _globals['_PARTITIONKIND']._serialized_start=2832
-  _globals['_PARTITIONKIND']._serialized_end=2960
-  _globals['_PARTITIONSTATE']._serialized_start=2963
-  _globals['_PARTITIONSTATE']._serialized_end=3128
-  _globals['_NODESTATE']._serialized_start=3131
-  _globals['_NODESTATE']._serialized_end=3280
-  _globals['_SITE']._serialized_start=123
-  _globals['_SITE']._serialized_end=553
-  _globals['_FAILEDREMOVAL']._serialized_start=555
-  _globals['_FAILEDREMOVAL']._serialized_end=657
-  _globals['_LISTSITESREQUEST']._serialized_start=659
-  _globals['_LISTSITESREQUEST']._serialized_end=716
-  _globals['_LISTSITESRESPONSE']._serialized_start=718
-  _globals['_LISTSITESRESPONSE']._serialized_end=804
-  _globals['_FLAVOR']._serialized_start=807
-  _globals['_FLAVOR']._serialized_end=1104
-  _globals['_LISTFLAVORSREQUEST']._serialized_start=1106
-  _globals['_LISTFLAVORSREQUEST']._serialized_end=1179
-  _globals['_LISTFLAVORSRESPONSE']._serialized_start=1181
-  _globals['_LISTFLAVORSRESPONSE']._serialized_end=1300
-  _globals['_IMAGE']._serialized_start=1302
-  _globals['_IMAGE']._serialized_end=1417
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1419
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1491
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1493
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1609
-  _globals['_PARTITION']._serialized_start=1612
-  _globals['_PARTITION']._serialized_end=1956
-  _globals['_LISTPARTITIONSREQUEST']._serialized_start=1958
-  _globals['_LISTPARTITIONSREQUEST']._serialized_end=2034
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=2037
-  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=2165
-  _globals['_NODE']._serialized_start=2168
-  _globals['_NODE']._serialized_end=2455
-  _globals['_LISTNODESREQUEST']._serialized_start=2457
-  _globals['_LISTNODESREQUEST']._serialized_end=2550
-  _globals['_LISTNODESRESPONSE']._serialized_start=2552
-  _globals['_LISTNODESRESPONSE']._serialized_end=2665
-  _globals['_CATALOGSERVICE']._serialized_start=3283
-  _globals['_CATALOGSERVICE']._serialized_end=3783
+  _globals['_SITESTATE']._serialized_start=2804
+  _globals['_SITESTATE']._serialized_end=2965
+  _globals['_PARTITIONKIND']._serialized_start=2968
+  _globals['_PARTITIONKIND']._serialized_end=3096
+  _globals['_PARTITIONSTATE']._serialized_start=3099
+  _globals['_PARTITIONSTATE']._serialized_end=3264
+  _globals['_NODESTATE']._serialized_start=3267
+  _globals['_NODESTATE']._serialized_end=3416
+  _globals['_SITE']._serialized_start=155
+  _globals['_SITE']._serialized_end=675
+  _globals['_FAILEDREMOVAL']._serialized_start=677
+  _globals['_FAILEDREMOVAL']._serialized_end=779
+  _globals['_LISTSITESREQUEST']._serialized_start=781
+  _globals['_LISTSITESREQUEST']._serialized_end=838
+  _globals['_LISTSITESRESPONSE']._serialized_start=840
+  _globals['_LISTSITESRESPONSE']._serialized_end=926
+  _globals['_FLAVOR']._serialized_start=929
+  _globals['_FLAVOR']._serialized_end=1226
+  _globals['_LISTFLAVORSREQUEST']._serialized_start=1228
+  _globals['_LISTFLAVORSREQUEST']._serialized_end=1301
+  _globals['_LISTFLAVORSRESPONSE']._serialized_start=1303
+  _globals['_LISTFLAVORSRESPONSE']._serialized_end=1422
+  _globals['_IMAGE']._serialized_start=1424
+  _globals['_IMAGE']._serialized_end=1539
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1541
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1613
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1615
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1731
+  _globals['_PARTITION']._serialized_start=1734
+  _globals['_PARTITION']._serialized_end=2092
+  _globals['_LISTPARTITIONSREQUEST']._serialized_start=2094
+  _globals['_LISTPARTITIONSREQUEST']._serialized_end=2170
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_start=2173
+  _globals['_LISTPARTITIONSRESPONSE']._serialized_end=2301
+  _globals['_NODE']._serialized_start=2304
+  _globals['_NODE']._serialized_end=2591
+  _globals['_LISTNODESREQUEST']._serialized_start=2593
+  _globals['_LISTNODESREQUEST']._serialized_end=2686
+  _globals['_LISTNODESRESPONSE']._serialized_start=2688
+  _globals['_LISTNODESRESPONSE']._serialized_end=2801
+  _globals['_CATALOGSERVICE']._serialized_start=3419
+  _globals['_CATALOGSERVICE']._serialized_end=3919
 # @@protoc_insertion_point(module_scope)

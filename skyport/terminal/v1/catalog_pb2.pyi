@@ -5,6 +5,7 @@ isort:skip_file
 
 from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
+from google.protobuf import duration_pb2 as _duration_pb2
 from google.protobuf import message as _message
 from google.protobuf import timestamp_pb2 as _timestamp_pb2
 from google.protobuf.internal import containers as _containers
@@ -176,6 +177,9 @@ class Site(_message.Message):
     FAILED_REMOVALS_FIELD_NUMBER: _builtins.int
     ORPHANS_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
+    PARTITIONS_FIELD_NUMBER: _builtins.int
+    MAX_PARTITIONS_FIELD_NUMBER: _builtins.int
+    IDLE_TIME_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """REQUIRED. As in the core's configuration."""
     state: Global___SiteState.ValueType
@@ -200,6 +204,10 @@ class Site(_message.Message):
     """OPTIONAL. What waits for this site's word: partitions and attempts to be removed."""
     orphans: _builtins.int
     """OPTIONAL. How many orphans the site has (AdminService.ListOrphans). Told to admins."""
+    partitions: _builtins.int
+    """OPTIONAL. Dynamic partitions that the core has there, over all users."""
+    max_partitions: _builtins.int
+    """OPTIONAL. How many it may have at once; zero means no limit."""
     @_builtins.property
     def capabilities(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. What the gate can do, as in the Gate API, without the prefix CAPABILITY_."""
@@ -219,6 +227,10 @@ class Site(_message.Message):
     @_builtins.property
     def storage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. Names of storage that jobs may ask for."""
+
+    @_builtins.property
+    def idle_time(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long one waits for the next fitting job of its owner; absent means that it does not."""
 
     def __init__(
         self,
@@ -240,10 +252,13 @@ class Site(_message.Message):
         failed_removals: _abc.Iterable[Global___FailedRemoval] | None = ...,
         orphans: _builtins.int = ...,
         storage: _abc.Iterable[_builtins.str] | None = ...,
+        partitions: _builtins.int = ...,
+        max_partitions: _builtins.int = ...,
+        idle_time: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["last_contact_time", b"last_contact_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["idle_time", b"idle_time", "last_contact_time", b"last_contact_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "failed_removals", b"failed_removals", "gate_name", b"gate_name", "gate_version", b"gate_version", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "message", b"message", "name", b"name", "orphans", b"orphans", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "storage", b"storage", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "capabilities", b"capabilities", "failed_removals", b"failed_removals", "gate_name", b"gate_name", "gate_version", b"gate_version", "idle_time", b"idle_time", "last_contact_time", b"last_contact_time", "log_tail", b"log_tail", "max_partitions", b"max_partitions", "message", b"message", "name", b"name", "orphans", b"orphans", "partitions", b"partitions", "pending_removals", b"pending_removals", "pid", b"pid", "restarts", b"restarts", "state", b"state", "storage", b"storage", "summary", b"summary", "supervised", b"supervised"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -601,6 +616,7 @@ class Partition(_message.Message):
     NODE_COUNT_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     CREATE_TIME_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
     partition_id: _builtins.str
     """REQUIRED. Unique within its site."""
     site: _builtins.str
@@ -621,6 +637,8 @@ class Partition(_message.Message):
     """OPTIONAL. The location of a dynamic one."""
     node_count: _builtins.int
     """OPTIONAL. Number of nodes; zero means not known."""
+    spot: _builtins.bool
+    """OPTIONAL. Whether the nodes of a dynamic one may be preempted; price is then the spot price."""
     @_builtins.property
     def price(self) -> _money_pb2.HourlyPrice:
         """OPTIONAL. What an hour of one node costs; absent means unknown or nothing."""
@@ -644,10 +662,11 @@ class Partition(_message.Message):
         node_count: _builtins.int = ...,
         price: _money_pb2.HourlyPrice | None = ...,
         create_time: _timestamp_pb2.Timestamp | None = ...,
+        spot: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "price", b"price"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flavor", b"flavor", "job_id", b"job_id", "kind", b"kind", "location", b"location", "node_count", b"node_count", "owner", b"owner", "partition_id", b"partition_id", "price", b"price", "site", b"site", "state", b"state", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["create_time", b"create_time", "flavor", b"flavor", "job_id", b"job_id", "kind", b"kind", "location", b"location", "node_count", b"node_count", "owner", b"owner", "partition_id", b"partition_id", "price", b"price", "site", b"site", "spot", b"spot", "state", b"state", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -453,6 +453,7 @@ class Candidate(_message.Message):
     FLAVOR_FIELD_NUMBER: _builtins.int
     PRICE_FIELD_NUMBER: _builtins.int
     SPOT_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
     site: _builtins.str
     """REQUIRED."""
     partition_id: _builtins.str
@@ -467,6 +468,12 @@ class Candidate(_message.Message):
     def price(self) -> _money_pb2.HourlyPrice:
         """OPTIONAL. What an hour of a node costs; absent means unknown or nothing."""
 
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long a job without a time limit of its own may run there, since its nodes cost money or may; absent means
+        without end, or as the job itself says.
+        """
+
     def __init__(
         self,
         *,
@@ -476,10 +483,11 @@ class Candidate(_message.Message):
         flavor: _builtins.str = ...,
         price: _money_pb2.HourlyPrice | None = ...,
         spot: _builtins.bool = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["price", b"price", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavor", b"flavor", "location", b"location", "partition_id", b"partition_id", "price", b"price", "site", b"site", "spot", b"spot"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["flavor", b"flavor", "location", b"location", "partition_id", b"partition_id", "price", b"price", "site", b"site", "spot", b"spot", "time_limit", b"time_limit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -847,6 +855,9 @@ class Attempt(_message.Message):
     WARNINGS_FIELD_NUMBER: _builtins.int
     FLAVOR_FIELD_NUMBER: _builtins.int
     LOCATION_FIELD_NUMBER: _builtins.int
+    PRICE_FIELD_NUMBER: _builtins.int
+    SPOT_FIELD_NUMBER: _builtins.int
+    TIME_LIMIT_FIELD_NUMBER: _builtins.int
     number: _builtins.int
     """REQUIRED. From 1."""
     site: _builtins.str
@@ -865,6 +876,8 @@ class Attempt(_message.Message):
     """OPTIONAL. The flavor of its nodes."""
     location: _builtins.str
     """OPTIONAL. The location of the flavor."""
+    spot: _builtins.bool
+    """OPTIONAL. Whether its nodes may be preempted."""
     @_builtins.property
     def nodes(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobNode]:
         """OPTIONAL. Where it ran."""
@@ -893,6 +906,14 @@ class Attempt(_message.Message):
     def warnings(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. For people: what was done otherwise than asked. At most 20."""
 
+    @_builtins.property
+    def price(self) -> _money_pb2.HourlyPrice:
+        """OPTIONAL. What an hour of one of its nodes costs; absent means unknown or nothing."""
+
+    @_builtins.property
+    def time_limit(self) -> _duration_pb2.Duration:
+        """OPTIONAL. How long it may run because of its place, where the job names no limit; absent means that its place sets none."""
+
     def __init__(
         self,
         *,
@@ -912,10 +933,13 @@ class Attempt(_message.Message):
         warnings: _abc.Iterable[_builtins.str] | None = ...,
         flavor: _builtins.str = ...,
         location: _builtins.str = ...,
+        price: _money_pb2.HourlyPrice | None = ...,
+        spot: _builtins.bool = ...,
+        time_limit: _duration_pb2.Duration | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "place_time", b"place_time", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "place_time", b"place_time", "price", b"price", "start_time", b"start_time", "time_limit", b"time_limit"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "flavor", b"flavor", "image_digest", b"image_digest", "location", b"location", "max_memory_bytes", b"max_memory_bytes", "nodes", b"nodes", "number", b"number", "partition_id", b"partition_id", "place_time", b"place_time", "signal", b"signal", "site", b"site", "start_time", b"start_time", "warnings", b"warnings"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cpu_time", b"cpu_time", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "flavor", b"flavor", "image_digest", b"image_digest", "location", b"location", "max_memory_bytes", b"max_memory_bytes", "nodes", b"nodes", "number", b"number", "partition_id", b"partition_id", "place_time", b"place_time", "price", b"price", "signal", b"signal", "site", b"site", "spot", b"spot", "start_time", b"start_time", "time_limit", b"time_limit", "warnings", b"warnings"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -950,6 +974,7 @@ class Job(_message.Message):
     OUTPUTS_COLLECTED_FIELD_NUMBER: _builtins.int
     ATTEMPTS_FIELD_NUMBER: _builtins.int
     COST_FIELD_NUMBER: _builtins.int
+    OTHER_COSTS_FIELD_NUMBER: _builtins.int
     job_id: _builtins.str
     """REQUIRED. `[a-z0-9-]{1,40}`."""
     owner: _builtins.str
@@ -1008,7 +1033,13 @@ class Job(_message.Message):
 
     @_builtins.property
     def cost(self) -> _money_pb2.Money:
-        """OPTIONAL. What it has cost so far; absent means nothing or unknown."""
+        """OPTIONAL. What its nodes have cost so far, over all attempts; absent means nothing or unknown. Prices that are not known
+        are not in it. Told by GetJob only.
+        """
+
+    @_builtins.property
+    def other_costs(self) -> _containers.RepeatedCompositeFieldContainer[_money_pb2.Money]:
+        """OPTIONAL. The same in further currencies, where attempts were paid in several."""
 
     def __init__(
         self,
@@ -1034,10 +1065,11 @@ class Job(_message.Message):
         outputs_collected: _builtins.bool = ...,
         attempts: _abc.Iterable[Global___Attempt] | None = ...,
         cost: _money_pb2.Money | None = ...,
+        other_costs: _abc.Iterable[_money_pb2.Money] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "cost", b"cost", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "spec", b"spec", "start_time", b"start_time", "state_time", b"state_time", "submit_time", b"submit_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancel_forced", b"cancel_forced", "cancel_requested", b"cancel_requested", "cost", b"cost", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "job_id", b"job_id", "nodes", b"nodes", "outputs_collected", b"outputs_collected", "owner", b"owner", "partition_id", b"partition_id", "signal", b"signal", "site", b"site", "spec", b"spec", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "submit_time", b"submit_time", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code", "attempt", b"attempt", "attempts", b"attempts", "cancel_forced", b"cancel_forced", "cancel_requested", b"cancel_requested", "cost", b"cost", "end_time", b"end_time", "exit_code", b"exit_code", "failure", b"failure", "job_id", b"job_id", "nodes", b"nodes", "other_costs", b"other_costs", "outputs_collected", b"outputs_collected", "owner", b"owner", "partition_id", b"partition_id", "signal", b"signal", "site", b"site", "spec", b"spec", "start_time", b"start_time", "state", b"state", "state_time", b"state_time", "submit_time", b"submit_time", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__exit_code: _TypeAlias = _typing.Literal["exit_code"]  # noqa: Y015
     _WhichOneofArgType__exit_code: _TypeAlias = _typing.Literal["_exit_code", b"_exit_code"]  # noqa: Y015
@@ -1074,6 +1106,9 @@ class GetJobResponse(_message.Message):
     DESCRIPTOR: _descriptor.Descriptor
 
     JOB_FIELD_NUMBER: _builtins.int
+    WATCH_TOKEN_FIELD_NUMBER: _builtins.int
+    watch_token: _builtins.str
+    """REQUIRED. WatchJobs of this job from here tells all of its events that are kept, its submit first."""
     @_builtins.property
     def job(self) -> Global___Job:
         """REQUIRED."""
@@ -1082,10 +1117,11 @@ class GetJobResponse(_message.Message):
         self,
         *,
         job: Global___Job | None = ...,
+        watch_token: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["job", b"job", "watch_token", b"watch_token"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

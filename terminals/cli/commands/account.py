@@ -43,7 +43,7 @@ def usage(
     """
     from skyport.terminal.v1 import account_pb2
     from terminals.cli.tables import Column, note, show_json, show_table
-    from terminals.cli.words import NOTHING, cell, money, span
+    from terminals.cli.words import NOTHING, cell, counted, money, span
 
     if from_day and to_day and from_day > to_day:
         raise click.UsageError("--from is after --to, and nothing lies between them")
@@ -76,6 +76,9 @@ def usage(
     ]
     titles = ["JOBS", "ATTEMPTS", "TIME", "CPU TIME", "GPU TIME", "COST"]
     show_table([Column(by.upper()), *(Column(title, right=True) for title in titles)], rows)
+    if unpriced := sum(row.unpriced_partitions for row in found):
+        what = f"the price of {counted(unpriced, 'partition')} is not known"
+        note(f"{what}: what they cost is not in COST")
 
 
 @click.command(cls=Command, examples=["swm whoami --json | jq -r .user"])
@@ -91,13 +94,24 @@ def whoami(as_json: bool) -> None:
         if as_json:
             show_json([me])
             return
-        quotas = client.call(client.accounts.GetQuotas, account_pb2.GetQuotasRequest()).quotas
+        limits = client.call(client.accounts.GetQuotas, account_pb2.GetQuotasRequest())
     role = ", an administrator" if me.admin else ""
     click.echo(f"user          {plain(me.user)}{role}")
     click.echo(f"core          {client.bundle.endpoint}, installation {plain(me.installation)}")
     click.echo(f"certificate   until {moment(me.certificate_expire_time)}")
-    for quota in quotas:
+    for quota in limits.quotas:
         click.echo(f"{plain(quota.name):12}  {_quota(quota)}")
+    for budget in limits.budgets:
+        whose = f"of site {plain(budget.site)}" if budget.site else "yours"
+        click.echo(f"{'budget':12}  {_budget(budget)}, {whose}, for {plain(budget.month)}")
+
+
+def _budget(budget: account_pb2.Budget) -> str:
+    from terminals.cli.words import money
+
+    text = f"{money(budget.spent)} of {money(budget.limit)}"
+    promised = budget.promised
+    return f"{text} ({money(promised)} more promised)" if promised.units or promised.nanos else text
 
 
 def _quota(quota: account_pb2.Quota) -> str:

@@ -100,7 +100,16 @@ def sites_table(found: Iterable[catalog_pb2.Site]) -> tuple[list[Column], Iterat
 
 
 def _what_it_is(site: catalog_pb2.Site) -> str:
-    return f"{site.summary}; storage {', '.join(site.storage)}" if site.storage else site.summary
+    from terminals.cli.words import span
+
+    parts = [site.summary]
+    if site.storage:
+        parts.append(f"storage {', '.join(site.storage)}")
+    if site.max_partitions:
+        parts.append(f"{site.partitions} of {site.max_partitions} partitions")
+    if site.HasField("idle_time"):
+        parts.append(f"idle ones are kept {span(site.idle_time.seconds)}")
+    return "; ".join(parts)
 
 
 @click.command(

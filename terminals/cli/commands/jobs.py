@@ -92,7 +92,7 @@ def _active_and_recent(client: Client, wanted: job_pb2.JobFilter) -> list[job_pb
 def _show(found: list[job_pb2.Job], user: str, chosen: bool) -> None:
     import time
 
-    from terminals.cli.states import STYLES, state_word
+    from terminals.cli.states import STYLES, detail, state_word
     from terminals.cli.tables import Column, note, show_table
     from terminals.cli.words import NOTHING, cell, short_moment, span
 
@@ -122,7 +122,7 @@ def _show(found: list[job_pb2.Job], user: str, chosen: bool) -> None:
             cell(job.site or job.spec.site),
             short_moment(job.submit_time),
             ran,
-            cell(job.failure.message or job.text),
+            cell(job.failure.message or detail(job)),
         ]
         if others:
             row.insert(1, cell(job.owner))

@@ -23,11 +23,14 @@ def show(job_text: str, as_json: bool) -> None:
     JOB is its id, or the beginning of it.
     """
     from skyport.terminal.v1 import job_pb2
+    from terminals.cli.history import history
     from terminals.cli.tables import show_json
 
     with connected() as client:
         job_id = client.find_job(job_text).job_id
-        job = client.call(client.jobs.GetJob, job_pb2.GetJobRequest(job_id=job_id)).job
+        answer = client.call(client.jobs.GetJob, job_pb2.GetJobRequest(job_id=job_id))
+        job = answer.job
+        events = [] if as_json else history(client, job_id, answer.watch_token)
     if as_json:
         show_json([job])
         return
@@ -38,6 +41,9 @@ def show(job_text: str, as_json: bool) -> None:
     if job.attempts:
         click.echo()
         _show_attempts(job)
+    if events:
+        click.echo()
+        _show_history(events)
 
 
 Rows = list[tuple[str, str]]
@@ -45,7 +51,7 @@ Rows = list[tuple[str, str]]
 
 def _now(job: job_pb2.Job) -> Rows:
     from terminals.cli.outcome import ending
-    from terminals.cli.states import ENDED, state_word
+    from terminals.cli.states import ENDED, detail, state_word
     from terminals.cli.words import ago, moment, money, plain
 
     name = f"  {plain(job.spec.name)}" if job.spec.name else ""
@@ -63,13 +69,13 @@ def _now(job: job_pb2.Job) -> Rows:
         rows.append(("", ending(job)))
         rows.append(("", f"its output: swm logs {job.job_id}"))
     elif job.text and job.state not in ENDED:
-        rows.append(("detail", plain(job.text)))
+        rows.append(("detail", plain(detail(job))))
     if job.site:
         rows.append(("site", f"{plain(job.site)}  {plain(job.partition_id)}"))
     if job.nodes:
         rows.append(("nodes", ", ".join(plain(node.name) for node in job.nodes)))
     if job.HasField("cost"):
-        rows.append(("cost", money(job.cost)))
+        rows.append(("cost", " + ".join(map(money, [job.cost, *job.other_costs]))))
     return rows
 
 
@@ -147,6 +153,7 @@ def _show_attempts(job: job_pb2.Job) -> None:
                 cell(attempt.site),
                 cell(attempt.partition_id),
                 cell(", ".join(node.name for node in attempt.nodes)),
+                cell(f"{attempt.flavor} (spot)" if attempt.spot else attempt.flavor),
                 short_moment(attempt.place_time),
                 span(end - attempt.start_time.seconds) if began else NOTHING,
                 span(attempt.cpu_time.seconds) if attempt.HasField("cpu_time") else NOTHING,
@@ -159,12 +166,26 @@ def _show_attempts(job: job_pb2.Job) -> None:
         Column("SITE"),
         Column("PARTITION", shrinks=True),
         Column("NODES", shrinks=True),
+        Column("FLAVOR", shrinks=True),
         Column("PLACED"),
         Column("RAN", right=True),
         Column("CPU TIME", right=True),
         Column("MEMORY", right=True),
         Column("END", shrinks=True),
     ]
+    show_table(columns, rows)
+
+
+def _show_history(events: list[job_pb2.JobEvent]) -> None:
+    from terminals.cli.states import state_word
+    from terminals.cli.tables import Column, show_table
+    from terminals.cli.words import cell, moment
+
+    rows = [
+        [moment(event.time), state_word(event.to_state), cell(event.reason), cell(event.message)]
+        for event in events
+    ]
+    columns = [Column("TIME"), Column("STATE"), Column("REASON"), Column("WHAT", shrinks=True)]
     show_table(columns, rows)
 
 

@@ -6,20 +6,13 @@ run with `--check`, as the core would run it to serve, and looks at the site its
 
 from __future__ import annotations
 
-import subprocess
 import sys
-from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
 import click
 
 from terminals.cli.command import Command
 from terminals.cli.options import connected, site_argument
-
-_HELP_S = 30.0
-_END_S = 5.0
-"""How long a check that was interrupted may take to end."""
 
 
 @click.group(invoke_without_command=True)
@@ -40,21 +33,29 @@ def site(ctx: click.Context) -> None:
 @click.argument("name", metavar="NAME")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, one object a line.")
 def check(name: str, as_json: bool) -> None:
-    """Look at every host of a site, and tell what to mend.
+    """Look at a site, and tell what to mend.
 
     NAME is a site of swm.toml in SWM_HOME whose gate the core starts. The core need not run. What
-    is looked at is the gate's matter; the SSH gate logs in to all hosts at once, as each account,
-    and tells what jobs will miss there, each with the command that mends it.
+    is looked at is the gate's matter, and so is what jobs will miss there, each with the command
+    that mends it. The SSH gate logs in to all hosts at once, as each account; that of Azure looks
+    at login, role, quota, images and prices.
 
     The exit code is 1 if something has to be mended, otherwise 0.
     """
+    from terminals.cli.failures import Refused
+    from terminals.cli.gate_programs import GateProgram
     from terminals.cli.home import core_home
 
     home = core_home()
-    command = _command(home, name)
-    environment = _environment(home)
-    _require_check(name, command, home, environment)
-    sys.exit(_run([*command, "--check", *(["--json"] if as_json else [])], home, environment))
+    gate = GateProgram(_command(home, name), home, f"the gate of site {name}")
+    # One that has no check might begin to serve.
+    if "--check" not in gate.help():
+        raise Refused(
+            f"the gate of site {name} ({gate.name}) has no check; whether it can reach the site is "
+            "told by `swm sites`"
+        )
+    code = gate.run("--check", *(["--json"] if as_json else []))
+    sys.exit(1 if code else 0)
 
 
 @site.command(cls=Command, examples=["swm site drain lab"])
@@ -142,88 +143,3 @@ def _command(home: Path, name: str) -> list[str]:
             "there with --check, as `swm-ssh-gate --config FILE --check`"
         )
     raise Refused(f'site {name} in {path} has no gate; add command = ["…"]')
-
-
-def _environment(home: Path) -> dict[str, str]:
-    """That of a gate which the core starts: programs beside ours are found without a PATH."""
-    import os
-
-    from terminals.cli.home import core_environment
-
-    environment = core_environment(home)
-    beside = str(Path(sys.executable).parent)
-    environment["PATH"] = f"{beside}:{environment.get('PATH', os.defpath)}"
-    return environment
-
-
-def _require_check(
-    name: str, command: Sequence[str], home: Path, environment: dict[str, str]
-) -> None:
-    """Find out by its help whether the gate has a check: one that has none might begin to serve.
-
-    Raises:
-        Refused: It has none, or can't be run.
-    """
-    from terminals.cli.failures import Refused
-    from terminals.cli.words import plain
-
-    try:
-        done = subprocess.run(
-            [*command, "--help"],
-            executable=_found(command[0], environment),
-            cwd=home,
-            env=environment,
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_HELP_S,
-            check=False,
-        )
-    except OSError as error:
-        _not_run(name, command, error)
-    except subprocess.TimeoutExpired:
-        raise Refused(f"the gate of site {name} does not answer to `{command[0]} --help`") from None
-    if done.returncode:
-        said = done.stderr.decode(errors="replace").strip().splitlines() or ["nothing"]
-        raise Refused(
-            f"the gate of site {name} ended with exit code {done.returncode} when asked for its "
-            f"help; it said: {plain(said[-1])}"
-        )
-    if b"--check" not in done.stdout:
-        raise Refused(
-            f"the gate of site {name} ({Path(command[0]).name}) has no check; whether it can reach "
-            "the site is told by `swm sites`"
-        )
-
-
-def _run(command: Sequence[str], home: Path, environment: dict[str, str]) -> int:
-    """Run the check with our own input and output; returns our exit code."""
-    process = subprocess.Popen(
-        command, executable=_found(command[0], environment), cwd=home, env=environment
-    )
-    try:
-        code = process.wait()
-    except KeyboardInterrupt:
-        # The terminal has told it as well.
-        try:
-            process.wait(_END_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
-        raise
-    return 1 if code else 0
-
-
-def _found(program: str, environment: dict[str, str]) -> str:
-    """Where a program is: Popen would look along our own PATH."""
-    import shutil
-
-    return shutil.which(program, path=environment["PATH"]) or program
-
-
-def _not_run(name: str, command: Sequence[str], error: OSError) -> NoReturn:
-    from terminals.cli.failures import Refused
-
-    raise Refused(
-        f"the gate of site {name} can't be run: {command[0]}: {error.strerror}; is it installed? "
-        'That of SSH comes by `pip install "skyport[ssh]"`'
-    )

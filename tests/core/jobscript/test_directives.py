@@ -1,8 +1,11 @@
 """Every directive does what docs/job-script.md says of it."""
 
+from decimal import Decimal
+
 import pytest
 
 from swm_core.domain.job import Direction, JobSpec, Launch, Port, Resources
+from swm_core.domain.money import Money
 from swm_core.jobscript import ParsedScript, ScriptError, ScriptErrors, parse
 
 
@@ -62,6 +65,10 @@ def test_a_script_without_directives_gives_the_defaults_of_the_original() -> Non
         ("priority -10", "priority", -10),
         ("priority +10", "priority", 10),
         ("retries 2", "retries", 2),
+        ("spot", "spot", True),
+        ("spot yes", "spot", True),
+        ("max-cost 2.50 EUR", "max_cost", Money(Decimal("2.50"), "EUR")),
+        ("max-cost 3", "max_cost", Money(Decimal(3), "USD")),
         ("relocatable", "relocatable", True),
         ("relocatable no", "relocatable", False),
         ("relocatable False", "relocatable", False),
@@ -170,6 +177,10 @@ def test_several_files_on_one_line_and_on_several_lines_all_count() -> None:
         ("retries -1", "VALUE_INVALID", "0 to 100"),
         ("launch all", "VALUE_INVALID", '"every"'),
         ("relocatable maybe", "VALUE_INVALID", '"true"'),
+        ("spot maybe", "VALUE_INVALID", '"true"'),
+        ("max-cost little", "VALUE_INVALID", "2.50 EUR"),
+        ("max-cost -1 EUR", "VALUE_INVALID", "2.50 EUR"),
+        ("max-cost 0 EUR", "VALUE_INVALID", "is nothing"),
         ("site two words", "VALUE_INVALID", "one name"),
         ("flavor --small", "VALUE_INVALID", "dash"),
         ("container-image a b", "VALUE_INVALID", "one name"),
@@ -234,7 +245,7 @@ def test_a_repeated_directive_is_refused_and_both_lines_are_named(first: str, se
     assert "lines 2 and 4" in got.message
 
 
-@pytest.mark.parametrize("name", ["array", "depends", "spot", "max-cost"])
+@pytest.mark.parametrize("name", ["array", "depends"])
 def test_a_directive_that_is_not_served_yet_is_refused_by_name(name: str) -> None:
     got = error(f"{name} 1")
     assert (got.line, got.directive, got.reason) == (2, name, "DIRECTIVE_NOT_SERVED")

@@ -1,11 +1,14 @@
 """Which site and which flavor a job goes to, and what can never be."""
 
+import dataclasses
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
 from swm_core.domain.failures import FailureReason
 from swm_core.domain.job import JobSpec
+from swm_core.domain.partition import Setup
 from swm_core.domain.states import PartitionState
 from swm_core.scheduler import (
     Candidate,
@@ -144,6 +147,45 @@ def made(job_id: str, state: PartitionState = PartitionState.READY, owner: str =
     return PartitionView(
         "p1", PartitionKind.DYNAMIC, state, owner, job_id, flavor="small", nodes=(node("v1", 2),)
     )
+
+
+def idle_partition(disk: int = 0, node_disk: int = 0, **setup: Any) -> SiteView:
+    part = dataclasses.replace(
+        made(""),
+        setup=Setup(**setup),
+        disk_bytes=disk * GIB,
+        nodes=(node("v1", 2, disk_bytes=node_disk * GIB),),
+    )
+    capabilities = CLOUD_CAPABILITIES | {"STORAGE", "STORAGE:data", "SPOT"}
+    return dataclasses.replace(with_partition(part), capabilities=capabilities, option_prefix="az")
+
+
+@pytest.mark.parametrize(
+    ("asked", "made_with"),
+    [
+        ({"container_image": "x"}, {"containers": True}),
+        ({"cloud_image": "debian"}, {"image": "debian"}),
+        ({"storage": ("data",)}, {"storage": ("data",)}),
+        ({"site_options": {"az.zone": "1"}}, {"site_options": (("zone", "1"),)}),
+    ],
+)
+def test_an_idle_partition_serves_only_who_asks_for_what_it_was_set_up_with(
+    asked: dict[str, Any], made_with: dict[str, Any]
+) -> None:
+    assert goes(spec(1, **asked), idle_partition(**made_with)) == "v1"
+    assert goes(spec(1, **asked), idle_partition()) == "new cloud/small"
+    assert goes(spec(1), idle_partition(**made_with)) == "new cloud/small"
+
+
+def test_options_of_other_sites_do_not_matter_to_an_idle_partition() -> None:
+    assert goes(spec(1, site_options={"slurm.qos": "high"}), idle_partition()) == "v1"
+
+
+def test_an_idle_partition_has_to_have_the_disk() -> None:
+    assert goes(spec(1, disk=10), idle_partition(disk=10)) == "v1"
+    assert goes(spec(1, disk=10), idle_partition(node_disk=10)) == "v1"
+    assert goes(spec(1, disk=11), idle_partition(disk=10)) == "new cloud/small"
+    assert goes(spec(1, disk=1), idle_partition()) == "new cloud/small"
 
 
 def with_partition(partition: PartitionView, **fields: object) -> SiteView:

@@ -11,10 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from skyport.gate.v1 import partition_pb2
 from swm_core.domain.failures import Failure
 from swm_core.domain.job import Allocation, End, Job, JobSpec, Port, Resources
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import IllegalTransition, JobState, PartitionState
+from swm_core.gateways import convert
 from swm_core.store import (
     AlreadyExists,
     NotFound,
@@ -74,7 +76,18 @@ PARTITION = Partition(
     partition_id="p1",
     site="azure",
     owner="alice",
-    spec=PartitionSpec(location="westeurope", flavor="small", node_count=2, spot=True),
+    spec=PartitionSpec(
+        location="westeurope",
+        flavor="small",
+        node_count=2,
+        spot=True,
+        containers=True,
+        storage=("data",),
+        site_options=(("zone", "1"),),
+        disk_bytes=1 << 30,
+        spot_price_limit=Decimal("0.5"),
+        spot_currency="USD",
+    ),
     spec_fingerprint="f",
     state=PartitionState.CREATING,
     create_time=1.5,
@@ -147,6 +160,22 @@ def test_fields_that_were_added_since_take_their_defaults() -> None:
 def test_a_damaged_record_is_told_as_such() -> None:
     with pytest.raises(StoreUnusable, match="state"):
         codec.decode_job(FIRST_SPEC, FIRST_RECORD.replace("RUNNING", "DANCING"), 7)
+
+
+def test_a_partition_that_was_stored_before_it_could_be_for_containers_is_still_read() -> None:
+    record = (
+        '{"partition_id":"p1","site":"azure","owner":"alice","spec":{"location":"westeurope",'
+        '"flavor":"small","node_count":2,"image":"","spot":false},"spec_fingerprint":"f",'
+        '"state":"READY","create_time":1.5,"job_id":"j1","price_per_hour":"0.1040","currency":"USD",'
+        '"ready_time":2.0,"delete_time":null,"failure":null,"text":"","delete_tries":0,'
+        '"not_before":0.0,"revision":3}'
+    )
+    partition = codec.decode_partition(record)
+    assert (partition.spec_fingerprint, partition.price_per_hour) == ("f", Decimal("0.1040"))
+    # The gate is asked for the same as before.
+    assert convert.partition_spec(partition.spec) == partition_pb2.PartitionSpec(
+        location="westeurope", flavor="small", node_count=2
+    )
 
 
 async def test_a_partition_is_found_until_its_site_has_said_that_it_is_gone(

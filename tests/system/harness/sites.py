@@ -28,21 +28,24 @@ class Site:
         folder: Holds `gate.toml`, `control.toml` and `site/`.
         endpoint: Where a gate of this site listens that the test starts itself; empty: the core
             starts it.
+        more: More of its table in swm.toml.
     """
 
     name: str
     folder: Path
     endpoint: str = ""
+    more: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @classmethod
     def make(
         cls, name: str, folder: Path, config: Mapping[str, Any], *, endpoint: str = ""
     ) -> Site:
-        """Write the configuration of a gate."""
+        """Write the configuration of a gate; what it has under `swm` is for swm.toml."""
         folder.mkdir(parents=True)
-        settings = {"state_dir": "site", "control": "control.toml", **config}
+        own = {key: value for key, value in config.items() if key != "swm"}
+        settings = {"state_dir": "site", "control": "control.toml", **own}
         (folder / "gate.toml").write_text(tomlkit.dumps(settings))
-        return cls(name, folder, endpoint)
+        return cls(name, folder, endpoint, config.get("swm", {}))
 
     @property
     def command(self) -> list[str]:
@@ -52,7 +55,8 @@ class Site:
     @property
     def settings(self) -> dict[str, Any]:
         """Its table in swm.toml."""
-        return {"endpoint": self.endpoint} if self.endpoint else {"command": self.command}
+        gate = {"endpoint": self.endpoint} if self.endpoint else {"command": self.command}
+        return {**gate, **self.more}
 
     # What goes wrong.
 
@@ -64,6 +68,10 @@ class Site:
     def unreachable(self, *nodes: str) -> None:
         """Have these nodes not answer from now on."""
         self._control({"unreachable": list(nodes)})
+
+    def lost(self, **nodes: str) -> None:
+        """Have these nodes of dynamic partitions be gone for good: NODE_FAIL or PREEMPTED."""
+        self._control({"lost": nodes})
 
     def _control(self, table: Mapping[str, Any]) -> None:
         fresh = self.folder / "control.new"

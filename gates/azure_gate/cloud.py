@@ -1,0 +1,427 @@
+"""What is done in Azure, in its own terms: groups, networks, machines, schedules.
+
+Everything of a partition lies in one resource group, under names that `bodies` fixes, so each call
+can be repeated, and nothing has to be remembered to delete it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import re
+from collections.abc import Coroutine, Mapping, Sequence
+from typing import Any, TypeVar
+
+from gates.azure_gate import bodies
+from gates.azure_gate.config import Config
+from gates.azure_gate.errors import Kind, Problem
+from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Sdk
+from gates.azure_gate.tags import INSTALLATION, Tags
+
+T = TypeVar("T")
+
+_PATH = re.compile(
+    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)(/providers/[^/]+/[^/]+/(?P<name>[^/]+))?",
+    re.IGNORECASE,
+)
+_FORCED = "Microsoft.Compute/virtualMachines"
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Group:
+    """A resource group with our tags."""
+
+    name: str
+    location: str
+    tags: Tags | None
+    """None where they are not what a gate writes."""
+    installation: str
+    is_deleting: bool
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Machine:
+    """A machine, as lists tell it."""
+
+    name: str
+    provisioning: str
+    """As "Creating", "Succeeded", "Failed", "Deleting"."""
+    power: str
+    """As "running", "deallocated"; empty: not told."""
+    failure: Problem | None = None
+    """Why it could not be made."""
+
+    @property
+    def is_up(self) -> bool:
+        """Whether Azure says that it runs."""
+        return self.power == "running"
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether it has been deallocated, or is about to be."""
+        return self.power in {"deallocated", "deallocating"}
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Content:
+    """What a group holds, as lists tell it: they may lag behind."""
+
+    machines: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
+    private: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    """Private addresses by node."""
+    public: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    others: frozenset[str] = frozenset()
+    """Names of interfaces and addresses."""
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing in it costs money, as far as lists tell."""
+        return not self.machines and not self.others
+
+
+class Cloud:
+    """One subscription.
+
+    Args:
+        config: Which.
+        sdk: Makes the calls.
+    """
+
+    def __init__(self, config: Config, sdk: Sdk) -> None:
+        self._config = config
+        self._sdk = sdk
+        self._writes: dict[str, set[asyncio.Task[Any]]] = {}
+        """What is on its way, by group."""
+
+    @property
+    def scope_uid(self) -> str:
+        """What the partitions lie in: of another subscription nothing may be concluded."""
+        config = self._config
+        return f"{config.tenant_id.lower()}/{config.subscription_id.lower()}"
+
+    def group_id(self, group: str) -> str:
+        """The id of a group."""
+        return bodies.group_id(self._config.subscription_id, group)
+
+    # Groups.
+
+    async def groups(self) -> list[Group]:
+        """All groups with our tag, of whatever installation."""
+        found = await self._sdk.all(
+            "listing resource groups",
+            lambda: self._sdk.resources.resource_groups.list(filter=f"tagName eq '{INSTALLATION}'"),
+        )
+        return [_group(one.as_dict()) for one in found]
+
+    async def group(self, name: str) -> Group | None:
+        """One group; None if there is none: the only word for gone."""
+        try:
+            found = await self._sdk.call(
+                f"looking for group {name}",
+                lambda: self._sdk.resources.resource_groups.get(name),
+            )
+        except AzureProblem as problem:
+            if problem.problem.code == "ResourceGroupNotFound":
+                return None
+            raise
+        return _group(found.as_dict())
+
+    async def put_group(self, name: str, location: str, tags: Tags) -> Group:
+        """Make a group with its tags, in one call."""
+        body = {"location": location, "tags": tags.encode()}
+        stop = asyncio.Event()
+        made = self._sdk.call(
+            f"making group {name}",
+            lambda: self._sdk.resources.resource_groups.create_or_update(name, body),
+            stop=stop,
+        )
+        return _group((await self._whole(name, made, stop)).as_dict())
+
+    async def tag_group(self, name: str, tags: Tags) -> None:
+        """Replace the tags of a group that is there."""
+        body = {"tags": tags.encode()}
+        await self._sdk.call(
+            f"writing tags of group {name}",
+            lambda: self._sdk.resources.resource_groups.update(name, body),
+        )
+
+    async def delete_group(self, name: str) -> bool:
+        """Begin to delete a group with all that is in it; False if there is none."""
+        # A write that arrived later would make something that nobody deletes.
+        if writes := self._writes.get(name):
+            await asyncio.wait(set(writes))
+        try:
+            await self._sdk.start(
+                f"deleting group {name}",
+                self._sdk.resources.resource_groups.begin_delete,
+                name,
+                force_deletion_types=_FORCED,
+            )
+        except AzureProblem as problem:
+            if problem.problem.code == "ResourceGroupNotFound":
+                return False
+            raise
+        return True
+
+    # What is in them.
+
+    async def contents(self) -> dict[str, Content]:
+        """What all groups of the subscription hold, by their names in lower case."""
+        sdk = self._sdk
+        machines, interfaces, addresses = await asyncio.gather(
+            sdk.all(
+                "listing machines",
+                lambda: sdk.compute.virtual_machines.list_all(status_only="true"),
+            ),
+            sdk.all("listing interfaces", lambda: sdk.network.network_interfaces.list_all()),
+            sdk.all("listing addresses", lambda: sdk.network.public_ip_addresses.list_all()),
+        )
+        return _contents(
+            [one.as_dict() for one in machines],
+            [one.as_dict() for one in interfaces],
+            [one.as_dict() for one in addresses],
+        )
+
+    async def machine(self, group: str, node: str) -> Machine | None:
+        """One machine; None if there is none: the only word for gone."""
+        try:
+            found = await self._sdk.call(
+                f"looking for {node}",
+                lambda: self._sdk.compute.virtual_machines.get(group, node, expand="instanceView"),
+            )
+        except AzureProblem as problem:
+            if problem.kind is Kind.GONE:
+                return None
+            raise
+        return _machine(found.as_dict())
+
+    async def put_nsg(self, group: str, location: str, sources: Sequence[str]) -> None:
+        """Let SSH in from `sources`, and from nowhere else."""
+        body = bodies.nsg_body(location, sources)
+        await self._make(
+            group,
+            "making the rules of the network",
+            self._sdk.network.network_security_groups.begin_create_or_update,
+            bodies.NSG,
+            body,
+        )
+
+    async def nsg_sources(self, group: str) -> tuple[str, ...]:
+        """Who is let in now; nobody where there are no rules yet."""
+        try:
+            found = await self._sdk.call(
+                "reading the rules of the network",
+                lambda: self._sdk.network.network_security_groups.get(group, bodies.NSG),
+            )
+        except AzureProblem as problem:
+            if problem.kind is Kind.GONE:
+                return ()
+            raise
+        return bodies.nsg_sources(found.as_dict())
+
+    async def put_vnet(self, group: str, location: str) -> None:
+        """Make the network."""
+        body = bodies.vnet_body(location)
+        await self._make(
+            group,
+            "making the network",
+            self._sdk.network.virtual_networks.begin_create_or_update,
+            bodies.VNET,
+            body,
+        )
+
+    async def put_machine(self, group: str, node: str, body: bodies.Body, within_s: float) -> None:
+        """Make a machine; returns when Azure says that it has booted."""
+        await self._make(
+            group,
+            f"making {node}",
+            self._sdk.compute.virtual_machines.begin_create_or_update,
+            node,
+            body,
+            within_s=within_s,
+        )
+
+    async def start_machine(self, group: str, node: str) -> None:
+        """Start a machine that was deallocated."""
+        await self._sdk.complete(
+            f"starting {node}", self._sdk.compute.virtual_machines.begin_start, group, node
+        )
+
+    async def put_schedule(self, group: str, location: str, node: str, fires_s: int) -> None:
+        """Have Azure deallocate a machine at a time that is less than a day ahead."""
+        base = f"{self.group_id(group)}/providers"
+        machine = f"{base}/Microsoft.Compute/virtualMachines/{node}"
+        body = bodies.schedule_body(location, machine, fires_s)
+        await self._sdk.complete(
+            f"setting the end of {node}",
+            self._sdk.resources.resources.begin_create_or_update_by_id,
+            f"{base}/Microsoft.DevTestLab/schedules/{bodies.schedule(node)}",
+            body,
+            api_version=bodies.SCHEDULES_VERSION,
+        )
+
+    async def empty_group(self, group: str, nodes: Sequence[str]) -> None:
+        """Delete all that a group was meant to hold, whether or not lists tell of it."""
+        sdk = self._sdk
+        compute, network = sdk.compute, sdk.network
+        machines = compute.virtual_machines.begin_delete
+        await asyncio.gather(
+            *(self._gone(f"deleting {n}", machines, group, n, force_deletion=True) for n in nodes)
+        )
+        await asyncio.gather(
+            *(
+                self._gone(
+                    f"deleting the interface of {node}",
+                    network.network_interfaces.begin_delete,
+                    group,
+                    bodies.nic(node),
+                )
+                for node in nodes
+            ),
+            *(
+                self._gone(
+                    f"deleting the disk of {node}",
+                    compute.disks.begin_delete,
+                    group,
+                    bodies.disk(node),
+                )
+                for node in nodes
+            ),
+        )
+        addresses = network.public_ip_addresses.begin_delete
+        first = bodies.address(nodes[0])
+        await self._gone("deleting the address", addresses, group, first)
+        await asyncio.gather(
+            self._gone(
+                "deleting the network", network.virtual_networks.begin_delete, group, bodies.VNET
+            ),
+            self._gone(
+                "deleting the rules",
+                network.network_security_groups.begin_delete,
+                group,
+                bodies.NSG,
+            ),
+            *(self._drop_schedule(group, node) for node in nodes),
+        )
+
+    async def _drop_schedule(self, group: str, node: str) -> None:
+        base = f"{self.group_id(group)}/providers/Microsoft.DevTestLab/schedules"
+        await self._gone(
+            f"deleting the schedule of {node}",
+            self._sdk.resources.resources.begin_delete_by_id,
+            f"{base}/{bodies.schedule(node)}",
+            api_version=bodies.SCHEDULES_VERSION,
+        )
+
+    async def _gone(self, doing: str, begin: Any, *arguments: str, **keywords: Any) -> None:
+        """Delete something, and wait until it is gone; that it never was is fine."""
+        try:
+            await self._sdk.complete(doing, begin, *arguments, **keywords)
+        except AzureProblem as problem:
+            if problem.kind is not Kind.GONE:
+                raise
+
+    async def _make(
+        self,
+        group: str,
+        doing: str,
+        begin: Any,
+        *arguments: Any,
+        within_s: float = OPERATION_S,
+    ) -> None:
+        """Have something made in a group, and wait until it is."""
+        stop = asyncio.Event()
+        begun = self._sdk.begin(doing, begin, group, *arguments, within_s=within_s, stop=stop)
+        await self._sdk.finish(doing, await self._whole(group, begun, stop))
+
+    async def _whole(self, group: str, write: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
+        """The result of a write, which runs to its end also if nobody waits for it any more.
+
+        What is cut off half-way may still arrive, after the group was looked for and not found.
+        """
+        task = asyncio.create_task(write)
+        writes = self._writes.setdefault(group, set())
+        writes.add(task)
+        task.add_done_callback(lambda done: self._wrote(group, done))
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            stop.set()
+            raise
+
+    def _wrote(self, group: str, task: asyncio.Task[Any]) -> None:
+        writes = self._writes[group]
+        writes.discard(task)
+        if not writes:
+            del self._writes[group]
+        if not task.cancelled():
+            task.exception()  # who waits is told; nobody else wants to know
+
+
+def _place(resource_id: str) -> tuple[str, str]:
+    """Group (in lower case) and name of what an id names; Azure's ids have no fixed case."""
+    found = _PATH.match(resource_id)
+    return (found["group"].lower(), found["name"] or "") if found else ("", "")
+
+
+def _group(told: Mapping[str, Any]) -> Group:
+    tags = told.get("tags") or {}
+    installation = next((v for k, v in tags.items() if k.lower() == INSTALLATION), "")
+    state = (told.get("properties") or {}).get("provisioningState", "")
+    return Group(
+        name=told["name"],
+        location=told.get("location", ""),
+        tags=Tags.decode(tags),
+        installation=installation,
+        is_deleting=state in {"Deleting", "Deprovisioning"},
+    )
+
+
+def _machine(told: Mapping[str, Any]) -> Machine:
+    properties = told.get("properties") or {}
+    statuses = (properties.get("instanceView") or {}).get("statuses") or ()
+    power, failure = "", None
+    for status in statuses:
+        # As "PowerState/running"; provisioning may have three parts, and be beside a power state.
+        kind, _, rest = str(status.get("code", "")).partition("/")
+        if kind.lower() == "powerstate":
+            power = rest.lower()
+        elif kind.lower() == "provisioningstate" and rest.lower().startswith("failed"):
+            code = rest.partition("/")[2]
+            failure = Problem(200, code, str(status.get("message", "")))
+    provisioning = str(properties.get("provisioningState", ""))
+    if provisioning == "Failed" and failure is None:
+        failure = Problem(200, "", "Azure could not make it, and does not say why")
+    return Machine(told["name"], provisioning, power, failure)
+
+
+def _contents(
+    machines: Sequence[Mapping[str, Any]],
+    interfaces: Sequence[Mapping[str, Any]],
+    addresses: Sequence[Mapping[str, Any]],
+) -> dict[str, Content]:
+    found: dict[str, tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]] = {}
+
+    def of(
+        group: str,
+    ) -> tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]:
+        return found.setdefault(group, ({}, {}, {}, set()))
+
+    for told in machines:
+        group, name = _place(told["id"])
+        of(group)[0][name] = _machine(told)
+    for told in interfaces:
+        group, name = _place(told["id"])
+        of(group)[3].add(name)
+        for at in (told.get("properties") or {}).get("ipConfigurations") or ():
+            private = (at.get("properties") or {}).get("privateIPAddress")
+            if private:
+                of(group)[1][name.removesuffix("-nic")] = private
+    for told in addresses:
+        group, name = _place(told["id"])
+        of(group)[3].add(name)
+        if public := (told.get("properties") or {}).get("ipAddress"):
+            of(group)[2][name.removesuffix("-ip")] = public
+    return {
+        group: Content(had[0], had[1], had[2], frozenset(had[3])) for group, had in found.items()
+    }

@@ -1,0 +1,212 @@
+"""What goes wrong at Azure leaves nothing that costs money, whichever call it befalls."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from gates.azure_gate import errors
+from tests.azure_gate.conftest import MakeGate
+from tests.azure_gate.harness import (
+    CREATING,
+    FAILED,
+    READY,
+    Gate,
+    create_request,
+    group_of,
+    new_id,
+    refused,
+)
+from tests.testbed.azure_arm import faults
+from tests.testbed.azure_arm.client import AzureArm
+from tests.testbed.azure_arm.faults import GROUP, NSG, SCHEDULE, VM, VNET, Fault, GuestFault
+
+
+def billed(arm: AzureArm) -> list[str]:
+    """What costs money now."""
+    return [entry.resource for entry in arm.books().live]
+
+
+async def until_failed(gate: Gate, name: str) -> tuple[str, str]:
+    """The reason and the text of a partition's failure."""
+    told = await gate.until_partition(name, lambda it: it.state == FAILED)
+    return told.failure.reason, told.failure.message
+
+
+@pytest.mark.parametrize(
+    ("kind", "which", "reason"),
+    [
+        (NSG, "OperationNotAllowed", "PROVISIONING_FAILED"),
+        (VNET, "AuthorizationFailed", "PERMISSION_MISSING"),
+        (VM, "SkuNotAvailable", "CAPACITY"),
+        (VM, "SpotQuota", "QUOTA"),
+        (VM, "SpotPriceGreaterThanProvidedMaxPrice", "PROVISIONING_FAILED"),
+        (SCHEDULE, "MissingSubscriptionRegistration", "PERMISSION_MISSING"),
+    ],
+)
+async def test_a_call_that_is_refused(
+    gate: Gate, azure_arm: AzureArm, kind: str, which: str, reason: str
+) -> None:
+    azure_arm.faults.add(faults.error(which, "PUT", kind, times=0))
+    name = new_id()
+    await gate.create(name, nodes=2)
+    found, text = await until_failed(gate, name)
+    assert found == reason
+    assert faults.MESSAGES[which][1] in text
+    # Empty but for the group, which tells why, also to a gate that knows nothing.
+    assert azure_arm.books().resources == (f"{group_id(azure_arm, name)}",)
+    await gate.restart()
+    again = await gate.get(name)
+    assert (again.state, again.failure.reason) == (FAILED, reason)
+    assert (await gate.create(name, nodes=2)).state == FAILED
+    await gate.delete_for_good(name)
+
+
+@pytest.mark.parametrize(
+    ("kind", "which"), [(NSG, "InternalServerError"), (VM, "AllocationFailed"), (VM, "Conflict")]
+)
+async def test_an_operation_that_fails_after_it_was_accepted(
+    gate: Gate, azure_arm: AzureArm, kind: str, which: str
+) -> None:
+    azure_arm.faults.add(
+        faults.failed_operation(which, "PUT", kind, name="n1" if kind == VM else "*")
+    )
+    name = new_id()
+    await gate.create(name, nodes=2)
+    # The machine that failed holds its interface for a while.
+    removing = await gate.until_partition(
+        name, lambda it: it.state == FAILED or "removing" in it.text
+    )
+    if removing.state != FAILED:
+        assert removing.state == CREATING
+        azure_arm.clock.advance(200)
+    reason, _ = await until_failed(gate, name)
+    assert reason == ("CAPACITY" if kind == VM else "PROVISIONING_FAILED")
+    assert not billed(azure_arm)
+    await gate.delete_for_good(name)
+
+
+@pytest.mark.parametrize("which", ["QuotaExceeded", "AuthorizationFailed", "TooManyRequests"])
+async def test_a_group_that_can_not_be_made_is_told_at_once(
+    gate: Gate, azure_arm: AzureArm, which: str
+) -> None:
+    number = azure_arm.faults.add(faults.error(which, "PUT", GROUP, times=2))
+    name = new_id()
+    if which == "TooManyRequests":
+        await gate.create(name)
+        assert azure_arm.faults.hits(number) == 2
+    else:
+        problem = await refused(gate.create(name))
+        expected = errors.parse(*faults.MESSAGES[which][:1], f'{{"error": {{"code": "{which}"}}}}')
+        assert problem.code is errors.refusal(expected, "").code
+    await gate.delete_for_good(name)
+
+
+@pytest.mark.parametrize("kind", [GROUP, NSG, VNET, VM, SCHEDULE])
+async def test_a_lost_answer_makes_nothing_twice(
+    gate: Gate, azure_arm: AzureArm, kind: str
+) -> None:
+    azure_arm.faults.add(Fault("PUT", kind, does="lose"))
+    name = new_id()
+    await gate.create(name, nodes=2)
+    await gate.until_state(name, READY)
+    machines = [entry for entry in azure_arm.books().entries if entry.kind == "vm"]
+    assert len(machines) == 2
+    await gate.delete_for_good(name)
+
+
+async def test_a_storm_of_refusals_only_takes_longer(gate: Gate, azure_arm: AzureArm) -> None:
+    name = new_id()
+    storm = [
+        azure_arm.faults.add(faults.error("TooManyRequests", method, kind, times=2))
+        for method, kind in (
+            ("GET", GROUP),
+            ("PUT", NSG),
+            ("PUT", VNET),
+            ("PUT", VM),
+            ("GET", VM),
+            ("GET", "operations"),
+            ("PATCH", GROUP),
+            ("DELETE", GROUP),
+        )
+    ]
+    await gate.create(name)
+    await gate.until_state(name, READY)
+    await gate.delete_for_good(name)
+    assert sum(map(azure_arm.faults.hits, storm)) == 2 * len(storm)
+
+
+async def test_a_machine_that_never_boots_is_given_up(
+    make_gate: MakeGate, azure_arm: AzureArm
+) -> None:
+    gate = await make_gate(boot_timeout=4)
+    azure_arm.faults.add(GuestFault("never boots"))
+    name = new_id()
+    await gate.create(name, nodes=2)
+    reason, text = await until_failed(gate, name)
+    assert reason == "PROVISIONING_FAILED"
+    assert "was not ready within 4 s" in text
+    assert not billed(azure_arm)
+    await gate.delete_for_good(name)
+
+
+async def test_a_late_sshd_is_waited_for(gate: Gate, azure_arm: AzureArm) -> None:
+    azure_arm.faults.add(GuestFault("late", seconds=2.0, times=0))
+    name = new_id()
+    await gate.create(name, nodes=2)
+    await gate.until_state(name, READY)
+    await gate.delete_for_good(name)
+
+
+async def test_an_unknown_egress_address_is_refused_and_never_everybody(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    for said in ("0.0.0.0", "<html>", "*"):  # noqa: S104 - it is refused
+        azure_arm.say_egress(said)
+        name = new_id()
+        await gate.create(name)
+        reason, text = await until_failed(gate, name)
+        assert reason == "PROVISIONING_FAILED"
+        assert "inbound_from" in text
+        await gate.delete_for_good(name)
+    azure_arm.say_egress(None)
+
+
+async def test_what_can_not_be_had_is_told_before_anything_is_made(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    create = gate.partitions.CreatePartition
+    for spec, reason in (
+        ({"flavor": "Standard_Nothing"}, "FLAVOR_NOT_FOUND"),
+        ({"location": "mars"}, "FLAVOR_NOT_FOUND"),
+        ({"image": "ubuntu"}, "IMAGE_NOT_FOUND"),
+        ({"storage": ["data"]}, "CAPABILITY_MISSING"),
+        ({"site_options": {"a": "b"}}, "FIELD_MALFORMED"),
+    ):
+        problem = await refused(create(create_request(new_id(), **spec)))
+        assert problem.reason == reason, spec
+    problem = await refused(create(create_request(new_id(), expires_in_s=2 * 86_400)))
+    assert problem.reason == "FIELD_OUT_OF_RANGE"
+    request = create_request(new_id())
+    request.scope_uid = "another"
+    assert (await refused(create(request))).reason == "SITE_CHANGED"
+    assert not azure_arm.books().resources
+
+
+async def test_azure_away_is_not_known_and_never_gone(gate: Gate, azure_arm: AzureArm) -> None:
+    name = new_id()
+    await gate.create(name)
+    await gate.until_state(name, READY)
+    number = azure_arm.faults.add(Fault("GET", does="cut", times=0))
+    try:
+        problem = await asyncio.wait_for(refused(gate.get(name)), 90)
+        assert problem.reason in {"SITE_UNREACHABLE", None}
+    finally:
+        azure_arm.faults.remove(number)
+    assert (await gate.get(name)).state == READY
+    await gate.delete_for_good(name)
+
+
+def group_id(arm: AzureArm, name: str) -> str:
+    return f"/subscriptions/{arm.ready.subscription}/resourceGroups/{group_of(name)}"
