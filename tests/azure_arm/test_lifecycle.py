@@ -73,3 +73,46 @@ async def test_put_twice_is_once(sdk: Sdk, arm: AzureArm) -> None:
     assert arm.books().created == 3
     assert vm_body(subnet)["location"] == "westeurope"
     await sdk.delete_group()
+
+
+async def test_this_machine_moves(sdk: Sdk, arm: AzureArm) -> None:
+    await sdk.make_group()
+    _, subnet = await sdk.make_network()
+    await sdk.make_vm(subnet)
+    found = await sdk.network.public_ip_addresses.get(GROUP, "n0-ip")
+
+    async def banner() -> bytes:
+        reader, writer = await asyncio.open_connection(found.ip_address, 22)
+        try:
+            return await reader.read(4)
+        finally:
+            writer.close()
+
+    assert await banner() == b"SSH-"
+    before = arm.egress()
+    after = arm.move_egress()
+    assert before != after == arm.egress()
+    with pytest.raises(TimeoutError):
+        await asyncio.wait_for(banner(), 0.5)
+    await sdk.make_network()
+    async with asyncio.timeout(20):
+        assert await banner() == b"SSH-"
+    # Any time it moves it is somewhere else, and what was open is dead.
+    assert arm.move_egress() not in {before, after}
+    await sdk.delete_group()
+
+
+async def test_vms_of_different_networks_do_not_meet(sdk: Sdk, arm: AzureArm) -> None:
+    addresses = []
+    for group in ("one", "two"):
+        await sdk.make_group(group)
+        _, subnet = await sdk.make_network(group)
+        await sdk.make_vm(subnet, group=group)
+        found = await sdk.network.public_ip_addresses.get(group, "n0-ip")
+        addresses.append(found.ip_address)
+    line = f"timeout 0.5 bash -c 'exec 3<>/dev/tcp/{addresses[1]}/22'"
+    code, _ = await asyncio.to_thread(arm.run, "one/n0", line)
+    assert code == 124
+    code, said = await asyncio.to_thread(arm.run, "two/n0", line)
+    assert code == 0, said
+    await asyncio.gather(sdk.delete_group("one"), sdk.delete_group("two"))

@@ -62,7 +62,7 @@ class Containers(Guests):
         self._last += 1
         return _Container(self._engine, self._image, self.fabric, machine, self._last)
 
-    async def boot(self, machine: Machine, guest: Guest) -> None:
+    async def boot(self, machine: Machine, guest: Guest, began: float) -> None:
         assert isinstance(guest, _Container)
         await self.do(machine, guest.boot)
         while not guest.is_up():  # noqa: ASYNC110 - another process tells by a file
@@ -92,7 +92,7 @@ class _Container(Guest):
         self._write_seed()
         words = ["create", "--name", self._name, "--hostname", self._machine.name]
         words += ["--network", "none", *_rights()]
-        words += ["--volume", f"{self._name}:/var/lib/docker"]
+        words += ["--volume", f"{self._name}:/var/lib/docker", *image.mounts()]
         words += ["--volume", f"{self._folder}/seed:/var/lib/cloud/seed/nocloud:ro"]
         words += ["--volume", f"{self._folder}/report:/run/testbed"]
         account = "/etc/cloud/cloud.cfg.d/95_account.cfg"
@@ -183,6 +183,7 @@ class _Container(Guest):
         if self._running:
             self._running = False
             self._engine.docker("stop", "--time", "3", self._name)
+            self._fabric.detach(self._port)
 
     def remove(self) -> None:
         self._running = False

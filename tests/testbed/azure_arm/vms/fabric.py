@@ -119,18 +119,24 @@ class Fabric:
     def attach(self, space: str, port: str, address: str) -> None:
         """Connect a network namespace, which `space` is a path of, to the switch."""
         switch = f"{self.prefix}-sw"
-        inside = ["nsenter", f"--net={space}", "ip"]
-        subprocess.run(["ip", "-n", switch, "link", "del", port], capture_output=True, check=False)
         # The same for the same address, or whoever knew the one before would not find it for long.
         hardware = "02:00:" + ":".join(f"{it:02x}" for it in ipaddress.ip_address(address).packed)
-        link = ("eth0", "address", hardware, "type", "veth", "peer", "name", port)
-        _run(*inside, "link", "add", *link)
-        _run(*inside, "link", "set", port, "netns", f"/run/netns/{switch}")
+        lines = [
+            f"link add eth0 address {hardware} type veth peer name {port}",
+            f"link set {port} netns /run/netns/{switch}",
+            f"addr add {address}/16 dev eth0",
+            "link set lo up",
+            "link set eth0 up",
+            f"route add default via {self.net[1]}",
+        ]
+        text = "".join(f"{line}\n" for line in lines)
+        _run("nsenter", f"--net={space}", "ip", "-batch", "-", stdin=text)
         ip("-n", switch, "link", "set", port, "master", "br0", "up")
-        _run(*inside, "addr", "add", f"{address}/16", "dev", "eth0")
-        _run(*inside, "link", "set", "lo", "up")
-        _run(*inside, "link", "set", "eth0", "up")
-        _run(*inside, "route", "add", "default", "via", str(self.net[1]))
+
+    def detach(self, port: str) -> None:
+        """Have it be connected no more, if it was; a namespace takes its end with it, but later."""
+        words = ["ip", "-n", f"{self.prefix}-sw", "link", "del", port]
+        subprocess.run(words, capture_output=True, check=False)
 
     def filter(self, space: str, address: str, rules: list[Rule]) -> None:
         """Have a namespace let in what comes from its virtual network, and what rules allow."""

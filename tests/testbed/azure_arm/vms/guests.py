@@ -76,12 +76,14 @@ class Guests(abc.ABC):
         self.fabric.release(address)
 
     async def create(self, machine: Machine) -> None:
+        began = asyncio.get_running_loop().time()
         guest = self._guests[machine.id.lower()] = self.new(machine)
         await self.do(machine, guest.make)
-        await self.boot(machine, guest)
+        await self.boot(machine, guest, began)
 
     async def start(self, machine: Machine) -> None:
-        await self.boot(machine, self._guests[machine.id.lower()])
+        began = asyncio.get_running_loop().time()
+        await self.boot(machine, self._guests[machine.id.lower()], began)
 
     async def stop(self, machine: Machine) -> None:
         guest = self._guests.get(machine.id.lower())
@@ -120,8 +122,8 @@ class Guests(abc.ABC):
         """One that is not made yet."""
 
     @abc.abstractmethod
-    async def boot(self, machine: Machine, guest: Guest) -> None:
-        """Switch one on; return when it says that it is up."""
+    async def boot(self, machine: Machine, guest: Guest, began: float) -> None:
+        """Switch one on, as was begun at a time of the loop; return when it says that it is up."""
 
     async def do(self, machine: Machine, what: Callable[[], None]) -> None:
         """Do something with a VM, and nothing else with it at the same time, also if cancelled."""

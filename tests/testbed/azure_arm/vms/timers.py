@@ -12,12 +12,13 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Protocol
 
 import tests.testbed
 from tests.testbed.azure_arm.vms import userdata
-from tests.testbed.azure_arm.vms.backend import Machine
+from tests.testbed.azure_arm.vms.backend import Machine, Rule
 from tests.testbed.azure_arm.vms.fabric import Fabric, remove_space
 from tests.testbed.azure_arm.vms.guests import Guest, Guests
 from tests.testbed.host import SSHD_CONFIG
@@ -28,6 +29,8 @@ from tests.testbed.sshd import make_key, sshd_program
 __all__ = ["Timers"]
 
 _FIRST_UID = 64_000
+# Port 22, as the kernel tells of it.
+_LISTENS = "00000000:0016 00000000:0000 0A"
 
 
 class Timing(Protocol):
@@ -52,20 +55,23 @@ class Timers(Guests):
         self._last += 1
         return _Timer(self.fabric, machine, self._last)
 
-    async def boot(self, machine: Machine, guest: Guest) -> None:
+    async def boot(self, machine: Machine, guest: Guest, began: float) -> None:
+        assert isinstance(guest, _Timer)
         if machine.suffers("never boots"):
             await asyncio.Event().wait()
-        await asyncio.sleep(self._timing.boot_s)
+        # What costs time is done while the timer runs.
+        await self.do(machine, guest.boot)
+        await asyncio.sleep(began + self._timing.boot_s - asyncio.get_running_loop().time())
         late = machine.suffers("late")
         if late is None:
-            await self.do(machine, guest.boot)
+            await self.do(machine, guest.serve)
             return
         # The guest says that it is up, and sshd comes later.
-        guest.later = asyncio.ensure_future(self._boot_late(machine, guest, late.seconds))
+        guest.later = asyncio.ensure_future(self._serve_late(machine, guest, late.seconds))
 
-    async def _boot_late(self, machine: Machine, guest: Guest, seconds: float) -> None:
+    async def _serve_late(self, machine: Machine, guest: _Timer, seconds: float) -> None:
         await asyncio.sleep(seconds)
-        await self.do(machine, guest.boot)
+        await self.do(machine, guest.serve)
 
     def live(self) -> list[str]:
         return self.fabric.spaces()
@@ -80,12 +86,14 @@ class _Timer(Guest):
         self._machine = machine
         self._port = f"to-{number}"
         self._folder = fabric.folder / str(number)
+        self._own = self._folder / machine.name
         self._init: subprocess.Popen[bytes] | None = None
         self._sshd: subprocess.Popen[bytes] | None = None
         self._made = False
+        self._rules: list[Rule] = []
 
     def make(self) -> None:
-        own = self._folder / "vm"
+        own = self._own
         for folder in (own / "ssh", own / "home", own / "tmp", self._folder / "etc"):
             folder.mkdir(parents=True)
         (own / "tmp").chmod(0o1777)
@@ -120,7 +128,7 @@ class _Timer(Guest):
             (etc / file).write_text(text)
             (etc / file).chmod(0o600 if file == "shadow" else 0o644)
         for uid, account in enumerate(accounts, _FIRST_UID):
-            ssh = self._folder / "vm/home" / account.name / ".ssh"
+            ssh = self._own / "home" / account.name / ".ssh"
             ssh.mkdir(parents=True, mode=0o700)
             (ssh / "authorized_keys").write_text("".join(f"{key}\n" for key in account.keys))
             for path in (ssh.parent, ssh, ssh / "authorized_keys"):
@@ -129,19 +137,21 @@ class _Timer(Guest):
     def filter(self) -> None:
         if self._made:
             space = f"/run/netns/{self.space}"
-            self._fabric.filter(space, self._machine.address, self._machine.rules)
+            self._rules = list(self._machine.rules)
+            self._fabric.filter(space, self._machine.address, self._rules)
 
     def boot(self) -> None:
         if self._init is not None:
             return
-        self.filter()
+        if self._rules != self._machine.rules:
+            self.filter()
         self._init = subprocess.Popen(
             [
                 *("nsenter", f"--net=/run/netns/{self.space}"),
                 *("unshare", "--uts", "--mount", "--pid", "--ipc", "--fork"),
                 *("--kill-child=KILL", "--propagation", "private", "--"),
                 *(sys.executable, "-I", str(Path(tests.testbed.__path__[0]) / "init.py")),
-                *(str(self._folder), "vm"),
+                *(str(self._folder), self._machine.name),
             ],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -149,9 +159,15 @@ class _Timer(Guest):
         )
         assert self._init.stdout is not None
         assert self._init.stdout.readline() == b"up\n", f"{self.space} does not start"
-        self.run(f"hostname {self._machine.name}")
+
+    def serve(self) -> None:
+        """Start its sshd, if it does not run."""
+        if self._init is None or self._sshd is not None:
+            return
         # What cloud-init's last step leaves where it has run.
-        self.run("mkdir -p /run/skyport && date -u +%s >/run/skyport/ready")
+        done = Path(f"/proc/{only_child(self._init.pid)}/root/run/skyport")
+        done.mkdir(exist_ok=True)
+        (done / "ready").write_text(f"{int(time.time())}\n")
         with (self._folder / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen(
                 self._command(sshd_program(), "-D", "-e"),
@@ -160,8 +176,8 @@ class _Timer(Guest):
                 stderr=log,
                 start_new_session=True,
             )
-        probe = "ss -Hltn sport = :22 | grep -q ."
-        until(lambda: self.run(probe)[0] == 0, f"sshd of {self.space} does not answer")
+        table = Path(f"/proc/{only_child(self._init.pid)}/net/tcp")
+        until(lambda: _LISTENS in table.read_text(), f"sshd of {self.space} does not answer")
 
     def crash(self) -> None:
         init, self._init = self._init, None
