@@ -26,16 +26,14 @@ _QUIET_S = 60.0
 # What boot.sh and cloud-init leave, as lines: "step …" while it works, then "ready", or "failed …".
 # Each line ends within the second, so that a link that broke is noticed.
 _WATCH = r"""exec 2>/dev/null
-d=/run/skyport r=/run/cloud-init/result.json last=
+d=/run/skyport c=/run/cloud-init last= i=0
 while :; do
-if [ -e $d/ready ]; then echo ready; exit 0; fi
 if [ -e $d/failed ]; then echo failed; cat $d/failed; exit 1; fi
-if [ -e $r ]; then
-    sleep 1
-    [ -e $d/ready ] || [ -e $d/failed ] || {
-        echo failed; echo 'cloud-init ended without our script'; tr -d '\n' <$r; exit 1
-    }
-    continue
+if [ -e $c/result.json ] || [ ! -d $c ]; then
+    if [ -e $c/result.json ] && ! tr -d ' \n' <$c/result.json | grep -q '"errors":\[\]'; then
+        echo failed; echo 'cloud-init failed:'; tr -d '\n' <$c/result.json; exit 1
+    fi
+    if [ -e $d/ready ]; then echo ready; exit 0; fi
 fi
 now=$(cat $d/step); [ "$now" = "$last" ] || { last=$now; echo "step $now"; }
 i=$(( (i + 1) % 5 )); [ $i != 0 ] || echo wait

@@ -16,7 +16,6 @@ from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     DELETING,
     FAILED,
-    INSTALLATION,
     READY,
     STOPPED,
     WITHIN_S,
@@ -25,7 +24,7 @@ from tests.azure_gate.harness import (
     new_id,
     refused,
 )
-from tests.fake_gate.harness import make_ref
+from tests.fake_gate.harness import INSTALLATION, make_ref
 from tests.testbed.azure_arm.client import AzureArm
 from tests.testbed.azure_arm.faults import GROUP, NSG, SCHEDULE, VM, VNET, Fault, GuestFault
 

@@ -159,9 +159,9 @@ def test_an_end_is_a_minute_that_has_not_come_yet_today() -> None:
 def test_spot_alone_has_what_azure_refuses_for_others() -> None:
     more = {"location": "l", "group": "/g", "node": "n0", "size": "s", "image": "a:b:c:d"}
     more |= {"custom_data": "", "admin_key": "k"}
-    plain = bodies.vm_body(**more, has_address=True, disk_gib=0, spot_limit=None)  # type: ignore[arg-type]
+    plain = bodies.vm_body(**more, has_address=True, disk_gib=0, spot_limit=None)
     assert not {"priority", "evictionPolicy", "billingProfile"} & plain["properties"].keys()
-    spot = bodies.vm_body(**more, has_address=False, disk_gib=64, spot_limit=-1.0)  # type: ignore[arg-type]
+    spot = bodies.vm_body(**more, has_address=False, disk_gib=64, spot_limit=-1.0)
     assert spot["properties"]["billingProfile"] == {"maxPrice": -1.0}
     interface = spot["properties"]["networkProfile"]["networkInterfaceConfigurations"][0]
     at = interface["properties"]["ipConfigurations"][0]["properties"]
