@@ -54,7 +54,7 @@ CASE ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check check-shapes \
-	image test-image bench demo soak kill-matrix lock clean
+	image test-image bench demo demo-azure soak kill-matrix lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -138,6 +138,9 @@ bench: $(STAMP) ## Run the benchmarks
 
 demo: $(STAMP) ## Run a job from submit to result, on this machine, with the SSH gate's local site
 	@sh tools/demo.sh
+
+demo-azure: system-packages $(STAMP) ## Run a job on two machines of a stand-in for Azure, from a login to nothing left
+	@$(BIN)/python -m tools.demo_azure
 
 soak: system-packages $(STAMP) ## Kill core and gates at random under load: make soak KILLS=2000 SEED=7
 	@$(BIN)/python -m tests.crash.soak --kills $(KILLS) --seed $(SEED)

@@ -59,11 +59,13 @@ def _interrupted(*_: object) -> None:
 def _demo(folder: Path) -> int:
     _say("Starting a stand-in for Azure, and a registry of images (some minutes the first time)")
     with AzureArm(folder / "azure", backend="containers") as arm:
-        with _registry(arm.egress()) as (registry, image), _home(folder, arm, registry) as home:
-            status = _session(home, arm, image)
-        # The core is down, so whatever is left now would be left for good.
-        books = arm.books()
-    print(f"\n{books}")
+        try:
+            with _registry(arm.egress()) as (registry, image), _home(folder, arm, registry) as home:
+                status = _session(home, arm, image)
+        finally:
+            # The core is down, so whatever is left now would be left for good.
+            books = arm.books()
+            print(f"\n{books}", flush=True)
     return status or (1 if books.left else 0)
 
 
@@ -147,7 +149,7 @@ def _session(home: Path, arm: AzureArm, image: str) -> int:
     _run("head", "-n", "3", "results/counts-0.txt", "results/n1/counts-1.txt")
     _run("swm", "show", job)
     _wait_gone(arm)
-    _run("swm", "partitions", "--all")
+    _run("swm", "partitions")
     _run("swm", "usage", "--by", "job")
     return status
 
