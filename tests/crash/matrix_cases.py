@@ -9,9 +9,9 @@ import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points
 from tests.crash.matrix_scenarios import SCENARIOS
-from tests.crash.world import SITES
 
 Reached = Mapping[Point, Sequence[str]]
 """The names of the scenarios that reach each point, the cheapest first."""
@@ -159,11 +159,13 @@ def is_impossible(subject: str) -> bool:
     return all(any(entry.covers(point) for entry in IMPOSSIBLE) for point in points)
 
 
-def wrong_points(reached: Iterable[Point]) -> list[str]:
-    """What is wrong with the points: missing without a reason, or there in spite of one."""
+def wrong_points(reached: Iterable[Point], sites: Sequence[str] = SITES) -> list[str]:
+    """What is wrong with the points of sites: missing without a reason, or there despite one."""
     there = set(reached)
     found = []
     for point in all_points():
+        if point.site not in sites:
+            continue
         reasons = [entry.reason for entry in IMPOSSIBLE if entry.covers(point)]
         if point not in there and not reasons:
             found.append(f"{point}: no scenario gets there, and no reason is told why none can")
