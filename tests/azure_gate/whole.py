@@ -7,7 +7,7 @@ import dataclasses
 import json
 import subprocess
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,30 @@ from tests.testbed.network import ip
 API = "skyport.gate.v1"
 AGAIN_S = 60.0
 """For what comes back, or is noticed by the clock, on a machine that is busy."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cable:
+    """What connects a machine: a port of the switch of the stand-in's network."""
+
+    switch: str
+    port: str
+
+    @contextlib.contextmanager
+    def slowed(self, rate: str) -> Iterator[None]:
+        """Let no more get to the machine than `rate`, as tc takes it."""
+        limit = ["root", "tbf", "rate", rate, "burst", "64k", "latency", "100ms"]
+        command = ["tc", "-n", self.switch, "qdisc"]
+        subprocess.run([*command, "add", "dev", self.port, *limit], check=True)
+        try:
+            yield
+        finally:
+            subprocess.run([*command, "del", "dev", self.port, "root"], check=True)
+
+    def received(self) -> int:
+        """The bytes that have come to the machine."""
+        (told,) = json.loads(ip("-n", self.switch, "-s", "-j", "link", "show", self.port))
+        return int(told["stats64"]["tx"]["bytes"])
 
 
 @dataclasses.dataclass
@@ -110,42 +134,24 @@ class Cloud:
             for switch, port in ports:
                 ip("-n", switch, "link", "set", port, "master", "br0", "up")
 
-    @contextlib.contextmanager
-    def slowed(self, rate: str) -> Iterator[None]:
-        """Let no more get to the one machine that there is than `rate`, as tc takes it."""
-        switch, port = self._cable()
-        limit = ["root", "tbf", "rate", rate, "burst", "64k", "latency", "100ms"]
-        command = ["tc", "-n", switch, "qdisc"]
-        subprocess.run([*command, "add", "dev", port, *limit], check=True)
-        try:
-            yield
-        finally:
-            subprocess.run([*command, "del", "dev", port, "root"], check=True)
-
-    def received(self) -> int:
-        """The bytes that have come to the one machine that there is."""
-        switch, port = self._cable()
-        (told,) = json.loads(ip("-n", switch, "-s", "-j", "link", "show", port))
-        return int(told["stats64"]["tx"]["bytes"])
-
-    def has_cable(self) -> bool:
-        """Whether there is a machine, and at the network."""
-        spaces = self.arm.books().processes
+    def new_cable(self, others: Collection[str]) -> Cable | None:
+        """That of the one machine that is none of these, once it is at the network."""
+        spaces = set(self.arm.books().processes) - set(others)
         if not spaces:
-            return False
-        switch, port = self._cable()
-        return f" {port}@" in ip("-n", switch, "link", "show")
-
-    def _cable(self) -> tuple[str, str]:
-        """The switch and its port, which are named like the machine's name space."""
-        (space,) = self.arm.books().processes
+            return None
+        (space,) = spaces
         prefix, _, number = space.partition("-")
-        return f"{prefix}-sw", f"to-{number}"
+        cable = Cable(f"{prefix}-sw", f"to-{number}")
+        return cable if f" {cable.port}@" in ip("-n", cable.switch, "link", "show") else None
 
-    def is_down(self) -> bool:
-        """Whether the core has noticed that the node of the one partition is out of reach."""
+    def down(self) -> list[str]:
+        """The nodes that the core takes to be out of reach, with their partitions."""
         answer = self.core.admin.catalog.ListNodes(catalog_pb2.ListNodesRequest(), timeout=30)
-        return any(it.state == catalog_pb2.NODE_STATE_DOWN for it in answer.nodes)
+        return [
+            f"{it.name} {it.partition_id}"
+            for it in answer.nodes
+            if it.state == catalog_pb2.NODE_STATE_DOWN
+        ]
 
     def cleared(self) -> None:
         """Wait until nothing is left, as the books have it."""
