@@ -22,8 +22,17 @@ _MOST_KILLS = 4
 """In one case of the short form: after more of them a job seldom comes by all the points."""
 _SURE = "gate_comes_back"
 """Reaches what otherwise comes by the clock: a probe."""
-_LATE = (("cancelled_while_starting", "lab"), ("created_too_late", "cloud"))
-"""In the short form in any case: what arrives only after it was called off."""
+_ANYWAY = (
+    ("cancelled_while_booting", "azure"),
+    ("shut_down", "azure"),
+    ("boot_fails", "azure"),
+    ("evicted", "azure"),
+    ("on_two_machines", "azure"),
+    ("created_too_late", "azure"),
+    ("cancelled_while_starting", "lab"),
+    ("created_too_late", "cloud"),
+)
+"""In the short form in any case: what arrives only after it was called off, and machines."""
 _USUAL = "succeeds", "lab"
 """What is played for a transition or RPC that nobody has looked at yet."""
 
@@ -113,11 +122,11 @@ def make_sample(reached: Reached) -> list[Case]:
     cheap = list(SCENARIOS)
     used: collections.Counter[str] = collections.Counter()
     cases = []
-    late = list(_LATE)
+    first = list(_ANYWAY)
     while missing:
         scenario, site = (
-            late.pop()
-            if late
+            first.pop()
+            if first
             else max(
                 plays,
                 key=lambda play: (

@@ -200,6 +200,25 @@ def shut_down(play: Play) -> None:
     play.ended(submitted)
 
 
+@scenario(sites=("azure",), extras=(Extra(CORE, "partition READY>STOPPED after", kill=("gate",)),))
+def shut_down_and_cancelled(play: Play) -> None:
+    """As before, and nobody wants what is left on it: it need not start again."""
+    reasons = ("NODE_FAIL", "END_UNKNOWN", "PROVISIONING_FAILED")
+    ends = tuple(("FAILED", each) for each in reasons)
+    submitted = play.submit(hold="sleep 600", ends=ends)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    with play.parts.staying_away(play.name):
+        _evict(play, submitted)
+        eventually(
+            lambda: not play.parts.is_running(play.name) or play.state(submitted) in ENDS,
+            "the gate is gone",
+            within_s=AGAIN_S,
+        )
+        play.cancel(submitted, force=True)
+        play.ended(submitted)
+
+
 def _evict(play: Play, submitted: Submitted) -> None:
     """Take the first machine of a job away; whatever was killed, the job may have none now."""
     assert isinstance(play.site, AzureSite)
