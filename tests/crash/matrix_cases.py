@@ -20,9 +20,10 @@ VICTIMS = (("core",), ("gate",), ("core", "gate"))
 SAMPLE = Path(__file__).with_name("matrix_sample.txt")
 _MOST_KILLS = 4
 """In one case of the short form: after more of them a job seldom comes by all the points."""
-_SURE = "gate_comes_back"
-"""Reaches what otherwise comes by the clock: a probe."""
+_SURE = {"/Probe": "gate_comes_back", "/ListJobs": "rejected", "/ListPartitions": "rejected"}
+"""What reaches calls that otherwise come by the clock, or when a site is first used."""
 _ANYWAY = (
+    ("used_again", "azure"),
     ("cancelled_while_booting", "azure"),
     ("shut_down", "azure"),
     ("boot_fails", "azure"),
@@ -106,7 +107,8 @@ def full(reached: Reached) -> list[Case]:
 
 def _scenario(point: Point, names: Sequence[str]) -> str:
     """The cheapest one, but for what most scenarios reach only when their time is right."""
-    return _SURE if point.subject.endswith("/Probe") and _SURE in names else names[0]
+    sure = _SURE.get("/" + point.subject.rpartition("/")[2], "")
+    return sure if sure in names else names[0]
 
 
 def make_sample(reached: Reached) -> list[Case]:

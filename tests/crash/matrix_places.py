@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Iterator
 
@@ -154,6 +155,29 @@ def _expire(play: Play, partition_id: str) -> None:
         stub = partition_pb2_grpc.PartitionServiceStub(channel)
         with contextlib.suppress(grpc.RpcError):
             insist(lambda: stub.RenewPartition(request, timeout=10))
+
+
+@scenario(sites=CLOUDS)
+def used_again(play: Play) -> None:
+    """A second job of the same owner gets the machine of the first, which waits for it."""
+    with _idle_time(play, "30s"):
+        play.ended(play.submit(inputs=INPUTS))
+        play.ended(play.submit())
+
+
+@contextlib.contextmanager
+def _idle_time(play: Play, idle_time: str) -> Iterator[None]:
+    """Have machines of the site wait for so long."""
+    sites = play.world.core.sites
+    usual = sites[play.name]
+    for site in (dataclasses.replace(usual, more={"idle_time": idle_time}), usual):
+        sites[play.name] = site
+        play.world.core.configure()
+        with play.parts.without(CORE):
+            pass
+        play.parts.ready(play.name)
+        if site is not usual:
+            yield
 
 
 # ---- machines ----
