@@ -73,6 +73,7 @@ async def run(options: Options) -> None:
     state = Path(config.state_dir).expanduser()
     try:
         keys = Keys(state)
+        keys.forget_all()
     except (OSError, ValueError) as error:
         raise ServeError(f"state_dir {state}: {error}") from None
     raise_file_limit()

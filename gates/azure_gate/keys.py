@@ -87,6 +87,11 @@ class Keys:
         """The partition is gone."""
         (self._known / partition).unlink(missing_ok=True)
 
+    def forget_all(self) -> None:
+        """What is needed again is written again; what went while no gate ran is not."""
+        for file in self._known.iterdir():
+            file.unlink(missing_ok=True)
+
 
 def _openssh(key: Ed25519PrivateKey) -> bytes:
     return key.private_bytes(

@@ -6,14 +6,14 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from rpc_kit.units import format_duration
 from skyport.gate.v1 import partition_pb2, types_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.partition import Partition
-from swm_core.domain.states import PartitionState
+from swm_core.domain.states import JobState, PartitionState
 from swm_core.domain.words import words
 from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
@@ -34,6 +34,10 @@ _AFTER_JOB_S = 3600.0
 """How much later than a job's time limit it lies: for boot, and for what is brought and taken."""
 _LOST_S = 30.0
 """How long one whose nodes are all lost is kept, for its gate to say how its jobs have ended."""
+_RUNNING = frozenset({JobState.STARTING, JobState.RUNNING})
+"""Jobs of which it has something to say."""
+_TOLD_S = 0.25
+"""How often it is looked whether it has."""
 
 _ASKED_IN_PEACE = 6
 """A deletion takes its time: so often (some 12 s) it is asked for before it counts as failing."""
@@ -242,7 +246,7 @@ class PartitionDriver:
                         pauses=self._paused(partition),
                         text=words(told.failure.message),
                     )
-                    await asyncio.sleep(_LOST_S)
+                    await self._ends_told()
                 await self._failed(told.failure.reason, words(told.failure.message))
                 return True
             case partition_pb2.PARTITION_STATE_STOPPED:
@@ -260,6 +264,20 @@ class PartitionDriver:
                 if told.text and (text := words(told.text)) != partition.text:
                     await self._context.partitions.note(self._id, text=text)
         return False
+
+    async def _ends_told(self) -> None:
+        """Wait until its jobs have ended; what they left went with its nodes."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_LOST_S):
+                while any(  # noqa: ASYNC110  seconds, once in the life of a partition
+                    job is not None and job.partition_id == self._id and job.state in _RUNNING
+                    for job in map(self._context.jobs.get, self._jobs())
+                ):
+                    await asyncio.sleep(_TOLD_S)
+
+    def _jobs(self) -> Sequence[str]:
+        partition = self._context.partitions.get(self._id)
+        return partition.jobs if partition else ()
 
     def _paused(self, partition: Partition) -> tuple[tuple[float, float | None], ...]:
         """Its pauses, one of which has begun."""

@@ -95,8 +95,11 @@ class Removals:
             if attempt is None or not attempt.to_remove:
                 return
             known = self._context.store.partitions.get(attempt.partition_id)
+            # One that ended while its machines were made has brought nothing to any of them.
+            is_there = known is None or bool(attempt.allocations)
             try:
-                await remove_attempt(self._gate, self._ref(attempt), dynamic=known is not None)
+                if is_there:
+                    await remove_attempt(self._gate, self._ref(attempt), dynamic=known is not None)
                 await attempts.removed(*key)
             except GateError as error:
                 self._note(attempt, error.message)

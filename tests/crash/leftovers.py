@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.azure_gate.site import AzureSite
 from tests.crash.records import ENDS, Records
 from tests.crash.world import World
 from tests.system.harness.sites import processes_marked
@@ -23,6 +24,7 @@ _KEPT_SSH = re.compile(
     r"root_uid|(runner|container|inside)-\w+\.sh|events/[\w-]+\.[\w-]+\.\d+|tombstones/[\w-]+/[\w-]+/[\w-]+\.\d+"
     r"|cache/(whole/\d+/[0-9a-f]{64}|trees/[0-9a-f]{64}/.*|used.*)"
 )
+_KEPT_AZURE = re.compile(r"id_ed25519|installations|deleted|cache/.*")
 _KEPT_SPOOL = re.compile(
     r"spool_uid|u-[^/]+/(blobs/[0-9a-f]{2}/[0-9a-f]{64}|jobs/[\w-]+/\d+/[^/]*\.std(out|err)/(\d+\.seg|end))"
 )
@@ -55,8 +57,11 @@ def _in_store(world: World) -> Iterator[str]:
 
 def _partitions(world: World) -> Iterator[str]:
     for name in world.gates:
-        for partition in world.site(name).partitions():
-            yield f"site {name}: partition {partition}"
+        site = world.site(name)
+        # Of a cloud the books tell: what is billed, what is there, and what runs for it here.
+        there = site.holds() if isinstance(site, AzureSite) else site.partitions()
+        for each in there:
+            yield f"site {name}: partition {each}"
 
 
 def _processes(world: World) -> Iterator[str]:
@@ -121,8 +126,12 @@ def _sockets(pid: int) -> Iterator[str]:
 
 def _files(world: World) -> Iterator[str]:
     for name in world.gates:
-        kept = _KEPT_SSH if name == "lab" else _KEPT_FAKE
-        yield from _unwanted(f"site {name}", world.site(name).root, kept)
+        site = world.site(name)
+        if isinstance(site, AzureSite):
+            yield from _unwanted(f"gate {name}", site.state, _KEPT_AZURE)
+        else:
+            kept = _KEPT_SSH if name == "lab" else _KEPT_FAKE
+            yield from _unwanted(f"site {name}", site.root, kept)
         # A gate that runs has one folder, for lists that go on.
         left = sorted(path.name for path in world.gates[name].scratch.glob("*"))
         if len(left) > 1 or not all("-lists-" in each for each in left):

@@ -2,6 +2,7 @@
 
     python -m tests.crash.matrix                      all of it; takes long
     python -m tests.crash.matrix --case 'NAME'        one case, as a run has named it
+    python -m tests.crash.matrix --site azure         all cases of one site
     python -m tests.crash.matrix --sample             the short form that CI runs
     python -m tests.crash.matrix --write-sample       choose the cases of the short form anew
 
@@ -15,8 +16,10 @@ import argparse
 import collections
 import sys
 import time
+from collections.abc import Sequence
 
 from tests.crash.matrix_cases import SAMPLE, Case, Reached, full, make_sample, sample, wrong_points
+from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import all_points
 from tests.crash.matrix_run import Outcome
 from tests.crash.matrix_scenarios import SCENARIOS
@@ -47,9 +50,11 @@ class Summary:
         )
 
 
-def look(workers: Workers) -> tuple[Reached, list[str]]:
-    """What each scenario reaches, and what went wrong on the way."""
-    plays = [(each.name, site) for each in SCENARIOS.values() for site in each.sites]
+def look(workers: Workers, sites: Sequence[str]) -> tuple[Reached, list[str]]:
+    """What each scenario reaches at these sites, and what went wrong on the way."""
+    plays = [
+        (each.name, site) for each in SCENARIOS.values() for site in each.sites if site in sites
+    ]
     found: dict[str, Looked] = {}
     wrong = []
     for number, looked in enumerate(workers.look(plays), 1):
@@ -86,6 +91,7 @@ def main() -> int:
     parser.add_argument("--case", action="append", help="run these cases only")
     parser.add_argument("--sample", action="store_true", help="run the short form")
     parser.add_argument("--write-sample", action="store_true", help="choose the short form anew")
+    parser.add_argument("--site", action="append", choices=SITES, help="these sites only")
     parser.add_argument("--share", default="1/1", help="every Nth case, as 1/3")
     parser.add_argument("--worlds", type=int, default=2, help="how many side by side")
     options = parser.parse_args()
@@ -98,8 +104,9 @@ def main() -> int:
         elif options.sample:
             cases = sample()
         else:
-            reached, wrong = look(workers)
-            wrong += wrong_points(reached)
+            sites = options.site or SITES
+            reached, wrong = look(workers, sites)
+            wrong += wrong_points(reached, sites)
             for text in wrong:
                 say(text)
             if options.write_sample:

@@ -14,14 +14,18 @@ from typing import Any
 import tomlkit
 
 from rpc_kit.failpoints import VARIABLE
-from tests.crash.world import AGAIN_S, SITES, World
+from tests.azure_gate.site import AzureSite
+from tests.crash.world import AGAIN_S, World
+from tests.crash.world import SITES as USUAL_SITES
 from tests.system.harness.sites import Site
 from tests.system.harness.waiting import eventually
 from tests.testbed import images
+from tests.testbed.azure_arm.client import AzureArm
 from tests.testbed.docker import Engine
 from tests.testbed.hosts import is_possible
 
 CORE = "core"
+SITES = (*USUAL_SITES, "azure")
 _TICK_S = 0.02
 
 
@@ -47,8 +51,9 @@ class Order:
 class MatrixWorld(World):
     """A world in which every transition can be had.
 
-    Beside what others have: a queue of one slot, partitions that stop when their time is over, and,
-    where this process may start one, a Docker engine for the host.
+    Beside what others have: a queue of one slot, partitions that stop when their time is over, a
+    stand-in for Azure with its gate, and, where this process may start one, a Docker engine for the
+    host.
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
@@ -56,7 +61,11 @@ class MatrixWorld(World):
         self.engine = self._undo.enter_context(Engine()) if is_possible() else None
         if self.engine is not None:
             images.busybox(self.engine)
+        self.arm = self._undo.enter_context(AzureArm(folder / "arm"))
         super().__init__(folder, **settings)
+        # Machines see these, and jobs there have an account of their own.
+        folder.chmod(0o711)
+        self.facts.chmod(0o666)
 
     def close(self) -> None:
         super().close()
@@ -76,6 +85,13 @@ class MatrixWorld(World):
                 table["volumes"] = {"world": f"{self.folder}:rw"}
             file.write_text(tomlkit.dumps(table))
             yield site
+        yield AzureSite.of(
+            self.arm,
+            "azure",
+            self.folder / "azure",
+            endpoint=self._endpoint("azure"),
+            vm_sizes=["Standard_D2s_v3", "Standard_D4s_v3"],
+        )
 
 
 def _extend(name: str, table: dict[str, Any]) -> None:
@@ -98,19 +114,18 @@ class Parts:
         self._folder.mkdir()
         self._closing = threading.Event()
         self._down: set[str] = set()
+        self._unused = set(SITES)
         self._locks = {part: threading.Lock() for part in (CORE, *SITES)}
         self._keepers: list[threading.Thread] = []
 
     def start(self) -> None:
-        """Start everything, and return when all sites take jobs."""
+        """Start the core; a gate is started when its site is first needed."""
         self.arm([])
-        for part in (*SITES, CORE):
-            self._start(part)
+        self._start(CORE)
         for part in self._locks:
             keeper = threading.Thread(target=self._keep, args=(part,), daemon=True)
             keeper.start()
             self._keepers.append(keeper)
-        self._world.core.wait_ready(within_s=AGAIN_S)
 
     def close(self) -> None:
         """Start nothing any more."""
@@ -191,6 +206,7 @@ class Parts:
 
     def ready(self, site: str) -> None:
         """Wait until a site takes jobs."""
+        self._unused.discard(site)
         eventually(lambda: self.is_running(CORE), "the core runs", within_s=AGAIN_S)
         eventually(self._sees(site), f"site {site} is ready", within_s=AGAIN_S)
 
@@ -206,7 +222,7 @@ class Parts:
     def _keep(self, part: str) -> None:
         while not self._closing.wait(_TICK_S):
             with self._locks[part]:
-                if part in self._down or self.is_running(part):
+                if part in self._down | self._unused or self.is_running(part):
                     continue
                 # A part that is killed while it starts is started once more.
                 with contextlib.suppress(AssertionError):

@@ -10,6 +10,7 @@ import grpc
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from skyport.gate.v1 import partition_pb2, partition_pb2_grpc
+from tests.azure_gate.site import AzureSite
 from tests.crash.matrix_parts import CORE
 from tests.crash.matrix_play import Play
 from tests.crash.matrix_scenario import (
@@ -26,6 +27,7 @@ from tests.system.harness.jobs import ENDS, PROVISIONING, QUEUED_AT_SITE, RUNNIN
 from tests.system.harness.waiting import eventually
 
 FAKES = ("hosts", "cloud", "batch")
+CLOUDS = ("cloud", "azure")
 
 # ---- refused by the site ----
 
@@ -51,7 +53,7 @@ def start_refused(play: Play) -> None:
 # ---- partitions on demand ----
 
 
-@scenario(sites=("cloud",))
+@scenario(sites=CLOUDS)
 def boot_fails(play: Play) -> None:
     """There is no room for it just then."""
     fault = {"kind": "boot_fails", "reason": "CAPACITY", "retryable": True, "times": 1}
@@ -59,14 +61,14 @@ def boot_fails(play: Play) -> None:
         queued_again(play, play.submit())
 
 
-@scenario(sites=("cloud",))
+@scenario(sites=CLOUDS)
 def boot_fails_for_good(play: Play) -> None:
     fault = {"kind": "boot_fails", "reason": "BOOT_FAILED", "times": 1}
     with play.faults(fault):
         play.ended(play.submit(ends=(("FAILED", "PROVISIONING_FAILED"),)))
 
 
-@scenario(sites=("cloud",))
+@scenario(sites=CLOUDS)
 def cancelled_while_booting(play: Play) -> None:
     with play.faults({"kind": "boot_slow", "seconds": 5}):
         submitted = play.submit()
@@ -76,7 +78,7 @@ def cancelled_while_booting(play: Play) -> None:
 
 
 @scenario(
-    sites=("cloud",),
+    sites=CLOUDS,
     extras=(Extra("gate", f"serve {API}.PartitionService/CreatePartition before", delay_s=3),),
 )
 def created_too_late(play: Play) -> None:
@@ -130,7 +132,7 @@ def starts_again(play: Play) -> None:
     play.ended(submitted)
 
 
-@scenario(sites=("cloud",))
+@scenario(sites=CLOUDS)
 def partition_vanishes(play: Play) -> None:
     """Somebody deletes the partition behind everybody's back."""
     reasons = ("END_UNKNOWN", "PROVISIONING_FAILED", "NODE_FAIL")
@@ -152,6 +154,78 @@ def _expire(play: Play, partition_id: str) -> None:
         stub = partition_pb2_grpc.PartitionServiceStub(channel)
         with contextlib.suppress(grpc.RpcError):
             insist(lambda: stub.RenewPartition(request, timeout=10))
+
+
+# ---- machines ----
+
+
+@scenario(sites=("azure",))
+def on_two_machines(play: Play) -> None:
+    """The second is reached through the first."""
+    hold = '[ "$SWM_NUM_NODES" = 2 ]'
+    play.ended(play.submit(inputs=INPUTS, hold=hold, directives=("nodes 2",)))
+
+
+@scenario(sites=("azure",))
+def evicted(play: Play) -> None:
+    """Its machine is taken away, and it is tried again on another."""
+    hold = '[ "$SWM_ATTEMPT" -gt 1 ] || sleep 600'
+    submitted = play.submit(hold=hold, directives=("spot", "retries 1"), runs=2)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    _evict(play, submitted)
+    play.ended(submitted)
+
+
+@scenario(sites=("azure",))
+def evicted_for_good(play: Play) -> None:
+    """As before, and it asks for no other."""
+    ends = (("FAILED", "PREEMPTED"),)
+    submitted = play.submit(hold="sleep 600", directives=("spot",), ends=ends)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    _evict(play, submitted)
+    play.ended(submitted)
+
+
+@scenario(sites=("azure",), extras=(Extra(CORE, "partition READY>STOPPED after", kill=("gate",)),))
+def shut_down(play: Play) -> None:
+    """Azure shuts its machine down, as it does by the schedule when nobody renews that."""
+    reasons = ("NODE_FAIL", "END_UNKNOWN", "PROVISIONING_FAILED")
+    ends = tuple(("FAILED", each) for each in reasons)
+    submitted = play.submit(hold="sleep 600", ends=ends)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    _evict(play, submitted)  # one that is not spot is deallocated
+    play.ended(submitted)
+
+
+@scenario(sites=("azure",), extras=(Extra(CORE, "partition READY>STOPPED after", kill=("gate",)),))
+def shut_down_and_cancelled(play: Play) -> None:
+    """As before, and nobody wants what is left on it: it need not start again."""
+    reasons = ("NODE_FAIL", "END_UNKNOWN", "PROVISIONING_FAILED")
+    ends = tuple(("FAILED", each) for each in reasons)
+    submitted = play.submit(hold="sleep 600", ends=ends)
+    play.begun(submitted)
+    play.until(submitted, RUNNING)
+    with play.parts.staying_away(play.name):
+        _evict(play, submitted)
+        eventually(
+            lambda: not play.parts.is_running(play.name) or play.state(submitted) in ENDS,
+            "the gate is gone",
+            within_s=AGAIN_S,
+        )
+        play.cancel(submitted, force=True)
+        play.ended(submitted)
+
+
+def _evict(play: Play, submitted: Submitted) -> None:
+    """Take the first machine of a job away; whatever was killed, the job may have none now."""
+    assert isinstance(play.site, AzureSite)
+    machines = play.site.machines(play.partition_id(submitted))
+    if play.state(submitted) == RUNNING and machines:
+        with contextlib.suppress(AssertionError):  # it has just gone
+            play.site.arm.evict(machines[0])
 
 
 # ---- the site's own queue ----

@@ -12,6 +12,7 @@ from typing import Any
 import grpc
 
 from skyport.terminal.v1 import job_pb2
+from tests.azure_gate.site import AzureSite
 from tests.crash.matrix_parts import MatrixWorld, Parts
 from tests.crash.records import JobRecord, Records
 from tests.crash.world import AGAIN_S, Submitted, insist
@@ -144,12 +145,18 @@ class Play:
 
     def forget(self, submitted: Submitted) -> None:
         """Have somebody delete the folders of a job at its site, behind everybody's back."""
+        if isinstance(self.site, AzureSite):
+            self.site.forget(self.partition_id(submitted), submitted.job.job_id)
+            return
         for folder in self.site.root.glob(f"jobs/*/*/{submitted.job.job_id}.*"):
             shutil.rmtree(folder, ignore_errors=True)
 
     def forget_partition(self, submitted: Submitted) -> None:
         """Have somebody delete the partition of a job, behind everybody's back."""
         partition_id = insist(submitted.job.get).partition_id
+        if isinstance(self.site, AzureSite):
+            self.site.forget_partition(partition_id)
+            return
         shutil.rmtree(self.site.root / "partitions" / partition_id, ignore_errors=True)
 
     def partition_id(self, submitted: Submitted) -> str:

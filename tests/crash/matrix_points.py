@@ -21,7 +21,7 @@ from skyport.gate.v1 import (
     tunnel_pb2,
 )
 from swm_core.domain.states import JOB_TRANSITIONS, PARTITION_TRANSITIONS
-from tests.crash.world import SITES
+from tests.crash.matrix_parts import SITES
 
 _FILES = (identity_pb2, inventory_pb2, partition_pb2, job_pb2, file_pb2, tunnel_pb2)
 
@@ -75,11 +75,11 @@ class Impossible:
 
 _API = "skyport.gate.v1"
 _NOT_CLOUD = ("hosts", "batch", "lab")
-_NOT_BATCH = ("hosts", "cloud", "lab")
+_NOT_BATCH = ("hosts", "cloud", "lab", "azure")
 _NO_PARTITIONS = "it makes no partitions"
 _AT_ONCE = "a place on what is there is taken and ready in one step"
 _NO_QUEUE = "it has no queue of its own"
-_NEVER_FULL = "the core knows what is free on hosts: their gate never says that there is no room"
+_NEVER_FULL = "the core knows what is free on nodes: their gate never says that there is no room"
 _WATCH = "a watch has no end: it breaks"
 _DROPPED = "the core ends it by dropping it"
 
@@ -94,8 +94,8 @@ IMPOSSIBLE = (
     Impossible(_NOT_CLOUD, "job PROVISIONING>CANCELLED *", _AT_ONCE),
     Impossible(_NOT_BATCH, "job QUEUED_AT_SITE>* *", _NO_QUEUE),
     Impossible(_NOT_BATCH, "job STARTING>QUEUED_AT_SITE *", _NO_QUEUE),
-    Impossible(("lab",), "job STAGING_IN>QUEUED *", _NEVER_FULL),
-    Impossible(("lab",), "job STARTING>QUEUED *", _NEVER_FULL),
+    Impossible(("lab", "azure"), "job STAGING_IN>QUEUED *", _NEVER_FULL),
+    Impossible(("lab", "azure"), "job STARTING>QUEUED *", _NEVER_FULL),
     Impossible(SITES, f"call {_API}.InventoryService/ListNodes *", "the watch tells of nodes"),
     Impossible(SITES, f"serve {_API}.JobService/WatchJobs after", _WATCH),
     Impossible(SITES, f"serve {_API}.PartitionService/WatchPartitions after", _WATCH),

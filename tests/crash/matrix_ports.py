@@ -72,7 +72,7 @@ class Ports:
         self._core = play.world.core
         self._out = free_port()
         self._folder = play.folder
-        self._at = "127.0.0.1" if play.name == "lab" else NODE
+        self._at = "127.0.0.1" if play.name in {"lab", "azure"} else NODE
 
     @property
     def directives(self) -> tuple[str, ...]:

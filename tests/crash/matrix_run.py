@@ -96,6 +96,7 @@ class Stage:
         """Play a scenario; returns what went wrong with it, if anything did."""
         self._parts.ready(site)
         folder = Path(tempfile.mkdtemp(dir=self._world.folder, prefix="play"))
+        folder.chmod(0o777)  # jobs on machines have an account of their own
         extras = [_order(each, site, folder, n) for n, each in enumerate(scenario.extras)]
         self._parts.arm([*orders, *extras], trace=trace)
         try:
@@ -162,7 +163,10 @@ def _of_gate(names: set[str], site: str) -> Iterator[Point]:
 def stage() -> Iterator[Stage]:
     """A stage in a folder of its own, gone with the context."""
     with (
-        tempfile.TemporaryDirectory(prefix="matrix", ignore_cleanup_errors=True) as folder,
+        # Not below /tmp: machines of the stand-in for Azure have one of their own.
+        tempfile.TemporaryDirectory(
+            prefix="matrix", dir="/var/tmp", ignore_cleanup_errors=True
+        ) as folder,
         running_parts(Path(folder)) as (world, parts),
     ):
         yield Stage(world, parts)

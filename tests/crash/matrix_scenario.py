@@ -6,9 +6,9 @@ import dataclasses
 import time
 from collections.abc import Callable
 
-from tests.crash.matrix_parts import CORE
+from tests.crash.matrix_parts import CORE, SITES
 from tests.crash.matrix_play import Play
-from tests.crash.world import AGAIN_S, SITES, Submitted
+from tests.crash.world import AGAIN_S, Submitted
 from tests.system.harness.jobs import ENDS
 from tests.system.harness.waiting import eventually
 

@@ -12,6 +12,7 @@ import pytest
 
 from tests.crash.matrix import Summary, run
 from tests.crash.matrix_cases import Case, Kill, is_impossible, sample, wrong_points
+from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points, methods, transitions
 from tests.crash.matrix_workers import Workers
 
@@ -41,7 +42,7 @@ def test_the_short_form_has_every_transition_and_every_rpc() -> None:
 
 def test_the_short_form_has_all_sites_and_all_victims() -> None:
     cases = sample()
-    assert {case.site for case in cases} == {"hosts", "cloud", "batch", "lab"}
+    assert {case.site for case in cases} == set(SITES)
     assert len({kill.victims for case in cases for kill in case.kills}) == 3
 
 

@@ -208,6 +208,10 @@ class AzureArm:
         """Take a VM away, as if others needed its place. By its id, or as "group/name"."""
         self._wire.tell("evict", vm=vm)
 
+    def remove_group(self, name: str) -> None:
+        """Have somebody remove a group, with all that is in it."""
+        self._wire.tell("remove_group", name=name)
+
     def set(self, **settings: Any) -> None:
         """Change how it behaves: what `cloud.Settings` has."""
         self._wire.tell("settings", **settings)

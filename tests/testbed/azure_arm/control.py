@@ -49,6 +49,7 @@ class Control:
             "principal": self._principal,
             "provider": self._provider,
             "remove_fault": self._remove_fault,
+            "remove_group": self._remove_group,
             "reset": self._reset,
             "revoke": self._revoke,
             "run": self._run,
@@ -162,6 +163,17 @@ class Control:
     async def _load_image(self, what: dict[str, Any]) -> None:
         vm = self._vm(what["vm"])
         await self._cloud.backend.load_image(vm.notes["machine"], what["archive"])
+
+    async def _remove_group(self, what: dict[str, Any]) -> None:
+        """Remove a group at once, with all that is in it."""
+        cloud, name = self._cloud, self._cloud.group(what["name"]).name
+        for vm in cloud.of_kind(VM, name):
+            await machines.remove(cloud, vm)
+        for resource in list(cloud.resources.values()):
+            if resource.group.lower() == name.lower():
+                cloud.free_address(resource)
+                cloud.remove(resource)
+        del cloud.groups[name.lower()]
 
     async def _reset(self, _: dict[str, Any]) -> None:
         """Remove all there is, and be as at first."""
