@@ -13,6 +13,7 @@ import time
 from collections.abc import Sequence
 
 from bench import (
+    azure,
     command_line,
     containers,
     job_times,
@@ -45,6 +46,7 @@ _ALL: tuple[Benchmark, ...] = (
     *slurm.BENCHMARKS,
     *slurm_makespan.BENCHMARKS,
     *containers.BENCHMARKS,
+    *azure.BENCHMARKS,
 )
 _NAMES = tuple(limit.name for benchmark in _ALL for limit in benchmark.limits)
 

@@ -57,17 +57,22 @@ until_done() {
     done
 }
 
-# Metadata hands out what the machine may do in Azure; its neighbour hands out its set-up.
+# UID MATCH...: have nothing of the account get to what matches.
+reject() {
+    account=$1
+    shift
+    set -- OUTPUT "$@" -m owner --uid-owner "$account" -j REJECT
+    iptables -w -C "$@" 2>/dev/null || iptables -w -I "$@" ||
+        fail "the metadata service could not be closed to jobs"
+}
+
+# Metadata hands out what the machine may do in Azure; its neighbour hands out its set-up, and is
+# also the name server of machines that have none of their own.
 close_metadata() {
     step "closing the metadata service to jobs"
     has iptables || install_packages iptables
-    for address in 169.254.169.254 168.63.129.16; do
-        set -- OUTPUT -d "$address" -m owner --uid-owner "$1" -j REJECT
-        if ! iptables -w -C "$@" 2>/dev/null; then
-            iptables -w -I "$@" || fail "the metadata service could not be closed to jobs"
-        fi
-        shift 6
-    done
+    reject "$1" -d 169.254.169.254
+    reject "$1" -d 168.63.129.16 -p tcp ! --dport 53
 }
 
 start_docker() {

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 
 _SSH_PORT = 22
 _PROBE_S = 2.0
-_PAUSE_S = (0.2, 2.0)
-"""Between two tries: at first, and at most. A machine boots in some ten seconds."""
+_PAUSE_S = (0.2, 0.5)
+"""Between two tries: at first, and at most. One costs a packet; what it is late, each job waits."""
 _WORDS_BYTES = 8_192
 _QUIET_S = 60.0
 """The script says each second that it waits; a link that is silent for so long is lost."""
@@ -74,7 +74,7 @@ class Boots:
         pause_s = _PAUSE_S[0]
         while True:
             try:
-                if await self._listens(known, node) and await self._watch(known, node, told):
+                if await self._listens(known) and await self._watch(known, node, told):
                     return
                 pause_s = _PAUSE_S[0]
             except (Refusal, OSError, TimeoutError) as error:
@@ -90,13 +90,14 @@ class Boots:
         first = known.tags.nodes[0]
         return node == first or bool(self._hosts.address(known, first))
 
-    async def _listens(self, known: Known, node: str) -> bool:
-        """Whether something that is an sshd answers. A login that comes too early is costly."""
-        if node != known.tags.nodes[0]:
-            return True  # the first node's sshd says at once that it can't get there
+    async def _listens(self, known: Known) -> bool:
+        """Whether something that is an sshd answers. A login that comes too early is costly.
+
+        Only the first node can be asked; its sshd says at once if it can't get to others.
+        """
         async with asyncio.timeout(_PROBE_S):
             reader, writer = await asyncio.open_connection(
-                self._hosts.address(known, node), _SSH_PORT
+                self._hosts.address(known, known.tags.nodes[0]), _SSH_PORT
             )
             try:
                 return (await reader.readline()).startswith(b"SSH-")

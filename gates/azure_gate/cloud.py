@@ -230,8 +230,18 @@ class Cloud:
             body,
         )
 
-    async def put_machine(self, group: str, node: str, body: bodies.Body, within_s: float) -> None:
-        """Make a machine; returns when Azure says that it has booted."""
+    async def put_machine(
+        self, group: str, node: str, body: bodies.Body, within_s: float, hurry: asyncio.Event
+    ) -> None:
+        """Make a machine; returns when Azure says that it has booted.
+
+        Args:
+            group: Where.
+            node: Its name.
+            body: What it is.
+            within_s: When to give up.
+            hurry: Set when it is up: Azure is asked at once whether it has noticed.
+        """
         await self._make(
             group,
             f"making {node}",
@@ -239,6 +249,7 @@ class Cloud:
             node,
             body,
             within_s=within_s,
+            hurry=hurry,
         )
 
     async def start_machine(self, group: str, node: str) -> None:
@@ -328,10 +339,13 @@ class Cloud:
         begin: Any,
         *arguments: Any,
         within_s: float = OPERATION_S,
+        hurry: asyncio.Event | None = None,
     ) -> None:
         """Have something made in a group, and wait until it is."""
         stop = asyncio.Event()
-        begun = self._sdk.begin(doing, begin, group, *arguments, within_s=within_s, stop=stop)
+        begun = self._sdk.begin(
+            doing, begin, group, *arguments, within_s=within_s, stop=stop, hurry=hurry
+        )
         await self._sdk.finish(doing, await self._whole(group, begun, stop))
 
     async def _whole(self, group: str, write: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:

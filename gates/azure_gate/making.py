@@ -80,12 +80,13 @@ class Making:
         try:
             async with asyncio.timeout(self._config.boot_timeout):
                 async with asyncio.TaskGroup() as tasks:
-                    for node in known.tags.nodes:
-                        tasks.create_task(self._boot(known, node), name=f"boot of {node}")
+                    booted = {node: asyncio.Event() for node in known.tags.nodes}
+                    for node, event in booted.items():
+                        tasks.create_task(self._boot(known, node, event), name=f"boot of {node}")
                     await self._found(known)
                     machines = await self._there(known)
-                    for node in known.tags.nodes:
-                        work = self._machine(known, node, machines.get(node))
+                    for node, event in booted.items():
+                        work = self._machine(known, node, machines.get(node), event)
                         tasks.create_task(work, name=f"making {node} of {known.id}")
         except TimeoutError:
             waits = next((n for n in known.tags.nodes if not known.sight(n).is_booted), "a node")
@@ -112,7 +113,8 @@ class Making:
                     for node in known.nodes:
                         known.sight(node).is_booted = False
                         tasks.create_task(self._start(known, node), name=f"starting {node}")
-                        tasks.create_task(self._boot(known, node), name=f"boot of {node}")
+                        work = self._boot(known, node, asyncio.Event())
+                        tasks.create_task(work, name=f"boot of {node}")
         except TimeoutError:
             raise Unmade(_failure("the nodes did not come up again")) from None
         except ExceptionGroup as group:
@@ -157,14 +159,16 @@ class Making:
         )
         return {machine.name: machine for machine in found if machine is not None}
 
-    async def _machine(self, known: Known, node: str, there: Machine | None) -> None:
+    async def _machine(
+        self, known: Known, node: str, there: Machine | None, booted: asyncio.Event
+    ) -> None:
         """One machine, until Azure says that it is there."""
         self._observer.hurry()
         if there is None or there.provisioning == "Failed":
             body = self._body(known, node)
             self._say(known, self._count(known))
             timeout_s = float(self._config.boot_timeout)
-            await self._cloud.put_machine(known.group.name, node, body, timeout_s)
+            await self._cloud.put_machine(known.group.name, node, body, timeout_s, booted)
         else:
             await self._settled(known, node, there)
         self._observer.hurry()
@@ -187,8 +191,8 @@ class Making:
         await self._cloud.start_machine(known.group.name, node)
         self._observer.hurry()
 
-    async def _boot(self, known: Known, node: str) -> None:
-        """Wait until cloud-init says that the node is ready."""
+    async def _boot(self, known: Known, node: str, booted: asyncio.Event) -> None:
+        """Wait until cloud-init says that the node is ready; sets `booted` then."""
         sight = known.sight(node)
 
         def told(text: str) -> None:
@@ -197,6 +201,7 @@ class Making:
 
         await self._boots.until_ready(known, node, told)
         sight.is_booted, sight.text = True, "is being connected to"
+        booted.set()
         self._say(known, self._count(known))
         # Jobs may come as soon as it is ready.
         while not sight.is_up:

@@ -46,8 +46,9 @@ _CONNECT_S = 10.0
 _READ_S = 60.0
 _RETRY_S = (0.5, 20.0)
 """Between two tries where Azure does not say: at first, and at most."""
-_POLL_S = (0.5, 10.0)
-_POLL_GROWTH = 1.3
+_POLL_S = (0.2, 10.0)
+"""Between two looks at an operation: at first, and at most."""
+_POLL_GROWTH = 1.5
 
 
 class AzureProblem(Exception):
@@ -219,6 +220,7 @@ class Sdk:
         *arguments: Any,
         within_s: float = OPERATION_S,
         stop: asyncio.Event | None = None,
+        hurry: asyncio.Event | None = None,
         **keywords: Any,
     ) -> Operation[T]:
         """Have Azure begin an operation.
@@ -229,6 +231,7 @@ class Sdk:
             arguments: Of `begin`.
             within_s: When to give up; Azure goes on.
             stop: As for `call`.
+            hurry: Set when there is reason to believe that it is done: it is looked at at once.
             keywords: Of `begin`.
 
         Raises:
@@ -237,7 +240,9 @@ class Sdk:
         deadline = time.monotonic() + within_s
 
         async def start() -> AsyncLROPoller[T]:
-            return await begin(*arguments, polling=_patient(deadline), **keywords)
+            return await begin(
+                *arguments, polling=_patient(deadline, hurry or asyncio.Event()), **keywords
+            )
 
         poller = await self.call(doing, start, within_s=min(within_s, CALL_S), stop=stop)
         return Operation(poller, deadline)
@@ -362,26 +367,36 @@ class Sdk:
         return None
 
 
-def _patient(deadline: float) -> Any:
+def _patient(deadline: float, hurry: asyncio.Event) -> Any:
     """Looks at an operation ever less often, and takes no single look too seriously."""
-    return _patient_class()(deadline)
+    return _patient_class()(deadline, hurry)
 
 
 @functools.cache
-def _patient_class() -> Callable[[float], Any]:
+def _patient_class() -> Callable[[float, asyncio.Event], Any]:
     from azure.core.exceptions import AzureError
     from azure.mgmt.core.polling.async_arm_polling import AsyncARMPolling
 
     class Patient(AsyncARMPolling):
-        def __init__(self, deadline: float) -> None:
+        def __init__(self, deadline: float, hurry: asyncio.Event) -> None:
             super().__init__()
             self._deadline = deadline
+            self._hurry = hurry
+            self._was_hurried = False
             self._pause_s = _POLL_S[0]
 
         async def _delay(self) -> None:
             # What Azure would have us wait is 10 s and more; reads are not that dear.
-            await asyncio.sleep(self._pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
+            pause_s = self._pause_s * random.uniform(0.8, 1.2)  # noqa: S311  # nosec B311
             self._pause_s = min(self._pause_s * _POLL_GROWTH, _POLL_S[1])
+            if self._was_hurried:
+                await asyncio.sleep(pause_s)
+                return
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(pause_s):
+                    await self._hurry.wait()
+            if self._hurry.is_set():
+                self._was_hurried, self._pause_s = True, _POLL_S[0]
 
         async def request_status(self, status_link: str) -> Any:
             pause_s = _RETRY_S[0]

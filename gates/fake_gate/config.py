@@ -64,6 +64,7 @@ class Capability(enum.StrEnum):
     USER_MAPPING = "USER_MAPPING"
     SHARED_FILESYSTEM = "SHARED_FILESYSTEM"
     STORAGE = "STORAGE"
+    SHARED_ACCOUNT = "SHARED_ACCOUNT"
 
     @property
     def number(self) -> types_pb2.Capability.ValueType:

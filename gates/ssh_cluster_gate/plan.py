@@ -104,6 +104,7 @@ class SitePlan:
             types_pb2.CAPABILITY_TUNNELS: True,
             types_pb2.CAPABILITY_REVERSE_TUNNELS: True,
             types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
+            types_pb2.CAPABILITY_SHARED_ACCOUNT: self.config.shared_account,
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: self.config.shared_filesystem,
             types_pb2.CAPABILITY_CONTAINERS: self.has_containers,
             types_pb2.CAPABILITY_STORAGE: bool(self.config.volumes),
@@ -123,6 +124,7 @@ class SitePlan:
             types_pb2.CAPABILITY_TUNNELS: True,
             types_pb2.CAPABILITY_REVERSE_TUNNELS: self.config.slurm.compute_ssh,
             types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
+            types_pb2.CAPABILITY_SHARED_ACCOUNT: self.config.shared_account,
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: True,
         }
         return frozenset(capability for capability, has in given.items() if has)

@@ -128,19 +128,26 @@ class CostBook:
         return self._spent(currency, site=site)
 
     def policy(self, owners: Iterable[str]) -> Policy:
-        """What the scheduler may spend for jobs of these owners."""
+        """What the scheduler may do for jobs of these owners, and spend."""
         default_s = self._budgets.default_time
+        known = set(owners)
+        guests = frozenset(owner for owner in known if not self._is_admin(owner))
         if not self.has_budgets:
-            return Policy(default_s)
+            return Policy(default_s, guests=guests)
         return Policy(
             default_s,
             {
                 owner: self._budget(total, owner=owner)
-                for owner in set(owners)
+                for owner in known
                 if (total := self.budget_of(owner))
             },
             {site: self._budget(total, site=site) for site, total in self._site_budgets.items()},
+            guests,
         )
+
+    def _is_admin(self, owner: str) -> bool:
+        user = self._context.store.users.get(owner)
+        return user is not None and user.admin
 
     def _budget(self, total: Money, owner: str = "", site: str = "") -> Budget:
         promised = sum(map(self._promised, self._live(total.currency, owner, site)), Decimal(0))

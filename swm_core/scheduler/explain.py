@@ -66,6 +66,15 @@ def explain_capabilities(demand: Demand, site: SiteView) -> list[Problem]:
     return problems
 
 
+def explain_account(site: SiteView) -> Problem:
+    """Why the nodes of a site with one account for all are for administrators only."""
+    message = (
+        f"site {site.name} has one account for all jobs, which only administrators may use; one of "
+        "them has to map users to accounts there, or to set shared_account = true"
+    )
+    return Problem("ACCOUNT_NOT_SHARED", message, "site", site.name)
+
+
 def explain(demand: Demand, site: SiteView, partitions: Sequence[PartitionView]) -> Problem:
     """Why none of these partitions can hold the job, and no new one either."""
     missing = _missing_name(demand, site, partitions)

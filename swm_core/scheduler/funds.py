@@ -31,12 +31,14 @@ class Budget:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Policy:
-    """What an administrator has decided about nodes that cost money."""
+    """What an administrator has decided: about nodes that cost money, and about users."""
 
     default_time_s: int = 0
     """The time limit of a job without one on nodes that cost money, or may; 0: none."""
     users: Mapping[str, Budget] = dataclasses.field(default_factory=dict)
     sites: Mapping[str, Budget] = dataclasses.field(default_factory=dict)
+    guests: frozenset[str] = frozenset()
+    """Users who run nothing as an account of a site that is not theirs, nor shared with them."""
 
     def time_limit_s(self, demand: Demand, price_per_hour: Decimal | None) -> int:
         """What limits the job on nodes of this price where it names no limit; 0: nothing."""

@@ -135,7 +135,9 @@ class _Group:
         ]
         missing = site_missing(demand, board.sites) if board.sites else None
         if missing or (surveys and not any(each.possible for each in surveys)):
-            self._reject([missing] if missing else problems_of(demand, surveys))
+            self._reject(
+                [missing] if missing else problems_of(demand, surveys, board.policy, job.owner)
+            )
             return
         hits: list[Exclusion] = []
         for each in surveys:
@@ -214,7 +216,7 @@ def schedule(
     board = _Board(sites, policy)
     decisions: list[Decision] = []
     waits = waiting.Waits()
-    groups: dict[tuple[str, str], _Group] = {}
+    groups: dict[tuple[str, str, bool], _Group] = {}
     for job in sorted(queued, key=_rank):
         if _is_ahead(job.not_before, now):
             waits.list_for(waiting.BACKOFF, job.not_before).append(job.job_id)
@@ -226,7 +228,8 @@ def schedule(
             else:
                 decisions.append(decision)
             continue
-        key = job.signature, job.owner if job.owner in policy.users else ""
+        owner = job.owner if job.owner in policy.users else ""
+        key = job.signature, owner, job.owner in policy.guests
         group = groups.get(key)
         if group is None:
             group = groups[key] = _Group(job, board, now)

@@ -11,7 +11,14 @@ from swm_core.scheduler import funds
 from swm_core.scheduler.capacity import can_hold, class_can_hold
 from swm_core.scheduler.catalog import PriceKey, price_key
 from swm_core.scheduler.demand import Demand, demand_of
-from swm_core.scheduler.explain import Problem, explain, explain_capabilities, site_missing, weigh
+from swm_core.scheduler.explain import (
+    Problem,
+    explain,
+    explain_account,
+    explain_capabilities,
+    site_missing,
+    weigh,
+)
 from swm_core.scheduler.funds import Policy, Price
 from swm_core.scheduler.values import (
     FlavorView,
@@ -69,7 +76,7 @@ def feasible(
     if missing := site_missing(demand, sites):
         return [missing]
     surveys = [survey(demand, site, policy, owner) for site in relevant(demand, sites)]
-    return problems_of(demand, surveys)
+    return problems_of(demand, surveys, policy, owner)
 
 
 def candidates(
@@ -137,7 +144,7 @@ def survey(demand: Demand, site: SiteView, policy: Policy = FREE, owner: str = "
         return Survey(site)
     fitting = (
         []
-        if demand.cloud_image
+        if demand.cloud_image or is_kept_out(site, owner, policy)
         else [part for part in _partitions(demand, site) if can_hold(part, demand, site)]
     )
     may_create = (
@@ -173,8 +180,15 @@ def survey(demand: Demand, site: SiteView, policy: Policy = FREE, owner: str = "
     )
 
 
-def problems_of(demand: Demand, surveys: Sequence[Survey]) -> list[Problem]:
-    """Why none of the sites can ever take the job; empty when one can, or may."""
+def is_kept_out(site: SiteView, owner: str, policy: Policy) -> bool:
+    """Whether nodes that are always there are not for this owner, whose account they lack."""
+    return owner in policy.guests and not site.takes_guests
+
+
+def problems_of(
+    demand: Demand, surveys: Sequence[Survey], policy: Policy, owner: str
+) -> list[Problem]:
+    """Why none of the sites can ever take the owner's job; empty when one can, or may."""
     if any(each.possible for each in surveys):
         return []
     problems: list[Problem] = []
@@ -184,6 +198,8 @@ def problems_of(demand: Demand, surveys: Sequence[Survey]) -> list[Problem]:
             problems.append(Problem("BUDGET", each.too_dear[0], "max-cost", each.site.name))
             continue
         lacking = explain_capabilities(demand, each.site)
+        if not lacking and _partitions(demand, each.site) and is_kept_out(each.site, owner, policy):
+            lacking = [explain_account(each.site)]
         problems += lacking or [explain(demand, each.site, _partitions(demand, each.site))]
     return weigh(demand, problems)
 

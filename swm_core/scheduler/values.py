@@ -146,6 +146,9 @@ class PartitionView:
         object.__setattr__(self, "classes", counted)
 
 
+_TAKE_GUESTS = frozenset({"USER_MAPPING", "SHARED_ACCOUNT"})
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class SiteView:
     """A site as the core knows it now."""
@@ -166,6 +169,11 @@ class SiteView:
     """Of the options that it takes; empty: none."""
     cloud_images: frozenset[str] | None = None
     """The only images that nodes can boot; None: not known, or any."""
+
+    @property
+    def takes_guests(self) -> bool:
+        """Whether others than administrators may run jobs on nodes that are always there."""
+        return not self.capabilities.isdisjoint(_TAKE_GUESTS)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

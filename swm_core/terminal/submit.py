@@ -305,6 +305,8 @@ def _infeasible(problems: list[Problem]) -> Refusal:
     text = "; ".join(problem.message for problem in problems[:5])
     if first.reason.endswith("_NOT_FOUND"):
         return not_found(first.reason, text)
+    if first.reason == "ACCOUNT_NOT_SHARED":
+        return denied(first.reason, text)
     return invalid(text, reason=first.reason)
 
 

@@ -15,6 +15,9 @@ from tests.testbed import images
 from tests.testbed.azure_arm import AzureArm, GuestFault
 from tests.testbed.fixtures import need_root
 
+pytestmark = pytest.mark.timeout(900)  # the first time of all, the image of machines is made
+
+
 WITHIN_S = 60
 
 

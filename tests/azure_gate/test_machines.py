@@ -15,6 +15,8 @@ from tests.testbed.azure_arm.client import AzureArm
 from tests.testbed.azure_arm.faults import GuestFault
 from tests.testbed.fixtures import need_root
 
+pytestmark = pytest.mark.timeout(900)  # the first time of all, the image of machines is made
+
 
 @pytest.fixture(scope="module")
 def real_arm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[AzureArm]:

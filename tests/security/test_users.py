@@ -28,12 +28,13 @@ from swm_core.store import Store
 from swm_core.store import User as StoredUser
 from swm_core.terminal.users import UserAdministration
 from tests.security.world import World
-from tests.system.harness.core import ADMIN, Core
+from tests.system.harness.core import ADMIN, Core, running
 from tests.system.harness.files import sha256
-from tests.system.harness.jobs import CANCELLED, RUNNING, STDOUT, JobHandle
+from tests.system.harness.jobs import CANCELLED, RUNNING, STDOUT, SUCCEEDED, JobHandle
 from tests.system.harness.latch import Latch
 from tests.system.harness.refusals import problem_of, refused
-from tests.system.harness.users import User
+from tests.system.harness.sites import node, static
+from tests.system.harness.users import User, submission
 
 CODE = grpc.StatusCode
 WHO = account_pb2.WhoAmIRequest()
@@ -330,3 +331,23 @@ async def test_of_two_last_administrators_who_revoke_each_other_one_stays(tmp_pa
     assert refusals == ["LAST_ADMIN"]
     assert [user.revoked is None for user in store.users.all()] == [False, True]
     await store.close()
+
+
+def test_nodes_of_an_account_that_is_not_shared_take_jobs_of_administrators_alone(
+    tmp_path: Path,
+) -> None:
+    sites = {
+        "own": static(node("n1")) | {"leave_out": ["SHARED_ACCOUNT"]},
+        "all": static(node("n1")),
+    }
+    with running(tmp_path, sites) as core:
+        bo = core.user("bo")
+        core.admin.submit("true", site="own").until(SUCCEEDED)
+        request = submission("#SWM site own\ntrue")
+        says = "shared_account = true"
+        refused(bo.jobs.SubmitJob, request, CODE.PERMISSION_DENIED, "ACCOUNT_NOT_SHARED", says=says)
+        told = bo.jobs.CheckJob(job_pb2.CheckJobRequest(script=request.script), timeout=20)
+        assert [each.reason for each in told.obstacles] == ["ACCOUNT_NOT_SHARED"]
+        job = bo.submit("true")
+        job.until(SUCCEEDED)
+        assert job.get().site == "all"

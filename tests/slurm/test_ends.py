@@ -11,6 +11,8 @@ from tests.slurm.harness import SlurmGate
 from tests.testbed.slurm import Slurm
 
 FOREVER = "echo up; sleep 3602"
+# The sleep may be the first that hears a TERM: the script does not end by that.
+_WAIT = "sleep 3604 & while :; do wait; done"
 
 
 async def _up(gate: SlurmGate, job_id: str, **spec: Any) -> tuple[types_pb2.JobRef, str, str]:
@@ -27,15 +29,13 @@ async def test_a_signal_of_its_own_is_told_as_such(gate: SlurmGate) -> None:
 
 
 async def test_its_own_time_limit_ends_it_with_time_to_end(gate: SlurmGate) -> None:
-    ref, _ = await gate.submit(
-        "job-1", "trap 'echo bye; exit' TERM; sleep 60 & wait", time_limit_s=0.5
-    )
+    ref, _ = await gate.submit("job-1", f"trap 'echo bye; exit' TERM; {_WAIT}", time_limit_s=0.5)
     assert (await gate.ended(ref)).failure.reason == "TIME_LIMIT"
     assert await gate.output(ref) == b"bye\n"
 
 
 async def test_slurms_own_time_limit_ends_it(gate: SlurmGate, slurm: Slurm) -> None:
-    script = "#!/bin/sh\n#SBATCH --time=5\ntrap 'echo bye; exit' TERM; echo up; sleep 3604 & wait"
+    script = f"#!/bin/sh\n#SBATCH --time=5\ntrap 'echo bye; exit' TERM; echo up; {_WAIT}"
     ref, status = await gate.submit("job-1", script)
     await gate.printed(ref, b"up\n")
     assert "TimeLimit=00:05:00" in slurm.ask(f"scontrol show job {status.handle}")

@@ -96,7 +96,10 @@ def test_capabilities_follow_from_the_file() -> None:
     }
     assert _plan("local = true\n").capabilities == always
     shared = _plan('hosts = ["n1"]\nshared_account = true\nshared_filesystem = true\n')
-    assert shared.capabilities == always | {types_pb2.CAPABILITY_SHARED_FILESYSTEM}
+    assert shared.capabilities == always | {
+        types_pb2.CAPABILITY_SHARED_FILESYSTEM,
+        types_pb2.CAPABILITY_SHARED_ACCOUNT,
+    }
     volumes = _plan('local = true\n[volumes]\ndata = "/srv/data:ro"\n')
     assert volumes.capabilities == always | {types_pb2.CAPABILITY_STORAGE}
     assert {name: str(volume) for name, volume in volumes.volumes.items()} == {

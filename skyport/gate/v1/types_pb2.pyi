@@ -60,6 +60,8 @@ class _CapabilityEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Capability
     """All nodes of a partition see the same work folder."""
     CAPABILITY_STORAGE: _Capability.ValueType  # 14
     """Mounts storage that the site offers."""
+    CAPABILITY_SHARED_ACCOUNT: _Capability.ValueType  # 15
+    """Without CAPABILITY_USER_MAPPING: whoever runs the site lets all owners share its one account."""
 
 class Capability(_Capability, metaclass=_CapabilityEnumTypeWrapper):
     """What a gate can do beyond the calls that every gate serves. A core ignores capabilities that it does not know."""
@@ -96,6 +98,8 @@ CAPABILITY_SHARED_FILESYSTEM: Capability.ValueType  # 13
 """All nodes of a partition see the same work folder."""
 CAPABILITY_STORAGE: Capability.ValueType  # 14
 """Mounts storage that the site offers."""
+CAPABILITY_SHARED_ACCOUNT: Capability.ValueType  # 15
+"""Without CAPABILITY_USER_MAPPING: whoever runs the site lets all owners share its one account."""
 Global___Capability: _TypeAlias = Capability  # noqa: Y015
 
 class _PartitionKind:

@@ -19,14 +19,19 @@ from swm_core.scheduler import (
     PartitionKind,
     PartitionLimits,
     PartitionView,
+    Place,
+    Policy,
+    Reject,
     SiteView,
     candidates,
     feasible,
+    schedule,
 )
 from tests.core.scheduler.builders import (
     CLOUD_CAPABILITIES,
     GIB,
     HOST_CAPABILITIES,
+    NOW,
     cloud,
     decide,
     flavor,
@@ -364,3 +369,28 @@ def test_candidates_are_listed_in_the_order_in_which_they_would_be_tried() -> No
 def test_a_site_without_dynamic_partitions_creates_nothing() -> None:
     site = cloud(SMALL, capabilities=HOST_CAPABILITIES)
     assert told(decide([job("a")], site)["a"]).startswith("never")
+
+
+def test_nodes_of_an_account_that_is_not_shared_are_for_administrators() -> None:
+    policy = Policy(guests=frozenset({"bo"}))
+    site = lab(node("n1"))
+    jobs = [job("a", spec(), owner="ann"), job("b", spec(), owner="bo")]
+    (placed, rejected) = schedule(jobs, [site], NOW, policy)
+    assert isinstance(placed, Place)
+    assert placed.job_id == "a"
+    assert isinstance(rejected, Reject)
+    assert "shared_account = true" in rejected.message
+    (problem,) = feasible(spec(), [site], policy, "bo")
+    assert (problem.reason, problem.site) == ("ACCOUNT_NOT_SHARED", "lab")
+    assert candidates(spec(), [site], policy=policy, owner="bo") == []
+    for said in ("SHARED_ACCOUNT", "USER_MAPPING"):
+        shared = dataclasses.replace(site, capabilities=site.capabilities | {said})
+        assert all(isinstance(each, Place) for each in schedule(jobs, [shared], NOW, policy))
+
+
+def test_nodes_that_are_made_for_a_job_are_its_owner_s_alone() -> None:
+    policy = Policy(guests=frozenset({"bo"}))
+    (decision,) = schedule(
+        [job("b", spec(), owner="bo")], [cloud(flavor("s", 2, 8, "0.1"))], NOW, policy
+    )
+    assert isinstance(decision, Create)

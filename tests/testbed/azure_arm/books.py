@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from tests.testbed.azure_arm.clock import Clock
 
-__all__ = ["Billed", "Books", "Ledger"]
+__all__ = ["Billed", "Books", "Booted", "Ledger"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +35,21 @@ class Billed:
     def amount(self) -> float:
         """What it has cost, in USD."""
         return self.price * self.billed_s / 3600
+
+
+@dataclass(frozen=True)
+class Booted:
+    """One boot of a VM, by the real clock, in seconds since 1970.
+
+    Attributes:
+        vm: Its id.
+        began: When its making, or its start, was accepted.
+        up: When it was up: of a VM that is a timer, when its sshd answered.
+    """
+
+    vm: str
+    began: float
+    up: float
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
 
-from tests.testbed.azure_arm.books import Billed, Books
+from tests.testbed.azure_arm.books import Billed, Books, Booted
 from tests.testbed.azure_arm.faults import Fault, GuestFault
 from tests.testbed.azure_arm.server import Logged
 
@@ -199,6 +199,10 @@ class AzureArm:
             tuple(found["resources"]),
             tuple(found["processes"]),
         )
+
+    def boots(self) -> list[Booted]:
+        """Each boot of a VM that has come to its end, in the order of their ends."""
+        return [Booted(**it) for it in self._wire.tell("boots")]
 
     def calls(self, since: int = 0) -> list[Logged]:
         """What was called, in order; without the first `since`."""

@@ -9,7 +9,7 @@ from collections.abc import Coroutine
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
-from tests.testbed.azure_arm.books import Books, Ledger
+from tests.testbed.azure_arm.books import Books, Booted, Ledger
 from tests.testbed.azure_arm.clock import Clock
 from tests.testbed.azure_arm.errors import ArmError, no_group, no_resource
 from tests.testbed.azure_arm.faults import Faults
@@ -122,6 +122,7 @@ class Cloud:
         self.clock = Clock()
         self.faults = Faults()
         self.ledger = Ledger(self.clock)
+        self.boots: list[Booted] = []
         self.operations = Operations(self.clock)
         self.groups: dict[str, Group] = {}
         self.resources: dict[str, Resource] = {}
@@ -163,6 +164,7 @@ class Cloud:
         self._permit()
         self.faults.clear()
         self.groups.clear()
+        self.boots.clear()
         self.ledger.forget()
 
     # What there is.

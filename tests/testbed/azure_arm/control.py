@@ -36,6 +36,7 @@ class Control:
         self._commands: dict[str, _Command] = {
             "advance": self._advance,
             "books": self._books,
+            "boots": self._boots,
             "clear_faults": self._clear_faults,
             "evict": self._evict,
             "fault": self._fault,
@@ -90,6 +91,9 @@ class Control:
 
     async def _books(self, _: dict[str, Any]) -> Any:
         return asdict(self._cloud.books())
+
+    async def _boots(self, _: dict[str, Any]) -> Any:
+        return [asdict(it) for it in self._cloud.boots]
 
     async def _fault(self, what: dict[str, Any]) -> int:
         return self._cloud.faults.add(Fault(**{**what, "details": tuple(what["details"])}))

@@ -7,11 +7,13 @@ import base64
 import binascii
 import contextlib
 import re
+import time
 import uuid
 from collections.abc import Awaitable
 from typing import Any
 
 from tests.testbed.azure_arm import images, network, skus, tags
+from tests.testbed.azure_arm.books import Booted
 from tests.testbed.azure_arm.calls import (
     IN_GROUP,
     IN_SUBSCRIPTION,
@@ -156,6 +158,7 @@ async def _alone(vm: Resource, work: Awaitable[None]) -> None:
 
 async def _create(cloud: Cloud, vm: Resource, fault: Fault | None) -> None:
     machine: Machine = vm.notes["machine"]
+    began = time.time()
     await asyncio.sleep(cloud.settings.allocate_s)
     if fault is not None:
         vm.properties["provisioningState"] = "Failed"
@@ -171,6 +174,7 @@ async def _create(cloud: Cloud, vm: Resource, fault: Fault | None) -> None:
     machine.disk = True
     vm.notes["power"] = "running"
     await _until_up(cloud, vm, cloud.backend.create(machine))
+    cloud.boots.append(Booted(vm.id, began, time.time()))
     vm.properties["provisioningState"] = "Succeeded"
     vm.touch()
 
@@ -693,12 +697,14 @@ async def _start(cloud: Cloud, vm: Resource) -> None:
         return
     vm.notes["power"] = "starting"
     vm.properties["provisioningState"] = "Updating"
+    began = time.time()
     await asyncio.sleep(cloud.settings.allocate_s)
     cloud.ledger.resume(vm.id)
     vm.notes["power"] = "running"
     machine: Machine = vm.notes["machine"]
     machine.rules = network.rules_of(cloud, vm.notes["interfaces"][0])
     await _until_up(cloud, vm, cloud.backend.start(machine))
+    cloud.boots.append(Booted(vm.id, began, time.time()))
     vm.properties["provisioningState"] = "Succeeded"
     vm.touch()
 
