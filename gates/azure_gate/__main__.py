@@ -24,6 +24,10 @@ def main() -> None:
     """
     words = sys.argv[1:]
     command = _COMMANDS.get(words[0]) if words else None
+    if words and not command and not words[0].startswith("-"):
+        known = ", ".join(_COMMANDS)
+        sys.stderr.write(f"{_PROGRAM}: there is no command {words[0]!r}; there are {known}\n")
+        sys.exit(2)
     try:
         sys.exit(command(words[1:]) if command else _serve(words))
     except (ConfigError, ServeError) as error:

@@ -113,8 +113,6 @@ class Making:
                     for node in known.nodes:
                         known.sight(node).is_booted = False
                         tasks.create_task(self._start(known, node), name=f"starting {node}")
-                        work = self._boot(known, node, asyncio.Event())
-                        tasks.create_task(work, name=f"boot of {node}")
         except TimeoutError:
             raise Unmade(_failure("the nodes did not come up again")) from None
         except ExceptionGroup as group:
@@ -190,6 +188,8 @@ class Making:
         await self._schedules.set(known, [node])
         await self._cloud.start_machine(known.group.name, node)
         self._observer.hurry()
+        # Not before: what still goes down would be taken for what comes up.
+        await self._boot(known, node, asyncio.Event())
 
     async def _boot(self, known: Known, node: str, booted: asyncio.Event) -> None:
         """Wait until cloud-init says that the node is ready; sets `booted` then."""

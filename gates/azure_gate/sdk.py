@@ -332,8 +332,8 @@ class Sdk:
             from azure.identity.aio import CertificateCredential
 
             config = self._config
-            # It tells of each token at INFO.
-            logging.getLogger("azure").setLevel(logging.WARNING)
+            # It tells of each token, and of each try that failed, which we tell of ourselves.
+            logging.getLogger("azure").setLevel(logging.ERROR)
             self._credential = CertificateCredential(
                 config.tenant_id,
                 config.app_id,

@@ -38,7 +38,7 @@ def main(words: Sequence[str]) -> int:
     )
     parser.add_argument("--config", type=Path, required=True, metavar="FILE")
     parser.add_argument(
-        "--installation", required=True, metavar="ID", help="as `swm status` tells it"
+        "--installation", required=True, metavar="ID", help="as `swm whoami` tells it"
     )
     parser.add_argument("--yes", action="store_true", help="do not ask")
     parser.add_argument("--json", action="store_true", help="tell it as JSON, one object a line")

@@ -94,12 +94,16 @@ class Placement:
 
         Args:
             job: The job as it was there.
-            partition: The dynamic partition: its flavor is left out. None: the partition itself is.
+            partition: The dynamic partition: its flavor is left out, or the whole location if that
+                lacks the image. None: the partition itself is.
             failure: What is told of it.
         """
         place = Exclusion(job.site, partition_id=job.partition_id)
         if partition is not None:
-            place = Exclusion(job.site, partition.spec.location, partition.spec.flavor)
+            flavor, location = partition.spec.flavor, partition.spec.location
+            if failure.reason is FailureReason.IMAGE_UNAVAILABLE and location:
+                flavor = ""  # an image is there, or is not, whatever boots it
+            place = Exclusion(job.site, location, flavor)
         known = self._excluded.setdefault(job.job_id, {})
         tries, _ = known.get(place, (0, place))
         until = self._context.clock() + min(_EXCLUDED_MOST_S, _EXCLUDED_S * 2**tries)

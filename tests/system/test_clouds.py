@@ -35,6 +35,12 @@ FLAVORS: list[dict[str, Any]] = [
     {"name": "free", "cpus": 1, "memory": "8G", "price": "0"},
     {"name": "gold", "cpus": 32, "memory": "8G", "price": "36000"},
 ]
+REGIONS: list[dict[str, Any]] = [
+    {"name": "small", "location": "north", "cpus": 2, "memory": "8G", "price": "0.10"},
+    {"name": "large", "location": "north", "cpus": 4, "memory": "8G", "price": "0.20"},
+    {"name": "small", "location": "south", "cpus": 2, "memory": "8G", "price": "0.30"},
+    {"name": "large", "location": "south", "cpus": 4, "memory": "8G", "price": "0.40"},
+]
 KEPT: list[dict[str, Any]] = [{"name": "kept", "cpus": 4, "memory": "8G", "price": "1.00"}]
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
@@ -45,6 +51,7 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     images = {"images": [{"name": "box", "kind": "container"}]}
     sites: dict[str, Any] = {
         "cloud": dynamic(*FLAVORS, longest_expiry="2d", expiry="deallocate"),
+        "regions": dynamic(*REGIONS),
         "reuse": dynamic(*KEPT) | images | {"swm": {"idle_time": "1h", "max_partitions": 2}},
         "brief": dynamic(*KEPT) | {"swm": {"idle_time": "1s", "monthly_budget": "1000 USD"}},
     }
@@ -76,6 +83,15 @@ def submit(core: Core, script: str, site: str = "cloud", user: str = "bo") -> Jo
 
 
 # Choice.
+
+
+def test_an_image_is_asked_for_once_in_each_location(core: Core) -> None:
+    refusal = {"kind": "fail", "method": "CreatePartition", "code": "NOT_FOUND"}
+    core.site("regions").faults(refusal | {"reason": "IMAGE_NOT_FOUND", "message": "no debain"})
+    job = submit(core, "#SWM cloud-image debain\ntrue", site="regions")
+    ended = job.until(FAILED)
+    assert ended.failure.reason == "IMAGE_UNAVAILABLE"
+    assert ended.attempt == len({flavor["location"] for flavor in REGIONS})
 
 
 def test_a_dry_run_tells_places_by_price_and_how_long_a_job_may_run_there(core: Core) -> None:

@@ -115,7 +115,7 @@ class _Container(Guest):
     def _write_seed(self) -> None:
         machine = self._machine
         seed = self._folder / "seed"
-        seed.mkdir(parents=True)
+        seed.mkdir(parents=True, mode=0o700)  # it has secrets, as the disk of Azure
         (self._folder / "report").mkdir()
         meta = {
             "instance-id": machine.instance,
