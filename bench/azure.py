@@ -94,6 +94,8 @@ def _start(short: bool) -> list[Figure]:
 def _scale(short: bool) -> list[Figure]:
     ones, many = [], []
     with azure_serving() as (arm, core, watch):
+        # The first one waits for Azure's clients to be imported.
+        _until_running(arm, core, watch, 1, 1)
         for _ in range(1 if short else 3):
             ones.append(_until_running(arm, core, watch, 1, 2)[0])
             many.append(_until_running(arm, core, watch, _MANY, 2)[0])
