@@ -376,7 +376,11 @@ def add_files(servicer: Any, server: Any) -> None:
 
 
 async def run(options: command_line.Options) -> None:
-    kinds = (types_pb2.CAPABILITY_STATIC_PARTITIONS, types_pb2.CAPABILITY_SITE_QUEUE)
+    kinds = (
+        types_pb2.CAPABILITY_STATIC_PARTITIONS,
+        types_pb2.CAPABILITY_SITE_QUEUE,
+        types_pb2.CAPABILITY_SHARED_ACCOUNT,
+    )
     info = GateInfo(name="hostile", version="0", summary=NOISE[:500], capabilities=frozenset(kinds))
     jobs = WatchHub(job_pb2.JobEvent, info.incarnation)
     gate = Gate(jobs)

@@ -68,7 +68,7 @@ def core(folder: Path) -> Iterator[Core]:
     with Cluster(folder / "hosts", "n1").running() as cluster:
         sites = [
             Site.make("pretend", folder / "pretend", static(node("n1", cpus=8))),
-            SshSite.make("here", folder / "here", {"local": True}),
+            SshSite.make("here", folder / "here", {"local": True, "shared_account": True}),
             SshSite.make("lab", folder / "lab", cluster.config()),
         ]
         with running_sites(folder, sites, log={"level": "debug", "format": "text"}) as core:

@@ -44,7 +44,9 @@ def core(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
     folder = tmp_path_factory.mktemp("core")
     with Cluster(folder / "hosts", "n1", "n2").running() as cluster:
         sites = [
-            SshSite.make("here", folder / "here", {"local": True, "loopback": NODE}),
+            SshSite.make(
+                "here", folder / "here", {"local": True, "shared_account": True, "loopback": NODE}
+            ),
             SshSite.make("lab", folder / "lab", cluster.config()),
         ]
         with running_sites(folder, sites) as core:
