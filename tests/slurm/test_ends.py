@@ -89,7 +89,8 @@ async def test_its_runner_is_killed_and_tells_nothing(gate: SlurmGate, slurm: Sl
     ref, _, node = await _up(gate, "job-1")
     pid = (gate.attempt_folder(ref) / "claim.0").read_text().split()[1]
     batch = "grep -l slurm_scrip[t] /proc/[0-9]*/cmdline | cut -d/ -f3"
-    slurm.node(node).run(f"kill -9 $({batch}) {pid}")
+    # One of them may have ended by the death of another before its turn comes.
+    slurm.node(node).run(f"kill -9 $({batch}) {pid} || :")
     end = await gate.ended(ref)
     assert end.failure.reason == "NODE_FAIL"
     assert end.HasField("start_time")

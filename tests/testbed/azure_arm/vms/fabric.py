@@ -208,6 +208,12 @@ def clear(prefix: str) -> None:
 
 def remove_space(space: str) -> None:
     """Remove a namespace, and end what is in it."""
+    empty_space(space)
+    ip("netns", "del", space)
+
+
+def empty_space(space: str) -> None:
+    """End what is in a namespace, and return when it is gone."""
 
     def is_empty() -> bool:
         pids = ip("netns", "pids", space).split()
@@ -217,4 +223,3 @@ def remove_space(space: str) -> None:
         return not pids
 
     until(is_empty, f"{space} is in use")
-    ip("netns", "del", space)

@@ -19,7 +19,7 @@ from typing import Protocol
 import tests.testbed
 from tests.testbed.azure_arm.vms import userdata
 from tests.testbed.azure_arm.vms.backend import Machine, Rule
-from tests.testbed.azure_arm.vms.fabric import Fabric, remove_space
+from tests.testbed.azure_arm.vms.fabric import Fabric, empty_space, remove_space
 from tests.testbed.azure_arm.vms.guests import Guest, Guests
 from tests.testbed.host import SSHD_CONFIG
 from tests.testbed.network import ip
@@ -190,6 +190,9 @@ class _Timer(Guest):
                     pipe.close()
         if sshd is not None:
             sshd.wait()
+        if self._made:
+            # The next sshd could not listen beside one that is still to die.
+            empty_space(self.space)
 
     def remove(self) -> None:
         self.crash()
