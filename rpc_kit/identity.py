@@ -49,6 +49,18 @@ def spiffe_uri(installation: str, kind: Kind, name: str = "") -> str:
     return f"spiffe://{installation}.swm/{kind}" + (f"/{name}" if name else "")
 
 
+@functools.lru_cache(maxsize=8)
+def end_of_certificate(pem: bytes) -> float:
+    """When any certificate ends, that of a CA too, in seconds since the epoch.
+
+    Raises:
+        ValueError: It is not a certificate.
+    """
+    from cryptography import x509
+
+    return x509.load_pem_x509_certificate(pem).not_valid_after_utc.timestamp()
+
+
 @functools.lru_cache(maxsize=1024)
 def of_certificate(pem: bytes) -> Identity:
     """The identity in a certificate that TLS has verified.

@@ -92,6 +92,26 @@ def gate_certificate(name: str, csr: BinaryIO | None) -> None:
     click.echo(f"  --core-identity spiffe://{installation_of(home.ca_cert.read_bytes())}.swm/core")
 
 
+@main.command("renew-ca")
+def renew_ca() -> None:
+    """Make a new certificate, for ten years, for the CA's key; the core may run.
+
+    Certificates from before stay valid until they end.
+    """
+    from swm_core.security import renewal
+
+    home = Home.find()
+    try:
+        old, new = renewal.renew_ca(home)
+    except HomeError as error:
+        _fail(error)
+    click.echo(f"{home.ca_cert}: valid until {_day(new)}")
+    click.echo(
+        f"gates on other machines need a copy before {_day(old)}, and users a new bundle "
+        "(`swm user renew NAME`); see docs/users.md"
+    )
+
+
 @main.command()
 @click.argument("file", type=click.Path(path_type=Path))
 @click.option("--without-files", is_flag=True, help="Leave inputs, results and logs of jobs out.")
@@ -142,6 +162,10 @@ def check_config() -> None:
         _fail(error)
     names = ", ".join(settings.sites) or "none yet"
     click.echo(f"{home.config}: no mistakes; sites: {names}")
+
+
+def _day(moment: float) -> str:
+    return f"{datetime.datetime.fromtimestamp(moment, datetime.UTC):%Y-%m-%d}"
 
 
 def _fail(error: Exception) -> NoReturn:

@@ -35,7 +35,7 @@ from swm_core.security.accounts import StoredAccounts
 from swm_core.security.bundles import Bundles, reached_at
 from swm_core.security.identity import Authenticator
 from swm_core.security.open_calls import OpenCalls
-from swm_core.security.renewal import Renewal
+from swm_core.security.renewal import Renewal, ca_end
 from swm_core.spool import Spool
 from swm_core.store import Store, User
 from swm_core.store.lineage import Lineage
@@ -226,7 +226,8 @@ def _server(
         ),
     )
     server.add(
-        server_pb2_grpc.add_ServerServiceServicer_to_server, ServerService(context, __version__)
+        server_pb2_grpc.add_ServerServiceServicer_to_server,
+        ServerService(context, __version__, functools.partial(ca_end, bundles.home)),
     )
 
     async def end_endless() -> None:

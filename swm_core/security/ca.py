@@ -83,9 +83,18 @@ class CertificateAuthority:
 
     @classmethod
     def create(
-        cls, installation: str, key_pem: bytes, *, valid_from: datetime.datetime | None = None
+        cls,
+        installation: str,
+        key_pem: bytes,
+        *,
+        valid_from: datetime.datetime | None = None,
+        lifetime: datetime.timedelta = CA_LIFETIME,
     ) -> CertificateAuthority:
-        """A new CA for the key, which lives for ten years."""
+        """A CA for the key, which lives for ten years.
+
+        Of one key and installation it has the same name each time: what one has signed is believed
+        by who trusts another.
+        """
         if not names.is_installation(installation):
             raise CaError(f'"{installation}" is not an installation id')
         key = _load_key(key_pem)
@@ -98,7 +107,7 @@ class CertificateAuthority:
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(start - _CLOCK_SKEW)
-            .not_valid_after(start + CA_LIFETIME)
+            .not_valid_after(start + lifetime)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(
@@ -205,6 +214,8 @@ class CertificateAuthority:
             raise CaError("the key is not an elliptic curve key; make one of prime256v1")
         uri = x509.UniformResourceIdentifier(spiffe_uri(self.installation, kind, name))
         start = valid_from or datetime.datetime.now(datetime.UTC)
+        if start >= self._certificate.not_valid_after_utc:
+            raise CaError("the CA's certificate has ended; renew it by `swm-core renew-ca`")
         end = min(start + lifetime, self._certificate.not_valid_after_utc)
         return (
             x509.CertificateBuilder()
@@ -257,6 +268,15 @@ def installation_of(ca_pem: bytes) -> str:
         if names.is_installation(installation):
             return installation
     raise CaError("the certificate is not that of a Sky Port CA")
+
+
+def has_same_key(one_pem: bytes, other_pem: bytes) -> bool:
+    """Whether two certificates are for one key; what can't be read has none."""
+    try:
+        one, other = map(x509.load_pem_x509_certificate, (one_pem, other_pem))
+    except ValueError:
+        return False
+    return one.public_key() == other.public_key()
 
 
 def _pem(certificate: x509.Certificate) -> bytes:

@@ -1,7 +1,7 @@
 """Renews certificates before they end, without a restart of anybody.
 
 The core's own, those of gates that lie in its home, and the one in the bundle there. A user's
-elsewhere is renewed by an administrator.
+elsewhere is renewed by an administrator, and so is the CA's, of whose end the log tells.
 """
 
 from __future__ import annotations
@@ -11,15 +11,16 @@ import dataclasses
 import datetime
 import functools
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 
 from rpc_kit import private_files
 from rpc_kit.bundle import Bundle, BundleError
-from rpc_kit.identity import Identity, Kind, of_certificate
+from rpc_kit.identity import Identity, Kind, end_of_certificate, of_certificate
 from swm_core.gateways.gate import Gate
-from swm_core.home import Home, HomeError, load_ca
+from swm_core.home import Home, HomeError, as_home_error, load_ca
 from swm_core.security.accounts import StoredAccounts
 from swm_core.security.bundles import Bundles
 from swm_core.security.open_calls import OpenCalls
@@ -33,6 +34,43 @@ _TICKS_OF_A_LIFE = 50
 _RENEWED_PART = 1 / 3
 """What is left of a life when a certificate is renewed: months, so that days of trouble (a full
 disk, a home that is read-only) do no harm."""
+
+_DAY_S = 86_400
+CA_WARNED_S = 180 * _DAY_S
+"""So long before the CA ends people are told, each day: all who have a bundle need a new one by
+then, and what it signs is no longer valid for a year by far."""
+
+
+def renew_ca(home: Home) -> tuple[float, float]:
+    """Make a new certificate for the CA's key; a core may run.
+
+    Key and name stay, so that certificates from before count as before, for those who have the
+    new one and those who have the old one.
+
+    Returns:
+        When the old one ends and when the new one does, in seconds since the epoch.
+
+    Raises:
+        HomeError: It can't be done, and why.
+    """
+    from swm_core.security.ca import CaError, CertificateAuthority
+
+    try:
+        with as_home_error():
+            old = load_ca(home)
+            new = CertificateAuthority.create(old.installation, home.ca_key.read_bytes())
+            private_files.replace(home.ca_cert, new.cert_pem)
+    except CaError as error:
+        raise HomeError(f"{home.pki}: {error}") from None
+    return old.expires_at, new.expires_at
+
+
+def ca_end(home: Home) -> float | None:
+    """When the certificate of the CA ends, in seconds since the epoch; None: it can't be read."""
+    try:
+        return end_of_certificate(home.ca_cert.read_bytes())
+    except (OSError, ValueError):
+        return None
 
 
 class Renewal:
@@ -65,6 +103,7 @@ class Renewal:
         self._lifetime = datetime.timedelta(seconds=bundles.lifetime_s)
         self._core = home.core_files()
         self._told = ""
+        self._ca_told = -math.inf
 
     async def run(self) -> None:
         """Keep certificates new until cancelled."""
@@ -94,7 +133,22 @@ class Renewal:
         if text and text != self._told:
             log.warning("certificates can't be renewed: %s", text)
         self._told = text
+        self._tell_of_the_ca()
         self._calls.end_refused()
+
+    def _tell_of_the_ca(self) -> None:
+        """Tell once a day of a CA that ends."""
+        end, now = ca_end(self._home), time.time()
+        if end is None or end - now >= CA_WARNED_S or abs(now - self._ca_told) < _DAY_S:
+            return
+        self._ca_told = now
+        when = f"{datetime.datetime.fromtimestamp(end, datetime.UTC):%Y-%m-%d}"
+        log.warning(
+            "the CA of this installation %s %s, and with it every certificate; "
+            "renew it by `swm-core renew-ca`, see docs/users.md",
+            "ends on" if end > now else "has ended on",
+            when,
+        )
 
     async def _renew_core(self) -> None:
         await asyncio.to_thread(self._renew_file, self._home.core_cert)
@@ -116,7 +170,7 @@ class Renewal:
         except CaError as error:
             raise HomeError(f"{path}: {error}") from None
         if _identity(renewed, path).expires_at <= _identity(pem, path).expires_at:
-            raise HomeError(f"{path}: it ends with the CA, which is not renewed; see docs/users.md")
+            raise HomeError(f"{path}: it ends with the CA; renew that by `swm-core renew-ca`")
         private_files.replace(path, renewed)
         log.info("renewed the certificate %s", path)
 
@@ -128,7 +182,8 @@ class Renewal:
             identity = _identity(bundle.key_pair.cert_pem, path)
         except (BundleError, HomeError):
             return  # whoever uses it is told
-        ours = bundle.ca_pem.encode() == self._core.pair.ca_pem and identity.kind is Kind.USER
+        ca_pem = self._core.pair.ca_pem
+        ours = identity.kind is Kind.USER and _is_same_ca(bundle.ca_pem.encode(), ca_pem)
         if not ours or self._users.get(identity.name) is None:
             return
         known = self._users.certificate(identity.serial)
@@ -138,6 +193,9 @@ class Renewal:
         elif known.revoked is not None:
             return
         if not self._is_due(identity):
+            if bundle.ca_pem.encode() != ca_pem:
+                dataclasses.replace(bundle, ca_pem=ca_pem.decode()).replace(path)
+                log.info("the bundle %s has the renewed certificate of the CA", path)
             return
         fresh, certificate = await asyncio.to_thread(self._bundles.make, identity.name)
         if certificate.not_after <= identity.expires_at:
@@ -154,6 +212,15 @@ class Renewal:
     def _is_due(self, identity: Identity) -> bool:
         left_s = identity.expires_at - time.time()
         return left_s < self._lifetime.total_seconds() * _RENEWED_PART
+
+
+def _is_same_ca(one_pem: bytes, other_pem: bytes) -> bool:
+    """Whether both are of one CA, perhaps from before and after it was renewed."""
+    if one_pem == other_pem:
+        return True
+    from swm_core.security.ca import has_same_key
+
+    return has_same_key(one_pem, other_pem)
 
 
 def _identity(pem: bytes, path: Path) -> Identity:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import os
 import time
+from collections.abc import Callable
 
 from rpc_kit.interceptor import Context as CallContext
 from rpc_kit.tls import MAX_MESSAGE_BYTES
@@ -23,10 +24,14 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
     Args:
         context: The core's parts.
         version: The core's version.
+        ca_end: Tells when the certificate of the CA ends, in seconds since the epoch.
     """
 
-    def __init__(self, context: Context, version: str) -> None:
+    def __init__(
+        self, context: Context, version: str, ca_end: Callable[[], float | None] = lambda: None
+    ) -> None:
         self._context = context
+        self._ca_end = ca_end
         self._version = version
         self._start_time = time.time()
 
@@ -42,6 +47,7 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
         limit = spool.max_bytes
         if room.max_bytes and not caller.is_admin:
             limit = min(limit, room.max_bytes)
+        ca_end = self._ca_end() if caller.is_admin else None
         return server_pb2.GetServerInfoResponse(
             version=self._version,
             api_versions=["v1"],
@@ -61,4 +67,5 @@ class ServerService(server_pb2_grpc.ServerServiceServicer):
             ],
             spool_used_bytes=spool.used_bytes if caller.is_admin else room.used_bytes,
             spool_limit_bytes=limit,
+            ca_expire_time=None if ca_end is None else convert.timestamp(ca_end),
         )

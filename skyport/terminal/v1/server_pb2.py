@@ -26,7 +26,7 @@ from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__
 from skyport.terminal.v1 import job_pb2 as skyport_dot_terminal_dot_v1_dot_job__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyport/terminal/v1/server.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/terminal/v1/job.proto\"\x16\n\x14GetServerInfoRequest\"F\n\x08JobCount\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.skyport.terminal.v1.JobState\x12\x0c\n\x04jobs\x18\x02 \x01(\x04\"\x8c\x01\n\x0cServerLimits\x12\x14\n\x0cscript_bytes\x18\x01 \x01(\x04\x12\x15\n\rmessage_bytes\x18\x02 \x01(\x04\x12\x1d\n\x15\x66ind_missing_contents\x18\x03 \x01(\r\x12\x18\n\x10manifest_entries\x18\x04 \x01(\x04\x12\x16\n\x0emanifest_bytes\x18\x05 \x01(\x04\"\xc3\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x14\n\x0cinstallation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.skyport.terminal.v1.ServerLimits\x12\x32\n\x0b\x61\x63tive_jobs\x18\x08 \x03(\x0b\x32\x1d.skyport.terminal.v1.JobCount\x12\x18\n\x10spool_used_bytes\x18\t \x01(\x04\x12\x19\n\x11spool_limit_bytes\x18\n \x01(\x04\x32w\n\rServerService\x12\x66\n\rGetServerInfo\x12).skyport.terminal.v1.GetServerInfoRequest\x1a*.skyport.terminal.v1.GetServerInfoResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n skyport/terminal/v1/server.proto\x12\x13skyport.terminal.v1\x1a\x1fgoogle/protobuf/timestamp.proto\x1a\x1dskyport/terminal/v1/job.proto\"\x16\n\x14GetServerInfoRequest\"F\n\x08JobCount\x12,\n\x05state\x18\x01 \x01(\x0e\x32\x1d.skyport.terminal.v1.JobState\x12\x0c\n\x04jobs\x18\x02 \x01(\x04\"\x8c\x01\n\x0cServerLimits\x12\x14\n\x0cscript_bytes\x18\x01 \x01(\x04\x12\x15\n\rmessage_bytes\x18\x02 \x01(\x04\x12\x1d\n\x15\x66ind_missing_contents\x18\x03 \x01(\r\x12\x18\n\x10manifest_entries\x18\x04 \x01(\x04\x12\x16\n\x0emanifest_bytes\x18\x05 \x01(\x04\"\xf7\x02\n\x15GetServerInfoResponse\x12\x0f\n\x07version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\x12\x14\n\x0c\x63\x61pabilities\x18\x03 \x03(\t\x12\x14\n\x0cinstallation\x18\x04 \x01(\t\x12.\n\nstart_time\x18\x05 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x0b\n\x03pid\x18\x06 \x01(\r\x12\x31\n\x06limits\x18\x07 \x01(\x0b\x32!.skyport.terminal.v1.ServerLimits\x12\x32\n\x0b\x61\x63tive_jobs\x18\x08 \x03(\x0b\x32\x1d.skyport.terminal.v1.JobCount\x12\x18\n\x10spool_used_bytes\x18\t \x01(\x04\x12\x19\n\x11spool_limit_bytes\x18\n \x01(\x04\x12\x32\n\x0e\x63\x61_expire_time\x18\x0b \x01(\x0b\x32\x1a.google.protobuf.Timestamp2w\n\rServerService\x12\x66\n\rGetServerInfo\x12).skyport.terminal.v1.GetServerInfoRequest\x1a*.skyport.terminal.v1.GetServerInfoResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -40,7 +40,7 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SERVERLIMITS']._serialized_start=218
   _globals['_SERVERLIMITS']._serialized_end=358
   _globals['_GETSERVERINFORESPONSE']._serialized_start=361
-  _globals['_GETSERVERINFORESPONSE']._serialized_end=684
-  _globals['_SERVERSERVICE']._serialized_start=686
-  _globals['_SERVERSERVICE']._serialized_end=805
+  _globals['_GETSERVERINFORESPONSE']._serialized_end=736
+  _globals['_SERVERSERVICE']._serialized_start=738
+  _globals['_SERVERSERVICE']._serialized_end=857
 # @@protoc_insertion_point(module_scope)

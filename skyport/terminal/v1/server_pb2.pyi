@@ -117,6 +117,7 @@ class GetServerInfoResponse(_message.Message):
     ACTIVE_JOBS_FIELD_NUMBER: _builtins.int
     SPOOL_USED_BYTES_FIELD_NUMBER: _builtins.int
     SPOOL_LIMIT_BYTES_FIELD_NUMBER: _builtins.int
+    CA_EXPIRE_TIME_FIELD_NUMBER: _builtins.int
     version: _builtins.str
     """REQUIRED."""
     installation: _builtins.str
@@ -149,6 +150,10 @@ class GetServerInfoResponse(_message.Message):
     def active_jobs(self) -> _containers.RepeatedCompositeFieldContainer[Global___JobCount]:
         """OPTIONAL. The caller's jobs that have not ended (an admin: everybody's), by state."""
 
+    @_builtins.property
+    def ca_expire_time(self) -> _timestamp_pb2.Timestamp:
+        """OPTIONAL. When the certificate of the installation's CA ends, and with it all that it has signed; told to admins."""
+
     def __init__(
         self,
         *,
@@ -162,10 +167,11 @@ class GetServerInfoResponse(_message.Message):
         active_jobs: _abc.Iterable[Global___JobCount] | None = ...,
         spool_used_bytes: _builtins.int = ...,
         spool_limit_bytes: _builtins.int = ...,
+        ca_expire_time: _timestamp_pb2.Timestamp | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "start_time", b"start_time"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["ca_expire_time", b"ca_expire_time", "limits", b"limits", "start_time", b"start_time"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "api_versions", b"api_versions", "capabilities", b"capabilities", "installation", b"installation", "limits", b"limits", "pid", b"pid", "spool_limit_bytes", b"spool_limit_bytes", "spool_used_bytes", b"spool_used_bytes", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["active_jobs", b"active_jobs", "api_versions", b"api_versions", "ca_expire_time", b"ca_expire_time", "capabilities", b"capabilities", "installation", b"installation", "limits", b"limits", "pid", b"pid", "spool_limit_bytes", b"spool_limit_bytes", "spool_used_bytes", b"spool_used_bytes", "start_time", b"start_time", "version", b"version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

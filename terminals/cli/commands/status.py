@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from skyport.terminal.v1 import catalog_pb2, server_pb2
 
 
+_CA_WARNED_S = 180 * 86_400
+"""As the core's log does."""
+
+
 @click.command(cls=Command, examples=["swm status", "swm status --json | jq .pid"])
 @json_option
 def status(as_json: bool) -> None:
@@ -37,7 +41,7 @@ def status(as_json: bool) -> None:
     click.echo(f"jobs    {_jobs(info)}")
     click.echo(f"spool   {_spool(info)}")
     show_sites(sites)
-    for line in troubles(sites):
+    for line in [*_ca_lines(info), *troubles(sites)]:
         click.echo(line)
 
 
@@ -67,6 +71,23 @@ def troubles(sites: list[catalog_pb2.Site]) -> list[str]:
             what = counted(site.orphans, "orphan")
             lines += ["", f"site {plain(site.name)} has {what}; see `swm orphans`"]
     return lines
+
+
+def _ca_lines(info: server_pb2.GetServerInfoResponse) -> list[str]:
+    """What to do about a CA that ends; of use only while the core can still be asked."""
+    import time
+
+    from terminals.cli.words import short_moment, span
+
+    left_s = info.ca_expire_time.seconds - time.time()
+    if not info.HasField("ca_expire_time") or left_s >= _CA_WARNED_S:
+        return []
+    ends = f"ends in {span(left_s)}, {short_moment(info.ca_expire_time)}"
+    return [
+        "",
+        f"the CA of this installation {ends}, and with it every certificate;",
+        "run `swm-core renew-ca` on the core's machine",
+    ]
 
 
 def _removal_lines(site: catalog_pb2.Site) -> list[str]:
