@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Sequence
 
+from tests.crash import ending
 from tests.crash.matrix_cases import SAMPLE, Case, Reached, full, make_sample, sample, wrong_points
 from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import all_points
@@ -95,6 +96,7 @@ def main() -> int:
     parser.add_argument("--share", default="1/1", help="every Nth case, as 1/3")
     parser.add_argument("--worlds", type=int, default=2, help="how many side by side")
     options = parser.parse_args()
+    ending.heed()
     part, _, parts = options.share.partition("/")
     summary = Summary()
     wrong: list[str] = []

@@ -57,15 +57,16 @@ class MatrixWorld(World):
     """
 
     def __init__(self, folder: Path, **settings: Any) -> None:
-        self._undo = contextlib.ExitStack()
-        self.engine = self._undo.enter_context(Engine()) if is_possible() else None
-        if self.engine is not None:
-            images.busybox(self.engine)
-        self.arm = self._undo.enter_context(AzureArm(folder / "arm"))
-        super().__init__(folder, **settings)
-        # Machines see these, and jobs there have an account of their own.
-        folder.chmod(0o711)
-        self.facts.chmod(0o666)
+        with contextlib.ExitStack() as undo:
+            self.engine = undo.enter_context(Engine()) if is_possible() else None
+            if self.engine is not None:
+                images.busybox(self.engine)
+            self.arm = undo.enter_context(AzureArm(folder / "arm"))
+            super().__init__(folder, **settings)
+            # Machines see these, and jobs there have an account of their own.
+            folder.chmod(0o711)
+            self.facts.chmod(0o666)
+            self._undo = undo.pop_all()
 
     def close(self) -> None:
         super().close()

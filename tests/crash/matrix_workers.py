@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import multiprocessing
+import queue
 import traceback
 from collections.abc import Iterator, Sequence
 from multiprocessing.queues import Queue
 from types import TracebackType
 from typing import Any, Self
 
+from tests.crash import ending
 from tests.crash.checks import Verdict, Violation
 from tests.crash.matrix_cases import Case
 from tests.crash.matrix_points import Point
@@ -18,6 +20,9 @@ from tests.crash.matrix_run import Outcome, Stage, stage
 
 _AGAIN = 40
 """After so many tasks a world is made anew: what piles up in one is not what is tested."""
+
+_LOOK_S = 5.0
+"""How often it is looked whether all worlds are there."""
 
 
 @dataclasses.dataclass
@@ -55,8 +60,13 @@ class Workers:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        for _ in self._processes:
-            self._tasks.put(None)
+        if kind is None:
+            for _ in self._processes:
+                self._tasks.put(None)
+        else:
+            self._tasks.cancel_join_thread()  # nobody takes what is left
+            for process in self._processes:
+                process.terminate()
         for process in self._processes:
             process.join()
 
@@ -72,7 +82,14 @@ class Workers:
         for task in tasks:
             self._tasks.put(task)
         for _ in tasks:
-            yield self._results.get()
+            yield self._next()
+
+    def _next(self) -> Any:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._results.get(timeout=_LOOK_S)
+            for process in self._processes:
+                assert process.is_alive(), f"a world has ended by itself: {process.exitcode}"
 
 
 class _World:
@@ -87,15 +104,18 @@ class _World:
         self._used += 1
         if self._stage is None or self._used > _AGAIN:
             self.close()
-            self._stage = self._open.enter_context(stage())
+            with ending.held():
+                self._stage = self._open.enter_context(stage())
         return self._stage
 
     def close(self) -> None:
         self._stage, self._used = None, 0
-        self._open.close()
+        with ending.held():
+            self._open.close()
 
 
 def _work(tasks: Queue[Any], results: Queue[Any]) -> None:
+    ending.heed()
     world = _World()
     try:
         while (task := tasks.get()) is not None:

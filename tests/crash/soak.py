@@ -9,6 +9,7 @@ the exit code is 1, each is told with what shows it, and the folder with everyth
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
 import random
 import shutil
@@ -21,6 +22,7 @@ from pathlib import Path
 
 from rpc_kit.bundle import Bundle
 from terminals.client import Client
+from tests.crash import ending
 from tests.crash.checks import Verdict, verdict
 from tests.crash.stories import Notes, Person
 from tests.crash.world import SITES, World, running_world
@@ -137,9 +139,21 @@ def main() -> int:
     def say(text: str) -> None:
         print(f"{time.monotonic() - began:6.0f} s  {text}", flush=True)  # noqa: T201
 
-    with running_world(folder) as world:
+    ending.heed()
+    world = contextlib.ExitStack()
+    try:
+        with ending.held():
+            running = world.enter_context(running_world(folder))
         within_s = arguments.minutes * 60
-        found = soak(world, arguments.kills, arguments.seed, say, within_s=within_s)
+        found = soak(running, arguments.kills, arguments.seed, say, within_s=within_s)
+    except SystemExit:
+        with ending.held():
+            world.close()
+            shutil.rmtree(folder)
+        raise
+    finally:
+        with ending.held():
+            world.close()
     if found.is_clean:
         shutil.rmtree(folder)
     else:
