@@ -26,6 +26,10 @@ _CHUNK = 1000
 """Rows of one read where all jobs are gone through."""
 
 
+DECISIONS = ("cancel", "stop")
+"""Ends of a job that are on record before anybody acts on them: its owner's, and the core's own."""
+
+
 @dataclasses.dataclass(frozen=True, slots=True)
 class Step:
     """One transition of a job: the job as it is afterwards, and why, for the journal.
@@ -223,6 +227,9 @@ class Jobs:
                 reason=reason,
                 message=message,
             )
+            if failpoints.ON:
+                for decision in _decided(before, after):
+                    transaction.passes(decision)
             attempts.follow(transaction, before, after, None)
             _update_row(transaction, number, after, record, sequence)
             return codec.with_sequence(after, sequence)
@@ -415,8 +422,19 @@ def _update_row(
 
 def _transition(before: Job | None, after: Job) -> str:
     """The name of a transition for fail points, with the site where it is one of an attempt."""
-    site = after.site or (before.site if before else "") or after.spec.site
-    return f"{site} job {before.state if before else 'NEW'}>{after.state}"
+    return f"{_place(before, after)} job {before.state if before else 'NEW'}>{after.state}"
+
+
+def _decided(before: Job, after: Job) -> Iterator[str]:
+    """As `_transition`, for ends that are decided in a state and take effect later."""
+    if after.cancel_requested and not before.cancel_requested:
+        yield f"{_place(before, after)} job {DECISIONS[0]}"
+    if after.stop is not None and before.stop is None:
+        yield f"{_place(before, after)} job {DECISIONS[1]}"
+
+
+def _place(before: Job | None, after: Job) -> str:
+    return after.site or (before.site if before else "") or after.spec.site
 
 
 def _ended_time(job: Job) -> float | None:

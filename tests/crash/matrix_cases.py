@@ -30,6 +30,7 @@ _ANYWAY = (
     ("evicted", "azure"),
     ("on_two_machines", "azure"),
     ("created_too_late", "azure"),
+    ("over_budget", "cloud"),
     ("cancelled_while_starting", "lab"),
     ("created_too_late", "cloud"),
 )

@@ -165,6 +165,20 @@ def used_again(play: Play) -> None:
         play.ended(play.submit())
 
 
+@scenario(sites=CLOUDS)
+def over_budget(play: Play) -> None:
+    """It costs more than it may while it runs: it is ended, and not tried again.
+
+    The cap is for 12 to 15 seconds at what machines cost here: for the time limit, and not for the
+    boot beside it. Where a kill takes longer than what is between, the limit may end it.
+    """
+    ends = (("FAILED", "BUDGET"), ("FAILED", "TIME_LIMIT"))
+    directives = ("time 11", "max-cost 0.0004", "retries 1")
+    with play.faults({"kind": "boot_slow", "seconds": 7}):
+        submitted = play.submit(inputs=INPUTS, hold="sleep 600", directives=directives, ends=ends)
+        play.ended(submitted)
+
+
 @contextlib.contextmanager
 def _idle_time(play: Play, idle_time: str) -> Iterator[None]:
     """Have machines of the site wait for so long."""

@@ -21,6 +21,7 @@ from skyport.gate.v1 import (
     tunnel_pb2,
 )
 from swm_core.domain.states import JOB_TRANSITIONS, PARTITION_TRANSITIONS
+from swm_core.store.jobs import DECISIONS
 from tests.crash.matrix_parts import SITES
 
 _FILES = (identity_pb2, inventory_pb2, partition_pb2, job_pb2, file_pb2, tunnel_pb2)
@@ -32,7 +33,8 @@ class Point:
 
     Attributes:
         site: Name of the site.
-        what: What happens there, as `job QUEUED>PROVISIONING`, `call METHOD` or `serve METHOD`.
+        what: What happens there, as `job QUEUED>PROVISIONING`, `job cancel`, `call METHOD` or
+            `serve METHOD`.
         when: `before`, `after`, or at the `first` answer of a stream.
     """
 
@@ -53,7 +55,7 @@ class Point:
 
     @property
     def subject(self) -> str:
-        """The transition or RPC that it is about."""
+        """The transition, decision or RPC that it is about."""
         return self.what.removeprefix("call ").removeprefix("serve ")
 
     def __str__(self) -> str:
@@ -89,6 +91,7 @@ IMPOSSIBLE = (
     Impossible(_NOT_CLOUD, f"* {_API}.PartitionService/DeletePartition *", _NO_PARTITIONS),
     Impossible(_NOT_CLOUD, f"call {_API}.PartitionService/GetPartition *", _NO_PARTITIONS),
     Impossible(_NOT_CLOUD, f"call {_API}.PartitionService/RenewPartition *", _NO_PARTITIONS),
+    Impossible(_NOT_CLOUD, "job stop *", "its nodes cost nothing"),
     Impossible(_NOT_CLOUD, "job PROVISIONING>QUEUED *", _AT_ONCE),
     Impossible(_NOT_CLOUD, "job PROVISIONING>FAILED *", _AT_ONCE),
     Impossible(_NOT_CLOUD, "job PROVISIONING>CANCELLED *", _AT_ONCE),
@@ -123,6 +126,11 @@ def transitions() -> list[str]:
     return found
 
 
+def decisions() -> list[str]:
+    """Ends of jobs that are on record before anything comes of them."""
+    return [f"job {decision}" for decision in DECISIONS]
+
+
 def methods() -> Iterator[MethodDescriptor]:
     """All RPCs of the Gate API."""
     for file in _FILES:
@@ -142,7 +150,7 @@ def all_points() -> list[Point]:
 
 
 def _points_of(site: str) -> Iterator[Point]:
-    for what in transitions():
+    for what in (*transitions(), *decisions()):
         for when in ("before", "after"):
             yield Point(site, what, when)
     for method in methods():

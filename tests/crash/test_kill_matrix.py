@@ -1,7 +1,7 @@
 """Kill core, gate or both at any moment: no job is lost, none runs twice, nothing stays behind.
 
-The short form of `make kill-matrix`: every transition and every RPC of the Gate API, each at some
-site, at some moment and with some victim.
+The short form of `make kill-matrix`: every transition, every decision and every RPC of the Gate
+API, each at some site, at some moment and with some victim.
 """
 
 from __future__ import annotations
@@ -13,7 +13,14 @@ import pytest
 from tests.crash.matrix import Summary, run
 from tests.crash.matrix_cases import Case, Kill, is_impossible, sample, wrong_points
 from tests.crash.matrix_parts import SITES
-from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points, methods, transitions
+from tests.crash.matrix_points import (
+    IMPOSSIBLE,
+    Point,
+    all_points,
+    decisions,
+    methods,
+    transitions,
+)
 from tests.crash.matrix_workers import Workers
 
 _WORLDS = 3
@@ -36,7 +43,7 @@ def test_kills_at_every_transition_and_rpc_do_no_harm(
 def test_the_short_form_has_every_transition_and_every_rpc() -> None:
     covered = {kill.point.subject for case in sample() for kill in case.kills}
     subjects = {point.subject for point in all_points()}
-    assert len(subjects) == len(transitions()) + len(list(methods()))
+    assert len(subjects) == len([*transitions(), *decisions(), *methods()])
     assert not {subject for subject in subjects - covered if not is_impossible(subject)}
 
 
