@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from pathlib import Path
+
+_DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
 
 
 def make_folder(path: Path) -> Path:
@@ -47,6 +50,16 @@ def replace(path: Path, data: bytes) -> None:
     with _beside(path, data) as draft:
         draft.replace(path)
     _sync_folder(path.parent)
+
+
+def remove_drafts(folder: Path) -> None:
+    """Remove what writers that were killed have left in a folder.
+
+    Only for who knows that nobody else writes there now.
+    """
+    for path in folder.iterdir():
+        if _DRAFT.fullmatch(path.name):
+            path.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager

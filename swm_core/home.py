@@ -316,6 +316,10 @@ def lock(home: Home) -> Iterator[None]:
             "end it with `swm down`, or set SWM_HOME to another folder"
         ) from None
     try:
+        # Nobody but the core writes there; in other folders people's commands do.
+        for folder in (home.run, home.database.parent):
+            if folder.is_dir():
+                private_files.remove_drafts(folder)
         private_files.replace(home.pid_file, f"{os.getpid()}\n".encode())
         yield
     finally:

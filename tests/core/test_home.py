@@ -298,9 +298,13 @@ async def test_two_cores_never_share_a_home(home: Home) -> None:
         assert int(home.pid_file.read_text()) == holder.pid
         holder.kill()
         await holder.wait()
-    # What a killed core left does not keep the next one off.
+    # What a killed core left does not keep the next one off, nor does it stay.
+    drafts = [home.run / ".core.pid.0a1b2c3d", home.database.parent / ".lineage.json.0a1b2c3d"]
+    for draft in drafts:
+        draft.write_bytes(b"")
     with lock(home):
         assert int(home.pid_file.read_text()) == os.getpid()
+        assert not any(draft.exists() for draft in drafts)
     assert not home.pid_file.exists()
 
 

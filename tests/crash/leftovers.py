@@ -8,6 +8,9 @@ import re
 from collections.abc import Iterator
 from pathlib import Path
 
+import grpc
+
+from skyport.terminal.v1 import catalog_pb2
 from tests.azure_gate.site import AzureSite
 from tests.crash.records import ENDS, Records
 from tests.crash.world import World
@@ -28,6 +31,10 @@ _KEPT_AZURE = re.compile(r"id_ed25519|installations|deleted|cache/.*")
 _KEPT_SPOOL = re.compile(
     r"spool_uid|u-[^/]+/(blobs/[0-9a-f]{2}/[0-9a-f]{64}|jobs/[\w-]+/\d+/[^/]*\.std(out|err)/(\d+\.seg|end))"
 )
+_KEPT_HOME = re.compile(
+    r"(swm|client)\.toml|pki/(ca|core)\.(crt|key)|pki/gates/[\w-]+\.(crt|key)|spool/.*|log/[\w-]+\.log"
+    r"|run/(core\.pid|swm\.lock)|store/(lineage\.json|swm\.db(-wal|-shm)?)"
+)
 _TOMBSTONE = re.compile(r"(tombstones|gone_partitions)/")
 
 
@@ -35,6 +42,7 @@ def leftovers(world: World) -> list[str]:
     """Everything that is there and should not be, a line each."""
     return [
         *_in_store(world),
+        *_allocations(world),
         *_partitions(world),
         *_processes(world),
         *_listeners(world),
@@ -53,6 +61,20 @@ def _in_store(world: World) -> Iterator[str]:
     for partition_id, state in records.partitions.items():
         if state != "DELETED":
             yield f"core: partition {partition_id} is {state}"
+
+
+def _allocations(world: World) -> Iterator[str]:
+    """What the core takes for used on nodes."""
+    request = catalog_pb2.ListNodesRequest(page_size=1_000)
+    try:
+        nodes = world.core.admin.catalog.ListNodes(request, timeout=10).nodes
+    except grpc.RpcError as error:
+        yield f"core: nobody can say what is allocated: {error.code()}"
+        return
+    for node in nodes:
+        used = (node.allocated_cpus, node.allocated_memory_bytes, node.allocated_gpus)
+        if any(used):
+            yield f"core: of node {node.site}/{node.partition_id}/{node.name} is allocated: {used}"
 
 
 def _partitions(world: World) -> Iterator[str]:
@@ -137,6 +159,7 @@ def _files(world: World) -> Iterator[str]:
         if len(left) > 1 or not all("-lists-" in each for each in left):
             yield f"gate {name}: {', '.join(left)} for a while only"
     yield from _unwanted("spool", world.core.home.spool, _KEPT_SPOOL)
+    yield from _unwanted("home", world.core.home.path, _KEPT_HOME)
 
 
 def _unwanted(where: str, root: Path, kept: re.Pattern[str]) -> Iterator[str]:

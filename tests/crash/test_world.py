@@ -13,8 +13,11 @@ from pathlib import Path
 import pytest
 
 from tests.crash.checks import twice, verdict
+from tests.crash.leftovers import leftovers
 from tests.crash.records import JobRecord, Row
 from tests.crash.world import SITES, Submitted, World, running_world
+from tests.system.harness.jobs import CANCELLED, RUNNING
+from tests.system.harness.waiting import eventually
 
 Spoil = Callable[[World, Submitted], contextlib.AbstractContextManager[None]]
 
@@ -103,6 +106,20 @@ def process(world: World, first: Submitted) -> Iterator[None]:
 
 
 @contextlib.contextmanager
+def runs_on(world: World, _: Submitted) -> Iterator[None]:
+    before = world.facts.read_bytes()
+    submitted = world.submit(world.work("hosts", hold="sleep 600"))
+    submitted.job.until(RUNNING)
+    yield
+    world.cancel(submitted)
+    submitted.job.until(CANCELLED)
+    eventually(lambda: not leftovers(world), "nothing is left of it")
+    submitted.job.delete()
+    del world.jobs[submitted.job.job_id]
+    world.facts.write_bytes(before)
+
+
+@contextlib.contextmanager
 def file(path: Path, data: bytes = b"x") -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     before = path.read_bytes() if path.exists() else None
@@ -141,6 +158,10 @@ WRONG: dict[str, tuple[str, str, Spoil]] = {
     "end": ("lost", "it ended as SUCCEEDED", lambda w, j: other_work(w, j, exit_code=1)),
     "process": ("leaked", "has the environment of a job", process),
     "folder": ("leaked", "jobs/a/b/c", lambda w, _: file(w.site("lab").root / "jobs/a/b/c")),
+    "allocation": ("leaked", "is allocated", runs_on),
+    "draft of the core": (
+        "leaked", ".core.pid.0a", lambda w, _: file(w.core.home.run / ".core.pid.0a1b2c3d")
+    ),
     "draft": ("leaked", ".spec.1", lambda w, _: file(w.site("hosts").root / ".spec.1")),
     "listener": ("leaked", "listens on port", lambda w, _: listener(w)),
     "transfer": (

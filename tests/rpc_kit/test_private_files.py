@@ -57,3 +57,11 @@ def test_a_folder_that_is_open_linked_or_a_file_is_refused(tmp_path: Path) -> No
         with pytest.raises(PermissionError, match=name):
             private_files.make_folder(tmp_path / name)
     assert (tmp_path / "open").stat().st_mode & 0o777 == 0o755
+
+
+def test_drafts_of_writers_that_were_killed_are_removed_and_nothing_else(tmp_path: Path) -> None:
+    kept = [tmp_path / name for name in ("state", ".hidden", ".state.bak", "state.0a1b2c3d")]
+    for path in (*kept, tmp_path / ".state.0a1b2c3d"):
+        path.write_bytes(b"x")
+    private_files.remove_drafts(tmp_path)
+    assert sorted(tmp_path.iterdir()) == sorted(kept)
