@@ -13,6 +13,8 @@ from gate_kit.ssh.transport import Process
 
 _REPORT_S = 60.0
 """Drivers of GPUs take seconds, file systems that are far away too; what takes longer hangs."""
+_MENDED_S = 10.0
+"""Nothing is placed on a host whose work root can't be written: its end is noticed sooner."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -35,6 +37,8 @@ class Capacity:
     architecture: str = ""
     address: str = ""
     """Where sshd was reached, as it saw it itself; empty without SSH."""
+    unwritable: str = ""
+    """The folder of the work root, where this account can't write to it."""
     trouble: str = ""
     """What could not be found out, and why."""
 
@@ -52,12 +56,13 @@ async def reports(host: Host, *, every_s: float) -> AsyncGenerator[Capacity, Non
     """
     process = await host.run("capacity", lasting=True)
     try:
-        with _Asker(process, every_s) as asker:
+        with _Asker(process) as asker:
             while True:
                 async with asyncio.timeout(every_s + _REPORT_S):
                     lines = await _report(process)
-                asker.told()
-                yield parse(lines)
+                found = parse(lines)
+                asker.told(_MENDED_S if found.unwritable else every_s)
+                yield found
     except (OSError, EOFError, TimeoutError) as error:
         why = "it does not answer" if isinstance(error, TimeoutError) else "the link was lost"
         told = process.stderr.decode(errors="replace").strip().rpartition("\n")[2]
@@ -69,14 +74,13 @@ async def reports(host: Host, *, every_s: float) -> AsyncGenerator[Capacity, Non
 class _Asker:
     """Asks for the next report, a while after each."""
 
-    def __init__(self, process: Process, every_s: float) -> None:
+    def __init__(self, process: Process) -> None:
         self._process = process
-        self._every_s = every_s
         self._timer: asyncio.TimerHandle | None = None
 
-    def told(self) -> None:
+    def told(self, wait_s: float) -> None:
         loop = asyncio.get_running_loop()
-        self._timer = loop.call_later(self._every_s, self._ask)
+        self._timer = loop.call_later(wait_s, self._ask)
 
     def _ask(self) -> None:
         with contextlib.suppress(OSError):  # who reads sees that the link is lost
@@ -107,7 +111,7 @@ def parse(lines: Sequence[str]) -> Capacity:
     cpus, memory, disk = 0, 0, 0
     cpu_limits, memory_limits = [], []
     gpus: list[Gpu] = []
-    texts = {"architecture": "", "address": "", "trouble": ""}
+    texts = {"architecture": "", "address": "", "unwritable": "", "trouble": ""}
     for line in lines:
         name, _, value = line.partition(" ")
         match name:
@@ -127,7 +131,7 @@ def parse(lines: Sequence[str]) -> Capacity:
             case "gpu":
                 index, _, model = value.partition(" ")
                 gpus.append(Gpu(index, model.strip()))
-            case "architecture" | "address" | "trouble":
+            case "architecture" | "address" | "unwritable" | "trouble":
                 texts[name] = "".join(c for c in value if c.isprintable())[:500]
             case _:
                 pass

@@ -121,11 +121,16 @@ class Partitions:
         found = sight.found
         address = self._hosts.addresses(plan.partition_id).get(plan.name)
         state = inventory_pb2.NODE_STATE_UP if sight.is_up else inventory_pb2.NODE_STATE_DOWN
+        text = sight.text
+        # Looked at as one account; where there are several, others may do well.
+        if sight.is_up and found and found.unwritable and len(self._plan.logins) == 1:
+            state = inventory_pb2.NODE_STATE_DRAINED
+            text = f"{plan.name}: {found.unwritable} can't be written, so it takes no jobs"
         return inventory_pb2.Node(
             name=plan.name,
             partition_id=plan.partition_id,
             state=inventory_pb2.NODE_STATE_STARTING if sight.is_new else state,
-            message=sight.text,
+            message=text,
             flavor=plan.flavor,
             cpus=plan.cpus or (found.cpus if found else 0),
             memory_bytes=plan.memory_bytes or (found.memory_bytes if found else 0),

@@ -39,6 +39,7 @@ AGAIN_S = 60.0
 
 _UP = catalog_pb2.NODE_STATE_UP
 _DOWN = catalog_pb2.NODE_STATE_DOWN
+_DRAINED = catalog_pb2.NODE_STATE_DRAINED
 
 
 def site_config(bed: Bed, **more: Any) -> dict[str, Any]:
@@ -119,6 +120,10 @@ class Lab:
     def down(self, partition: str, why: str = "") -> None:
         """Wait until a host is told to be down, for a reason in whose text `why` stands."""
         self._until_node(partition, _DOWN, why)
+
+    def drained(self, partition: str, why: str) -> None:
+        """Wait until a host is told to take nothing new, for a reason with `why` in it."""
+        self._until_node(partition, _DRAINED, why)
 
     def _until_node(self, partition: str, state: catalog_pb2.NodeState.ValueType, why: str) -> None:
         def is_so() -> bool:

@@ -8,9 +8,9 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.ssh_gate.bad_days import AGAIN_S, ROOT, USER, HostLatch, Lab, hosts, lab, latch
+from tests.ssh_gate.bad_days import AGAIN_S, ROOT, SITE, USER, HostLatch, Lab, hosts, lab, latch
 from tests.system.harness.files import File
-from tests.system.harness.jobs import CANCELLED, FAILED, RUNNING, SUCCEEDED
+from tests.system.harness.jobs import CANCELLED, FAILED, QUEUED, RUNNING, SUCCEEDED
 from tests.system.harness.waiting import eventually
 
 __all__ = ["hosts", "lab", "latch"]
@@ -80,15 +80,25 @@ def test_a_job_that_has_filled_the_disk_is_cancelled_as_any_other(small: Lab) ->
     assert job.output() == b"up\n"
 
 
-def test_a_job_waits_while_its_work_root_cannot_be_written_and_others_run(lab: Lab) -> None:
-    host = lab.host("one")
+def test_a_job_waits_while_its_work_root_cannot_be_written_and_others_run(small: Lab) -> None:
+    host = small.host("one")
     host.run(f"mount -o remount,ro {ROOT}")
-    job = lab.submit("one", "echo ran")
+    job = small.submit("one", "echo ran")
     job.until_text("Read-only file system", within_s=AGAIN_S)
-    lab.submit("two", "true").until(SUCCEEDED, within_s=AGAIN_S)
+    small.submit("two", "true").until(SUCCEEDED, within_s=AGAIN_S)
+    # A gate looks at it when it starts, and every few minutes: then nothing more is placed there.
+    small.restart_gate()
+    small.drained("one", f"/home/{USER}/.skyport can't be written")
+    waiting = small.submit("one", "true")
+    for _ in range(3):
+        elsewhere = small.core.user().submit("true", site=SITE)
+        ended = elsewhere.until(SUCCEEDED, within_s=AGAIN_S)
+        assert ended.attempts[-1].partition_id == "two"
+    assert waiting.get().state == QUEUED
     host.run(f"mount -o remount,rw {ROOT}")
-    ended = job.until(SUCCEEDED, within_s=AGAIN_S)
-    assert ended.attempt == 1
+    small.up("one")
+    for each in (job, waiting):
+        assert each.until(SUCCEEDED, within_s=AGAIN_S).attempt == 1
     assert job.output() == b"ran\n"
 
 

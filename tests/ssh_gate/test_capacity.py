@@ -32,6 +32,7 @@ gpu 3 NVIDIA\tA100
 disk 5000
 architecture x86_64
 address 10.0.0.7
+unwritable /work
 trouble something\x1b[31m odd
 colour blue"""
     assert capacity.parse(told.splitlines()) == Capacity(
@@ -41,6 +42,7 @@ colour blue"""
         disk_bytes=5_000,
         architecture="x86_64",
         address="10.0.0.7",
+        unwritable="/work",
         trouble="something[31m odd",
     )
     assert capacity.parse(["cpus many", "memory", "disk -3"]) == Capacity()

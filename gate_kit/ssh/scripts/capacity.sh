@@ -56,6 +56,7 @@ tell_disk() {
     place=$root
     while [ ! -d "$place" ] && [ -n "${place%/*}" ]; do place=${place%/*}; done
     [ -d "$place" ] || place=/
+    [ -w "$place" ] || echo "unwritable $place"
     df -Pk "$place" 2>/dev/null | {
         IFS= read -r _ && read -r _ _ _ free _ && echo "disk $((free * 1024))"
     }
