@@ -49,10 +49,22 @@ def sites(as_json: bool) -> None:
         pages = client.pages(client.catalog.ListSites, catalog_pb2.ListSitesRequest())
         found = [site for page in pages for site in page.sites]
     columns, rows = sites_table(found)
-    _show(found, columns, rows, [], as_json=as_json, none="no sites; add one to swm.toml")
+    _show(found, columns, rows, [], as_json=as_json, none=f"no sites; {how_to_add()}")
     if not as_json:
         for line in crash_lines(found):
             click.echo(line)
+
+
+def how_to_add(config: object = "the core's swm.toml") -> str:
+    """What to do where there is no site.
+
+    Args:
+        config: The file, where it is known.
+    """
+    return (
+        f"add one to {config}, for this machine the [sites.here] at its end; then `swm down` and "
+        "`swm up`"
+    )
 
 
 def crash_lines(found: Iterable[catalog_pb2.Site]) -> list[str]:
