@@ -78,9 +78,21 @@ def crash_lines(found: Iterable[catalog_pb2.Site]) -> list[str]:
             times = counted(site.restarts, "time")
             lines += ["", f"gate of site {name}, started anew {times}; the end of its log:"]
             # A gate that always ends for the same reason says it again and again.
-            lines += [f"  {plain(line)}" for line, _ in itertools.groupby(site.log_tail)]
+            told = map(_told, site.log_tail)
+            lines += [f"  {plain(line)}" for line, _ in itertools.groupby(told)]
             lines.append(f"  all of it is in log/gate-{name}.log below SWM_HOME")
     return lines
+
+
+def _told(line: str) -> str:
+    """A line of a gate's log for people: those of our own gates are JSON."""
+    import json
+
+    try:
+        entry = json.loads(line)
+        return f"{entry['time']} {entry['level']} {entry['message']}"
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def sites_table(found: Iterable[catalog_pb2.Site]) -> tuple[list[Column], Iterator[list[str]]]:
