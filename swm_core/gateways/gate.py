@@ -522,7 +522,8 @@ class Gate:
             text = f"its gate {how}, and is started anew: {process.last_exit}"
         elif isinstance(error, GateError) and not error.reason:
             # The transport's own words name sockets and error numbers, and nothing to do.
-            text = "its gate does not answer"
+            where = f" at {self._endpoint}" if process is None else ""
+            text = f"its gate does not answer{where}"
             log.debug("site %s: %s", self.name, error.message)
         else:
             text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
