@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
+import importlib.metadata
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -105,6 +106,8 @@ def _parser(program: str, summary: str, local: Path | None = None) -> argparse.A
         metavar="URI",
         help="the only client that is served, as spiffe://INSTALLATION.swm/core",
     )
+    version = f"{parser.prog} {importlib.metadata.version('skyport')}"
+    parser.add_argument("--version", action="version", version=version)
     parser.add_argument("--log-level", type=LogLevel, default=LogLevel.INFO, choices=list(LogLevel))
     parser.add_argument(
         "--log-format", type=LogFormat, default=LogFormat.AUTO, choices=list(LogFormat)

@@ -81,7 +81,8 @@ class Bundle:
             text = path.read_text(encoding="utf-8")
         except FileNotFoundError:
             raise BundleError(
-                f"{path}: no such file; run `swm init`, or ask the administrator for a bundle"
+                f"{path}: no such file; run `swm up` to start a core here, or `swm login` with the "
+                "bundle that an administrator gave you"
             ) from None
         except (OSError, ValueError) as error:
             raise BundleError(f"{path}: can't be read: {error}") from None

@@ -128,7 +128,7 @@ def backup(file: Path, without_files: bool) -> None:
 
 
 @main.command()
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(path_type=Path))
 @click.option(
     "--no-core-ran-since",
     is_flag=True,

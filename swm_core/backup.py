@@ -105,6 +105,8 @@ def restore(home: Home, file: Path, *, nothing_since: bool) -> Contents:
         raise BackupError(
             f"{home.path} is there already; move it away, or set SWM_HOME to a new folder"
         )
+    if not file.is_file():
+        raise BackupError(f"{file}: no such file; name one that `swm backup` made")
     is_there = home.path.exists()
     try:
         # Beside it; in it where it may be a disk of its own.
@@ -143,6 +145,8 @@ def _check(home: Home, file: Path) -> None:
         raise BackupError(f"{home.path} belongs to another user; run this as that user")
     if file.exists():
         raise BackupError(f"{file} is there already; choose another name")
+    if not file.parent.is_dir():
+        raise BackupError(f"{file.parent}: no such folder; make it, or choose another place")
     if file.absolute().resolve().is_relative_to(home.path.resolve()):
         raise BackupError(f"{file} would be a part of its own backup; choose a place elsewhere")
 

@@ -415,9 +415,9 @@ listen = "127.0.0.1:{port}"
 # every = "5m"
 # grace = "1h"                 # how long what the core does not know is left before it is deleted
 
-# Where jobs run: one table for each site, with the gate that speaks to it.
-# [sites.demo]
-# command = ["swm-fake-gate"]              # started and supervised by the core, or
+# Where jobs run: one table for each site, with the gate that speaks to it. This is this machine:
+# [sites.here]
+# command = ["swm-ssh-gate", "--local"]    # started and supervised by the core, or
 # endpoint = "unix:///run/demo/gate.sock"  # reached where it runs: one of the two
 # max_partitions = 0           # that the core makes there; 0: as many as the gate allows
 # idle_time = 0                # how long one waits for the next job of its owner, as "10m"

@@ -42,7 +42,8 @@ def serve_metrics(listen: Endpoint | None, context: Context) -> Iterator[None]:
         from prometheus_client import CollectorRegistry, start_http_server
     except ImportError:
         raise MetricsUnavailable(
-            'metrics.listen needs the package prometheus-client: pip install "skyport[metrics]"'
+            "metrics.listen needs the package prometheus-client: "
+            'pip install ".[metrics]" in a checkout'
         ) from None
     registry = CollectorRegistry()
     registry.register(_Collector(context))

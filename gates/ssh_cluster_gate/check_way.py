@@ -132,7 +132,7 @@ def _trusted(
         for line in Path(file).read_text(errors="replace").splitlines():
             with contextlib.suppress(ValueError):  # a line that nobody understands counts as none
                 known.load(line)
-    address = host
+    address = ""  # one that has none is told of when it is connected to
     with contextlib.suppress(OSError, IndexError):
         address = str(socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)[0][4][0])
     keys, *_ = known.match(name, address, None if port == _SSH_PORT else port)

@@ -517,11 +517,13 @@ class Gate:
         # Whether it is the process that there is now, or was last, that has never answered.
         is_new = process is not None and (process.pid is None or self._heard < process.start_time)
         if process is not None and process.last_exit and is_new:
-            times = f" ({process.crashes} times)" if process.crashes > 1 else ""
-            text = f"its gate keeps ending{times}: {process.last_exit}"
+            many = process.crashes > 1
+            how = f"keeps ending ({process.crashes} times)" if many else "has ended"
+            text = f"its gate {how}, and is started anew: {process.last_exit}"
         elif isinstance(error, GateError) and not error.reason:
             # The transport's own words name sockets and error numbers, and nothing to do.
-            text = "its gate does not answer"
+            where = f" at {self._endpoint}" if process is None else ""
+            text = f"its gate does not answer{where}"
             log.debug("site %s: %s", self.name, error.message)
         else:
             text = error.message if isinstance(error, GateError) else str(error) or "it hangs"

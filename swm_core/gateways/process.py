@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import sys
@@ -161,5 +162,17 @@ def _kill(process: asyncio.subprocess.Process) -> None:
 
 
 def _exit_text(code: int, said: Sequence[str]) -> str:
-    how = f"it was ended by signal {-code}" if code < 0 else f"it ended with exit code {code}"
-    return f"{how}, saying: {said[-1]}" if said else how
+    if code < 0:
+        # What it said last has nothing to do with it.
+        return f"it was ended by signal {-code}"
+    how = f"it ended with exit code {code}"
+    return f"{how}, saying: {_message(said[-1])}" if said else how
+
+
+def _message(line: str) -> str:
+    """What a line of a log tells a person; our own are JSON."""
+    with contextlib.suppress(ValueError):
+        entry = json.loads(line)
+        if isinstance(entry, dict) and isinstance(entry.get("message"), str):
+            return str(entry["message"])
+    return line

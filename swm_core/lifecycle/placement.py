@@ -30,6 +30,7 @@ from swm_core.lifecycle.live import NotLive
 from swm_core.lifecycle.views import Views
 from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule
 from swm_core.scheduler.demand import setup_of
+from swm_core.scheduler.waiting import BACKOFF
 from swm_core.store import Step, StoreError
 
 log = logging.getLogger(__name__)
@@ -163,7 +164,9 @@ class Placement:
                 decisions.append(Wait(tuple(held), "waits for sites that have not answered yet"))
                 later_s.append(0.5)
         waits = [each for each in decisions if isinstance(each, Wait)]
-        self.waiting = {job_id: wait.text for wait in waits for job_id in wait.job_ids}
+        # A job that is tried again says itself why: what failed is its text.
+        told = [wait for wait in waits if wait.text != BACKOFF]
+        self.waiting = {job_id: wait.text for wait in told for job_id in wait.job_ids}
         await asyncio.gather(
             *(self._commit(each) for each in decisions if not isinstance(each, Wait))
         )

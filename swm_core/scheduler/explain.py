@@ -42,7 +42,7 @@ def site_missing(demand: Demand, sites: Sequence[SiteView]) -> Problem | None:
     """The problem that the site asked for, or any site, is not there."""
     names = [site.name for site in sites]
     if not names:
-        message = "no site is configured; add one to swm.toml"
+        message = "no site is configured; add one to the core's swm.toml, and start it anew"
         return Problem("SITE_NOT_FOUND", message, "site", demand.site)
     if demand.site and demand.site not in names:
         message = f'there is no site "{demand.site}"{_nearest(demand.site, names)}'

@@ -44,7 +44,7 @@ class OutputReader:
         if request.attempt > job.attempt:
             raise not_found(
                 "ATTEMPT_NOT_FOUND",
-                f"job {job.job_id} has {job.attempt} attempts, and no number {request.attempt}",
+                f"job {job.job_id} has no attempt {request.attempt}; its latest is {job.attempt}",
             )
         attempt = request.attempt or job.attempt
         while not attempt:

@@ -52,7 +52,7 @@ def show_dry_run(checked: job_pb2.CheckJobResponse, *, as_json: bool) -> int:
 def _show_candidates(checked: job_pb2.CheckJobResponse) -> None:
     if not checked.candidates:
         if not checked.obstacles:
-            note("no site has told yet what it has; see `swm sites`")
+            note("no site that takes jobs has told yet what it has; see `swm sites`")
         return
     rows = [
         [

@@ -102,5 +102,5 @@ class GateProgram:
         which = f"That of {extra.upper() if extra == 'ssh' else extra.capitalize()}"
         raise Refused(
             f"{self._what} can't be run: {self._command[0]}: {error.strerror}; is it installed? "
-            f'{which} comes by `pip install "skyport[{extra}]"`'
+            f'{which} comes with `make setup`, or `pip install ".[{extra}]"`, in a checkout'
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from skyport.terminal.v1 import job_pb2
+from terminals.cli.states import ENDED
 from terminals.cli.words import counted, money, plain, span
 
 if TYPE_CHECKING:
@@ -48,5 +49,7 @@ def ports(job: job_pb2.Job) -> Iterator[str]:
         title = f"{number or 'any'} {plain(port.name)}".strip()
         if port.direction == job_pb2.PORT_DIRECTION_OUT:
             yield f"{title}  out: the job reaches it at the user's side"
+        elif job.state in ENDED:
+            yield f"{title}  in"
         else:
             yield f"{title}  in: swm forward {job.job_id} {plain(port.name) or number}"

@@ -196,7 +196,7 @@ class OutputFolder:
         elif isinstance(error, IsADirectoryError):
             why = "a folder is where a file is needed; remove it"
         else:
-            why = error.strerror or str(error)
+            return OutputRefused(f"{place}: {error.strerror or error}; choose another folder")
         return OutputRefused(f"{place}: {why}, or choose another folder")
 
 

@@ -126,7 +126,12 @@ def test_status_tells_what_an_administrator_has_to_know(swm: Swm, core: FakeCore
         message="its gate keeps ending",
         supervised=True,
         restarts=4,
-        log_tail=["first line", "first line", "last \x1b[31mline"],
+        log_tail=[
+            "first line",
+            "first line",
+            '{"time": "12:00Z", "level": "INFO", "logger": "x", "message": "listening"}',
+            "last \x1b[31mline",
+        ],
         pending_removals=5,
         orphans=2,
     )
@@ -137,6 +142,7 @@ def test_status_tells_what_an_administrator_has_to_know(swm: Swm, core: FakeCore
     out = swm.ok("status")
     assert "gate of site lab, started anew 4 times; the end of its log:\n  first line\n" in out
     assert out.count("first line") == 1
+    assert "\n  12:00Z INFO listening\n" in out
     assert "\x1b[31m" not in out
     assert "log/gate-lab.log" in out
     assert "5 to be removed at site lab; asked in vain" in out

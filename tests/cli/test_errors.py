@@ -60,8 +60,23 @@ def test_something_that_is_no_core(installation: Installation, tmp_path: Path) -
 def test_no_bundle_says_what_to_do(tmp_path: Path) -> None:
     result = Swm(environment(tmp_path / "home"), tmp_path)("jobs")
     assert result.code == 1
-    assert "run `swm init`" in result.err
+    assert "run `swm up`" in result.err
     assert result.err.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("args", "says"),
+    [
+        (["login", "none.toml"], "none.toml: no such file; name the bundle that you were given"),
+        (["restore", "none.tar"], "none.tar: no such file; name one that `swm backup` made"),
+    ],
+)
+def test_a_file_that_is_not_there_is_told_in_a_line(
+    tmp_path: Path, args: list[str], says: str
+) -> None:
+    result = Swm(environment(tmp_path / "home"), tmp_path)(*args)
+    assert (result.code, result.out) == (1, "")
+    assert result.err.removeprefix("swm-core: ").removeprefix("swm: ") == f"{says}\n"
 
 
 def test_a_bundle_that_others_can_read_is_refused(swm: Swm, tmp_path: Path) -> None:
@@ -79,6 +94,8 @@ def test_a_bundle_that_others_can_read_is_refused(swm: Swm, tmp_path: Path) -> N
         (["show"], "missing argument 'JOB'"),
         (["usage", "--by", "colour"], "'colour' is not one of"),
         (["logs", "j", "-n", "-1"], "-1"),
+        (["usage", "--from", "today"], '"today" is no day; write it as 2026-11-01'),
+        (["completion", "tcsh"], "invalid value for 'SHELL': 'tcsh' is not one of"),
         (["usage", "--from", "2026-02-01", "--to", "2026-01-31"], "--from is after --to"),
     ],
 )

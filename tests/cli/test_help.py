@@ -62,6 +62,12 @@ def test_without_a_command_the_help_is_shown_grouped(args: list[str]) -> None:
     assert "..." not in result.output.partition("Core:")[2], "a summary is cut"
 
 
+@pytest.mark.parametrize("name", ["site", "gate", "user"])
+def test_no_summary_of_a_group_is_cut(name: str) -> None:
+    result = CliRunner().invoke(cli, [name, "--help"])
+    assert "..." not in result.output.partition("Commands:")[2]
+
+
 @pytest.mark.parametrize("name", PROMISED)
 def test_every_command_has_help_with_an_example_of_itself(name: str) -> None:
     result = CliRunner().invoke(cli, [*name.split(), "--help"])

@@ -128,6 +128,7 @@ def test_up_makes_a_home_and_down_ends_the_core(tmp_path: Path) -> None:
     try:
         out = swm.ok("up")
         assert re.match(r"core up at 127\.0\.0\.1:\d+ \(process \d+\)\n", out)
+        assert f"none; add one to {home}/swm.toml, for this machine the [sites.here] at" in out
         assert (home / "client.toml").stat().st_mode & 0o077 == 0
         assert (home / "log/core.log").stat().st_mode & 0o077 == 0
         endpoint = Bundle.read(home / "client.toml").endpoint

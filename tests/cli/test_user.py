@@ -74,6 +74,9 @@ def test_a_second_user_comes_goes_and_comes_back(admin: Swm, elsewhere: Swm, cor
     assert "--force" in elsewhere("login", "flo.swm.toml").err
     elsewhere.ok("login", "flo.swm.toml", "--force")
     assert "CANCELLED" in elsewhere.ok("jobs", "--all")
+    stop = elsewhere("down")
+    assert (stop.code, stop.out) == (1, "")
+    assert "only the bundle of one elsewhere; stop it there" in stop.err
     assert '"name": "flo"' in admin.ok("user", "list", "--json")
 
 

@@ -158,4 +158,6 @@ def test_a_port_tells_how_it_is_reached() -> None:
     first, second, third = ports(job)
     assert first == "8888  in: swm forward j1 8888"
     assert second == "31000 WEB  in: swm forward j1 WEB"
+    job.state = job_pb2.JOB_STATE_SUCCEEDED
+    assert next(iter(ports(job))) == "8888  in"
     assert third.startswith("8081  out")

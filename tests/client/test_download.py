@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -260,3 +261,10 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def test_a_disk_that_is_full_is_told_with_what_to_do(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path) as into:
+        full = OSError(errno.ENOSPC, "No space left on device")
+        told = str(into.refused("big", full))
+    assert told == f"{tmp_path}/big: No space left on device; choose another folder"

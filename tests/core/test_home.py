@@ -166,7 +166,7 @@ def test_the_template_says_what_the_defaults_are(home: Home) -> None:
             assert re.search(rf"^# {name} = ", settings, flags=re.MULTILINE), name
     example = sites.replace("# [sites", "[sites").replace("# command", "command")
     read = config_file.parse(f'listen = "127.0.0.1:1"\n# {example}', Config, "swm.toml")
-    assert read.sites["demo"].command == ("swm-fake-gate",)
+    assert read.sites["here"].command == ("swm-ssh-gate", "--local")
 
 
 def test_a_port_that_is_taken_is_not_chosen(home: Home) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 from pathlib import Path
 
 import pytest
@@ -27,6 +28,13 @@ LOCAL = Path("/local.toml")
 
 def _parse_with_check(*arguments: str) -> command_line.Options | command_line.CheckOptions:
     return command_line.parse_with_check("some-gate", "A gate.", LOCAL, arguments)
+
+
+def test_the_version_is_told_without_a_configuration(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        _parse_with_check("--version")
+    assert ended.value.code == 0
+    assert capsys.readouterr().out.split()[-1] == importlib.metadata.version("skyport")
 
 
 def test_a_check_needs_no_endpoint() -> None:

@@ -42,7 +42,7 @@ def test_an_existing_bundle_is_kept(bundle: Bundle, tmp_path: Path) -> None:
 
 
 def test_no_bundle_tells_how_to_get_one(tmp_path: Path) -> None:
-    with pytest.raises(BundleError, match="run `swm init`"):
+    with pytest.raises(BundleError, match="run `swm up`"):
         Bundle.read(tmp_path / "client.toml")
 
 

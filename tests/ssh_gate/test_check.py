@@ -203,6 +203,17 @@ def test_a_host_that_is_down_does_not_hide_the_others(
     assert {each["state"] for each in told.objects if each["host"] == "n2"} == {"failed", "unknown"}
 
 
+def test_a_name_that_nobody_knows_is_told_as_that(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "lab.toml"
+    path.write_text('hosts = ["n1.invalid"]\nshared_account = true\nssh_config = ""\n')
+    assert check.run(CheckOptions(path, as_json=True)) == 1
+    reach = json.loads(capfd.readouterr().out.splitlines()[0])
+    assert (reach["check"], reach["state"]) == ("reach", "failed")
+    assert reach["text"].startswith("n1.invalid is not the name of a host: ")
+
+
 def test_a_key_that_is_not_taken_is_told_with_the_command_that_hands_it_over(
     look: Look, shared_sshd: Sshd, tmp_path: Path
 ) -> None:

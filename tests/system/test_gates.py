@@ -145,6 +145,8 @@ def test_a_gate_at_an_endpoint_that_goes_and_comes_is_noticed(
         job.until(RUNNING)
         assert gate.stop() == 0
         eventually(lambda: core.gate("near").state == UNREACHABLE, "it is known to be away")
+        where = site.endpoint
+        eventually(lambda: f"not answer at {where}" in core.gate("near").message, "it says where")
         # What runs there runs on, and what is known of it stays.
         assert job.get().state == RUNNING
         waiting = core.user().submit("true")

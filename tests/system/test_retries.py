@@ -79,6 +79,18 @@ def test_what_befalls_an_attempt_costs_one_of_the_retries(core: Core, lab: Site)
     lab.faults(*(fault | {"reason": reason, "job": reason} for reason in reasons))
     script = "#SWM retries 1\ntest $SWM_ATTEMPT = 2 || sleep 600"
     jobs = [core.user().submit(f"#SWM name {reason}\n{script}") for reason in reasons]
+    # As long as it waits for the next one, it is told why.
+    told: list[str] = []
+
+    def is_tried_again() -> bool:
+        job = jobs[0].get()
+        if job.state == QUEUED and job.attempt == 1:
+            told.append(job.text)
+        return job.attempt == 2
+
+    eventually(is_tried_again, "it is tried again")
+    assert told
+    assert all(text.startswith("attempt 1 failed (") for text in told), set(told)
     for job, reason in zip(jobs, reasons, strict=True):
         ended = job.until(SUCCEEDED)
         assert [attempt.failure.reason for attempt in ended.attempts] == [reason, ""]

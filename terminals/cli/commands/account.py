@@ -13,7 +13,23 @@ from terminals.cli.options import connected, json_option
 if TYPE_CHECKING:
     from skyport.terminal.v1 import account_pb2
 
-_DAY = click.DateTime(["%Y-%m-%d"])
+
+class _Day(click.ParamType[datetime.datetime]):
+    """A day, as 2026-11-01; its begin in UTC."""
+
+    name = "DAY"
+
+    def convert(
+        self, value: str, param: click.Parameter | None, ctx: click.Context | None
+    ) -> datetime.datetime:
+        """The day that is written there."""
+        try:
+            return datetime.datetime.strptime(value, "%Y-%m-%d").replace(tzinfo=datetime.UTC)
+        except ValueError:
+            self.fail(f'"{value}" is no day; write it as 2026-11-01', param, ctx)
+
+
+_DAY = _Day()
 
 
 @click.command(

@@ -49,10 +49,22 @@ def sites(as_json: bool) -> None:
         pages = client.pages(client.catalog.ListSites, catalog_pb2.ListSitesRequest())
         found = [site for page in pages for site in page.sites]
     columns, rows = sites_table(found)
-    _show(found, columns, rows, [], as_json=as_json, none="no sites; add one to swm.toml")
+    _show(found, columns, rows, [], as_json=as_json, none=f"no sites; {how_to_add()}")
     if not as_json:
         for line in crash_lines(found):
             click.echo(line)
+
+
+def how_to_add(config: object = "the core's swm.toml") -> str:
+    """What to do where there is no site.
+
+    Args:
+        config: The file, where it is known.
+    """
+    return (
+        f"add one to {config}, for this machine the [sites.here] at its end; then `swm down` and "
+        "`swm up`"
+    )
 
 
 def crash_lines(found: Iterable[catalog_pb2.Site]) -> list[str]:
@@ -66,9 +78,21 @@ def crash_lines(found: Iterable[catalog_pb2.Site]) -> list[str]:
             times = counted(site.restarts, "time")
             lines += ["", f"gate of site {name}, started anew {times}; the end of its log:"]
             # A gate that always ends for the same reason says it again and again.
-            lines += [f"  {plain(line)}" for line, _ in itertools.groupby(site.log_tail)]
+            told = map(_told, site.log_tail)
+            lines += [f"  {plain(line)}" for line, _ in itertools.groupby(told)]
             lines.append(f"  all of it is in log/gate-{name}.log below SWM_HOME")
     return lines
+
+
+def _told(line: str) -> str:
+    """A line of a gate's log for people: those of our own gates are JSON."""
+    import json
+
+    try:
+        entry = json.loads(line)
+        return f"{entry['time']} {entry['level']} {entry['message']}"
+    except (ValueError, TypeError, KeyError):
+        return line
 
 
 def sites_table(found: Iterable[catalog_pb2.Site]) -> tuple[list[Column], Iterator[list[str]]]:

@@ -15,11 +15,11 @@ from terminals.cli.command import Command
         "swm completion fish > ~/.config/fish/completions/swm.fish",
     ],
 )
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]), metavar="SHELL")
 def completion(shell: str) -> None:
     """Print a script for shell completion.
 
-    It makes SHELL complete commands, options and job ids.
+    It makes SHELL (bash, zsh or fish) complete commands, options and job ids.
     """
     from click.shell_completion import ShellComplete, get_completion_class
 

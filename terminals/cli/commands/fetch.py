@@ -47,7 +47,7 @@ def fetch(job_text: str, patterns: tuple[str, ...], directory: Path, as_json: bo
     script (default stdout.log and stderr.log). A PATTERN is a name, a folder, or a glob in quotes.
     Of a job that runs, the files come as they are now, and a PATTERN may name any file it has.
     Files that are there already are not sent again, and one that was cut is continued. With --json,
-    prints what was fetched.
+    prints the outputs that were fetched, not the two streams.
     """
     from terminals.cli.progress import transfer
     from terminals.cli.tables import note, show_json

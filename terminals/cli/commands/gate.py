@@ -32,12 +32,13 @@ def gate(ctx: click.Context) -> None:
 @click.option("--name", default="", help="The site's name.  [default: KIND]")
 @click.argument("options", metavar="[OPTIONS OF THE GATE]...", nargs=-1, type=click.UNPROCESSED)
 def add(kind: str, name: str, options: tuple[str, ...]) -> None:
-    """Set a site up whose gate needs keys and a configuration, and add it to swm.toml.
+    """Set a site up, and add it to swm.toml.
 
-    KIND is what the gate's program is called after: azure for swm-azure-gate. That program makes
-    what the site needs in SWM_HOME and tells what is to be done next; further options are its own,
-    see `swm-azure-gate set-up --help`. What is there already stays as it is. The core need not run,
-    and reads swm.toml when it starts.
+    It is for gates that need keys and a configuration before their first start. KIND is what the
+    gate's program is called after: azure for swm-azure-gate. That program makes what the site needs
+    in SWM_HOME and tells what is to be done next; further options are its own, see `swm-azure-gate
+    set-up --help`. What is there already stays as it is. The core need not run, and reads swm.toml
+    when it starts.
     """
     from terminals.cli.failures import Refused
     from terminals.cli.gate_programs import GateProgram
@@ -53,7 +54,11 @@ def add(kind: str, name: str, options: tuple[str, ...]) -> None:
     text = _with_site(home / "swm.toml", name, command)
     gate = GateProgram([program], home, f"the gate of {kind}")
     if "set-up" not in gate.help():
-        raise Refused(f"{program} has nothing to set up; write [sites.{name}] into swm.toml")
+        line = f'command = ["{program}", "--config", FILE]'
+        raise Refused(
+            f"{program} has nothing to set up; write [sites.{name}] and {line} into "
+            f"{home / 'swm.toml'}"
+        )
     folder = home / "gates" / name
     words = ("--name", name, "--folder", str(folder), "--config", str(config))
     if code := gate.run("set-up", *words, *options):
@@ -68,8 +73,9 @@ def add(kind: str, name: str, options: tuple[str, ...]) -> None:
 @gate.command(name="list", cls=Command, examples=["swm gate list"])
 @json_option
 def list_(as_json: bool) -> None:
-    """List gates: who runs them, as which process, and how often they were started anew."""
+    """List gates: who runs each, and how often it was started anew."""
     from skyport.terminal.v1 import catalog_pb2
+    from terminals.cli.commands.catalog import how_to_add
     from terminals.cli.tables import Column, note, show_json, show_table
     from terminals.cli.words import NOTHING, cell
 
@@ -80,7 +86,7 @@ def list_(as_json: bool) -> None:
         show_json(found)
         return
     if not found:
-        note("no gates; add a site to swm.toml")
+        note(f"no gates; {how_to_add()}")
         return
     columns = [
         Column("SITE"),

@@ -30,6 +30,8 @@ def login(file: Path, force: bool) -> None:
     from terminals.client.errors import BundleInvalid
 
     try:
+        if not file.exists():
+            raise BundleError(f"{file}: no such file; name the bundle that you were given")
         bundle = Bundle.read(file)
     except BundleError as error:
         raise BundleInvalid(str(error)) from None

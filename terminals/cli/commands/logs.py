@@ -49,8 +49,8 @@ def logs(
 ) -> None:
     """Print what a job wrote, or follow what it writes.
 
-    Its output goes to ours, its errors to ours. While it runs, that is what it has written until
-    now; with -f it goes on to the end of the attempt.
+    Its output goes to standard output, its errors to standard error. While it runs, that is what it
+    has written until now; with -f it goes on to the end of the attempt.
     """
     if only_stdout and only_stderr:
         raise click.UsageError("--stdout and --stderr exclude each other; both is the default")

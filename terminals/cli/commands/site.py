@@ -92,10 +92,11 @@ def _set_drained(name: str, *, drained: bool) -> None:
 @click.option("--node", default="", help="Only this node of the partition.")
 @click.option("--yes", is_flag=True, help="Do it without asking.")
 def accept_change(name: str, partition: str, node: str, yes: bool) -> None:
-    """Take a site as it is now: a replaced host or disk, or another account.
+    """Take a site as it is now, after a change that was meant.
 
-    Where a site is not what it was, the core waits: what it sees there says nothing about what was
-    there before. This ends the attempts that were on the old one, as lost.
+    That is a host or a disk that was replaced, or another account. Where a site is not what it was,
+    the core waits: what it sees there says nothing about what was there before. This ends the
+    attempts that were on the old one, as lost.
     """
     from skyport.terminal.v1 import admin_pb2
     from terminals.cli.failures import Refused

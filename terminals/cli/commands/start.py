@@ -79,7 +79,7 @@ def up(timeout_s: int, as_json: bool) -> None:
         click.echo(f"core {word} at {client.bundle.endpoint} (process {info.pid})")
     from terminals.cli.commands.status import show_sites
 
-    show_sites(sites)
+    show_sites(sites, home / "swm.toml")
 
 
 def _check_home(home: Path) -> None:

@@ -45,13 +45,18 @@ def status(as_json: bool) -> None:
         click.echo(line)
 
 
-def show_sites(sites: list[catalog_pb2.Site]) -> None:
-    """Print a table of sites under an empty line, or what to do without any."""
-    from terminals.cli.commands.catalog import sites_table
+def show_sites(sites: list[catalog_pb2.Site], config: object = "the core's swm.toml") -> None:
+    """Print a table of sites under an empty line, or what to do without any.
+
+    Args:
+        sites: To be shown.
+        config: The core's file, where it is known.
+    """
+    from terminals.cli.commands.catalog import how_to_add, sites_table
     from terminals.cli.tables import show_table
 
     if not sites:
-        click.echo("sites   none; add one to swm.toml")
+        click.echo(f"sites   none; {how_to_add(config)}")
         return
     click.echo()
     show_table(*sites_table(sites), styles={"BROKEN": "red", "UNREACHABLE": "yellow"})

@@ -38,12 +38,15 @@ def down(cancel: bool, timeout_s: int) -> None:
     Says which do, and what goes on costing money. With --cancel they are ended first; if that
     takes longer than --timeout, the core stays up.
     """
+    from terminals.cli.failures import Refused
     from terminals.cli.home import Process, core_home, core_pid
     from terminals.client.connection import Client
 
     home = core_home()
     pid = core_pid(home)
     if pid is None:
+        if (home / "client.toml").exists() and not (home / "swm.toml").exists():
+            raise Refused(f"{home} has no core, only the bundle of one elsewhere; stop it there")
         _is_down(cancel)
         return
     try:

@@ -72,9 +72,9 @@ def submit(
     Input files are found from the current folder. A relative path keeps its folders, an absolute
     one lands under its last name; what the core has already is not sent again.
 
-    With --follow the job's output goes to ours, and its errors (and its id) to ours. The exit code
-    is the job's: its script's own, 128 + n for signal n, 1 for anything else. Ctrl-C leaves the
-    job running.
+    With --follow, what the job writes comes here as it is written: its output to standard output,
+    its errors and its id to standard error. The exit code is the job's: its script's own, 128 + n
+    for signal n, 1 for anything else. Ctrl-C leaves the job running.
     """
     if follow and (wait or as_json):
         raise click.UsageError("--follow shows the job's output; it excludes --wait and --json")

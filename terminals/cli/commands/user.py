@@ -89,7 +89,7 @@ def add(name: str, admin: bool, output: Path | None, address: str | None, force:
 @click.argument("name", metavar="NAME")
 @_bundle_options
 def renew(name: str, output: Path | None, address: str | None, force: bool) -> None:
-    """Make a new certificate for a user, and write the bundle to hand over.
+    """Make a new certificate for a user, in a new bundle.
 
     For one whose certificate ends soon or was revoked, or whose bundle was lost. Certificates from
     before stay valid until they end; `swm user revoke` ends them at once.
@@ -106,10 +106,10 @@ def renew(name: str, output: Path | None, address: str | None, force: bool) -> N
 @user.command(cls=Command, examples=["swm user revoke bo"])
 @click.argument("name", metavar="NAME")
 def revoke(name: str) -> None:
-    """End all certificates of a user, and all calls that are open with them, at once.
+    """End all certificates of a user, at once.
 
-    The user's jobs run on, and their results stay; administrators see them and can cancel them.
-    `swm user renew` lets the user in again.
+    All calls that are open with them end too. The user's jobs run on, and their results stay;
+    administrators see them and can cancel them. `swm user renew` lets the user in again.
     """
     from skyport.terminal.v1 import admin_pb2
     from terminals.cli.tables import note
