@@ -12,9 +12,10 @@ from swm_core.domain.job import End, Job
 from swm_core.domain.states import JobState
 from swm_core.domain.words import words
 from swm_core.gateways import convert
-from swm_core.gateways.gate import AttemptKey, Gate
+from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
 from swm_core.gateways.slots import Slot
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.asking import Asker, AttemptFailed
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.ending import ended_at_site

@@ -17,7 +17,8 @@ from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import End, Job
 from swm_core.domain.states import AT_SITE_STATES, JobState
 from swm_core.gateways.backoff import Backoff
-from swm_core.gateways.gate import AttemptKey, Gate
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.asking import Asker, AttemptFailed
 from swm_core.lifecycle.at_site import AttemptAtSite
 from swm_core.lifecycle.collecting import collect

@@ -28,9 +28,10 @@ from swm_core.domain.orphans import (
 )
 from swm_core.domain.states import AT_SITE_STATES, PartitionState
 from swm_core.gateways.backoff import Backoff
-from swm_core.gateways.gate import AttemptKey, Gate
+from swm_core.gateways.gate import Gate
 from swm_core.gateways.inventory import pages
 from swm_core.gateways.problems import GateError
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.orphans import Orphans
 from swm_core.security.names import is_user_name
