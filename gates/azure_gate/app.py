@@ -196,6 +196,9 @@ def _info(config: Config, scope_uid: str) -> GateInfo:
         partitions=config.max_partitions,
         expiry=deallocates if config.expiry else None,
         scope_uid=scope_uid,
+        # There is none so far: with a prefix of its own the site is asked, and refuses what is
+        # written for it.
+        option_prefix="azure",
         storage=tuple(config.storage),
     )
 

@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from gates.azure_gate import errors
+from skyport.gate.v1 import identity_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     CREATING,
@@ -186,6 +187,10 @@ async def test_what_can_not_be_had_is_told_before_anything_is_made(
     ):
         problem = await refused(create(create_request(new_id(), **spec)))
         assert problem.reason == reason, spec
+    # What is written for this kind of site reaches it, and is refused by its name.
+    told = await gate.identity.GetGateInfo(identity_pb2.GetGateInfoRequest(api_versions=["v1"]))
+    assert told.option_prefix == "azure"
+    assert "site_options[a] is no option of this site; it takes none" in problem.message
     problem = await refused(create(create_request(new_id(), expires_in_s=2 * 86_400)))
     assert problem.reason == "FIELD_OUT_OF_RANGE"
     request = create_request(new_id())
