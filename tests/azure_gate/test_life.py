@@ -11,7 +11,7 @@ import time
 import grpc
 import pytest
 
-from skyport.gate.v1 import inventory_pb2, partition_pb2
+from skyport.gate.v1 import inventory_pb2, job_pb2, partition_pb2, types_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     DELETING,
@@ -158,6 +158,41 @@ async def test_a_node_that_is_taken_away_is_lost_and_the_last_fails_all(
     told = await gate.until_partition(name, lambda it: it.state == FAILED)
     assert told.failure.reason == "PREEMPTED"
     assert not azure_arm.books().live
+    await gate.delete_for_good(name)
+
+
+async def test_with_the_first_node_all_are_lost_for_it_is_the_way_to_them(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, nodes=3, spot=True)
+    await gate.until_state(name, READY)
+    both, _ = await gate.start_job("sleep 600\n", make_ref("job-1", "n0", "n1", partition=name))
+    other, _ = await gate.start_job("sleep 600\n", make_ref("job-2", "n2", partition=name))
+    run = [asyncio.Event(), asyncio.Event()]
+
+    async def end_of(ref: types_pb2.JobRef, runs: asyncio.Event) -> job_pb2.JobEnd:
+        def check(status: job_pb2.JobStatus) -> bool:
+            if status.state == job_pb2.JOB_STATE_RUNNING:
+                runs.set()  # from here on it is watched
+            return status.HasField("end")
+
+        return (await gate.until(ref, check)).end
+
+    told = [asyncio.ensure_future(end_of(*one)) for one in zip((both, other), run, strict=True)]
+    for runs in run:
+        await asyncio.wait_for(runs.wait(), WITHIN_S)
+    azure_arm.evict(f"{group_of(name)}/n0")
+    failed = await gate.until_partition(name, lambda it: it.state == FAILED)
+    assert failed.failure.reason == "PREEMPTED"
+    assert "n0, by which the others are reached" in failed.failure.message
+    assert not azure_arm.books().live
+    for end in await asyncio.wait_for(asyncio.gather(*told), WITHIN_S):
+        assert {node.failure.reason for node in end.nodes} == {"PREEMPTED"}
+        assert end.HasField("start_time")
+    # A gate that comes later says the same.
+    await gate.restart()
+    assert (await gate.get(name)).failure.reason == "PREEMPTED"
     await gate.delete_for_good(name)
 
 
