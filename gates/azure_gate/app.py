@@ -200,6 +200,8 @@ def _info(config: Config, scope_uid: str) -> GateInfo:
         # There is none so far: with a prefix of its own the site is asked, and refuses what is
         # written for it.
         option_prefix="azure",
+        options=(),
+        node_images=configuration.IMAGES,
         storage=tuple(config.storage),
     )
 

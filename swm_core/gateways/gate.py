@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import enum
 import logging
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
@@ -57,6 +58,7 @@ log = logging.getLogger(__name__)
 
 API_VERSION = "v1"
 _MOST_STORAGE = 1_000
+_MOST_PATTERN = 2_000
 _CALL_S = 30.0
 _PROBE_EVERY_S = 5.0
 _PROBE_S = 10.0
@@ -111,6 +113,12 @@ class GateInfo:
     """How many partitions may exist at once; zero: no limit is known."""
     storage: tuple[str, ...] = ()
     """Names of what jobs may ask for."""
+    options: frozenset[str] | None = None
+    """Those that it takes, without their prefix; None: not told."""
+    image_pattern: re.Pattern[str] | None = None
+    """Of the whole names of images that nodes boot; None: not told."""
+    image_form: str = ""
+    """The same for people."""
 
 
 class Gate:
@@ -337,6 +345,9 @@ class Gate:
             scope_uid=answer.scope_uid,
             option_prefix=answer.option_prefix,
             storage=tuple(answer.storage[:_MOST_STORAGE]),
+            options=frozenset(answer.options.names) if answer.HasField("options") else None,
+            image_pattern=_pattern(self.name, answer.node_images.pattern),
+            image_form=words(answer.node_images.form),
             longest_expiry_s=answer.limits.longest_expiry.ToNanoseconds() / 1e9,
             max_partitions=answer.limits.partitions,
         )
@@ -544,3 +555,12 @@ def _first(errors: BaseExceptionGroup[BaseException]) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error
+
+
+def _pattern(site: str, text: str) -> re.Pattern[str] | None:
+    """A pattern that a gate told; None if it told none, or none that makes sense."""
+    try:
+        return re.compile(text, re.ASCII) if 0 < len(text) <= _MOST_PATTERN else None
+    except (re.error, RecursionError, OverflowError) as error:
+        log.warning("site %s: its gate's pattern for images can't be used: %s", site, error)
+        return None

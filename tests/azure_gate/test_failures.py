@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
@@ -191,6 +192,17 @@ async def test_what_can_not_be_had_is_told_before_anything_is_made(
     # What is written for this kind of site reaches it, and is refused by its name.
     told = await gate.identity.GetGateInfo(identity_pb2.GetGateInfoRequest(api_versions=["v1"]))
     assert told.option_prefix == "azure"
+    assert told.HasField("options")
+    assert not told.options.names
+    own = f"/subscriptions/{azure_arm.ready.subscription}/resourceGroups/g"
+    own += "/providers/Microsoft.Compute/images/own"
+    for name, fits in (
+        ("Debian:debian-12:12-gen2:latest", True),
+        (own, True),
+        ("ubuntu", False),
+        ("/etc/passwd", False),
+    ):
+        assert bool(re.fullmatch(told.node_images.pattern, name, re.ASCII)) is fits, name
     problem = await refused(create(create_request(new_id(), site_options={"a": "b"})))
     assert "site_options[a] is no option of this site; it takes none" in problem.message
     problem = await refused(create(create_request(new_id(), expires_in_s=2 * 86_400)))
