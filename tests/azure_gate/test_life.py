@@ -7,6 +7,7 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Awaitable
 
 import grpc
 import pytest
@@ -26,7 +27,16 @@ from tests.azure_gate.harness import (
 )
 from tests.fake_gate.harness import INSTALLATION, make_ref
 from tests.testbed.azure_arm.client import AzureArm
-from tests.testbed.azure_arm.faults import GROUP, NSG, SCHEDULE, VM, VNET, Fault, GuestFault
+from tests.testbed.azure_arm.faults import (
+    GROUP,
+    NSG,
+    OPERATION,
+    SCHEDULE,
+    VM,
+    VNET,
+    Fault,
+    GuestFault,
+)
 
 UP = inventory_pb2.NODE_STATE_UP
 LOST = inventory_pb2.NODE_STATE_LOST
@@ -93,6 +103,41 @@ async def test_a_gate_killed_at_a_call_goes_on_with_what_there_is(
     await gate.until_state(name, READY)
     assert machines(azure_arm) == 2
     await gate.delete_for_good(name)
+
+
+@pytest.mark.parametrize("kind", [GROUP, OPERATION, VM])
+async def test_a_gate_killed_while_it_looks_goes_on_with_what_there_is(
+    gate: Gate, azure_arm: AzureArm, kind: str
+) -> None:
+    # At lists, at single objects and at operations: whichever of a kind it asks for first. What
+    # machines have is listed beside them.
+    azure_arm.set(boot_s=0.2, delete_s=0.5)
+    try:
+        name = new_id()
+
+        async def killed(asked: Awaitable[object]) -> None:
+            number = azure_arm.faults.add(Fault("GET", kind, does="slow", delay_s=0.2, times=0))
+            since = len(azure_arm.calls())
+            task = asyncio.ensure_future(asked)
+            await until_called(azure_arm, "GET", kind, since)
+            gate.kill()
+            azure_arm.faults.remove(number)
+            await asyncio.gather(task, return_exceptions=True)
+            await gate.restart()
+
+        await killed(gate.create(name, nodes=2))
+        await gate.create(name, nodes=2)
+        await gate.until_state(name, READY)
+        assert machines(azure_arm) == 2
+        if kind == OPERATION:  # that of a deletion is not followed
+            await gate.delete(name)
+            await gate.restart()
+        else:
+            await killed(gate.delete(name))
+        await gate.delete_for_good(name)
+    finally:
+        azure_arm.set(boot_s=0.0, delete_s=0.05)
+    azure_arm.books().require_nothing_left()
 
 
 @pytest.mark.parametrize("kind", [GROUP, NSG, VM, SCHEDULE])
