@@ -41,7 +41,7 @@ from gates.azure_gate.following import Following
 from gates.azure_gate.hosts import Hosts
 from gates.azure_gate.installations import Installations
 from gates.azure_gate.inventory_service import InventoryService
-from gates.azure_gate.job_site import AzureJobs, Losses
+from gates.azure_gate.job_site import AzureJobs, Losses, LostJobs
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.lives import Lives
 from gates.azure_gate.making import Making
@@ -118,6 +118,7 @@ async def run(options: Options) -> None:
     losses = Losses(partitions)
     containers = Containers(_containers(config))
     jobs = Jobs(hosts, job_hub, containers, losses.reason)
+    LostJobs(jobs, partitions, operations)
     starts = Starts(jobs, operations, volumes)
     overview = Overview(jobs, operations, job_hub)
     watching = Watching(jobs, operations)
@@ -196,6 +197,11 @@ def _info(config: Config, scope_uid: str) -> GateInfo:
         partitions=config.max_partitions,
         expiry=deallocates if config.expiry else None,
         scope_uid=scope_uid,
+        # There is none so far: with a prefix of its own the site is asked, and refuses what is
+        # written for it.
+        option_prefix="azure",
+        options=(),
+        node_images=configuration.IMAGES,
         storage=tuple(config.storage),
     )
 

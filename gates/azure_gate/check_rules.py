@@ -142,6 +142,12 @@ def public(certificate_file: str) -> str:
     return f'"$(openssl x509 -in {shlex.quote(certificate_file)})"'
 
 
+def away(check: str, url: str, why: str) -> Verdict:
+    """Whoever would tell does not answer."""
+    text = f"{url} can't be asked: {why}"
+    return Verdict(check, State.FAILED, "", text, shlex.join(["curl", "--head", url]))
+
+
 def subscription(told: Mapping[str, Any], who: Who) -> Verdict:
     """Whether machines can be made in it."""
     name, state = str(told.get("displayName", "")), str(told.get("state", ""))
@@ -338,10 +344,13 @@ def image(
 def prices(known: int, offered: int, why: str, url: str) -> Verdict:
     """Whether costs can be told. Jobs run without, unless they have a limit of what they cost."""
     value = f"{known} of {offered} sizes"
+    if not offered:
+        text = "no size is offered: there is none whose price could be looked up"
+        return Verdict("prices", State.UNKNOWN, "", text)
     if why:
         text = f"prices are not known: {why}"
         return Verdict("prices", State.WARNING, "", text, shlex.join(["curl", "--fail", url]))
-    if offered and not known:
+    if not known:
         text = "the list of prices has none of the sizes that are offered"
         return Verdict("prices", State.WARNING, value, text, shlex.join(["curl", "--fail", url]))
     return Verdict("prices", State.OK, value)

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gate_kit import NodeImages
 from rpc_kit import config_file
 from rpc_kit.units import Seconds
 
@@ -29,6 +30,11 @@ _IMAGE_ID = re.compile(
     r"|/(CommunityGalleries|SharedGalleries)/[\w./-]{1,400}",
     re.ASCII,
 )
+IMAGES = NodeImages(
+    f"{_URN.pattern}|{_IMAGE_ID.pattern}",
+    "publisher:offer:sku:version, or the id of an image (/subscriptions/…)",
+)
+"""What nodes can boot."""
 _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}", re.ASCII)
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII)

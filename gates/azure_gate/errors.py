@@ -174,12 +174,16 @@ class Problem:
         return Kind.REFUSED
 
     @property
+    def said(self) -> str:
+        """What Azure said, in one line."""
+        said = " ".join(self.message.split())[:_TEXT_CHARS]
+        return f"{self.code}: {said}" if self.code else said or f"HTTP status {self.status}"
+
+    @property
     def text(self) -> str:
         """One line for people: what Azure said, and what mends it."""
-        said = " ".join(self.message.split())[:_TEXT_CHARS]
-        text = f"{self.code}: {said}" if self.code else said or f"HTTP status {self.status}"
         mend = _MENDS.get(self.code)
-        return f"{text} ({mend})" if mend else text
+        return f"{self.said} ({mend})" if mend else self.said
 
 
 def parse(status: int, body: str | bytes, *, retry_after: str = "") -> Problem:

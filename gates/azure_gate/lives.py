@@ -339,8 +339,9 @@ class Lives:
                     # First, so that a gate that comes after a crash goes on with it.
                     await self._retag(known, is_empty=False)
                     await self._cloud.empty_group(known.group.name, known.tags.nodes)
-                    await self._retag(known, is_empty=True)
+                    await self._retag(known, is_empty=True, lost=self._all_lost(known))
                 known.trouble = ""
+                self._partitions.lost(known)
                 self._partitions.changed(known)
                 return
             except (AzureProblem, Refusal) as problem:
@@ -350,6 +351,14 @@ class Lives:
                 self._partitions.changed(known)
             await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
             pause_s = min(pause_s * 2, _AGAIN_S[1])
+
+    @staticmethod
+    def _all_lost(known: Known) -> Mapping[str, str]:
+        """The nodes of a partition that was, and is no more: what ran there has ended."""
+        tags = known.tags
+        if not tags.is_ready or tags.failure is None:
+            return tags.lost
+        return {**dict.fromkeys(tags.nodes, tags.failure.reason), **tags.lost}
 
     def _clean_up(self, known: Known) -> None:
         """Go on with the removal that an earlier gate began."""
@@ -464,24 +473,28 @@ class Lives:
             self._partitions.changed(known)
 
     async def lose(self, known: Known, node: str) -> None:
-        """A node is gone for good."""
+        """A node is gone for good; with the first, all are, since it is the way to the others."""
         reason = _PREEMPTED if known.tags.spec.spot else NODE_FAIL
         async with self._operations.exclusive(("partition", known.id)):
-            if node not in known.nodes or known.state != READY:
+            if node not in known.nodes or known.state != READY or known.tags.failure is not None:
                 return
             log.warning("%s of %s is gone: %s", node, known.id, reason)
             lost = {**known.tags.lost, node: reason}
             known.sight(node).is_up = False
             known.tags = dataclasses.replace(known.tags, lost=lost)
             self._partitions.node_changed(known, node)
-            try:
-                if known.nodes:
+            self._partitions.lost(known)
+            text = ""
+            if known.nodes and node == known.tags.nodes[0]:
+                text = f"{failure_of(reason).message}: {node}, by which the others are reached"
+            elif known.nodes:
+                try:
                     await self._retag(known)
-            except AzureProblem as problem:
-                log.info("%s: %s", known.id, problem)  # whoever looks next sees it as well
-        if not known.nodes:
+                except AzureProblem as problem:
+                    log.info("%s: %s", known.id, problem)  # whoever looks next sees it as well
+                return
             name = known.group.name.lower()
-            failed = self._fail(known, failure_of(reason))
+            failed = self._fail(known, failure_of(reason, text))
             self._makers[name] = self._operations.spawn(failed, f"end of {known.id}")
 
     async def _look_at(self, known: Known) -> None:

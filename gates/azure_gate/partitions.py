@@ -151,6 +151,8 @@ class Partitions:
         """By the names of their groups, in lower case."""
         self.on_change: list[Callable[[Known], None]] = []
         """Called with each that has changed."""
+        self.on_lost: list[Callable[[Known], None]] = []
+        """Called with each of which nodes are gone for good."""
         self.on_unknown: list[Callable[[str], None]] = []
         """Called with the id of a partition that was asked for and is not known."""
         self._absent: dict[str, float] = {}
@@ -249,6 +251,11 @@ class Partitions:
             event = partition_pb2.PartitionEvent(partition=message)
             self._hub.publish(known.id, event, topic=known.tags.installation)
 
+    def lost(self, known: Known) -> None:
+        """Nodes of a partition are gone for good: `tags.lost` says which."""
+        for told in self.on_lost:
+            told(known)
+
     def node_changed(self, known: Known, node: str) -> None:
         """Tell of one node."""
         event = partition_pb2.PartitionEvent(node=self._node(known, node))
@@ -304,6 +311,8 @@ class Partitions:
                 if known.is_making:
                     return f"{known.text or 'beginning'}, {known.elapsed}"
                 return "waits to be asked for again: the gate was started anew"
+            case partition_pb2.PARTITION_STATE_READY if known.tags.failure is not None:
+                return f"removing what is left: {known.tags.failure.message}"
             case partition_pb2.PARTITION_STATE_READY:
                 up = sum(known.sight(node).is_up for node in known.nodes)
                 nodes = "1 node is" if count == 1 else f"{count} nodes are"

@@ -238,7 +238,7 @@ class Gate:
             ),
             timeout_s=5.0,
         )
-        self.info = GateInfo.of(answer)
+        self.info = GateInfo.of(self.name, answer)
         await self._check_scope(answer.scope_uid)
         while not await self._probe():  # noqa: ASYNC110  the event is in another process
             await asyncio.sleep(0.2)

@@ -111,6 +111,8 @@ class _Following:
         self._news: News = SimpleQueue()
         self._pumps: list[Pump] = []
         self._attempt = 0
+        self._told = ""
+        """The step that has a line of its own already."""
 
     def run(self) -> job_pb2.Job:
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -123,11 +125,25 @@ class _Following:
                 self._finish()
                 return job
             if state not in _BEGUN:
-                self._waiting.say(f"{self._job_id}  {state}  {plain(job.text)}")
+                self._tell(job, state)
 
     def stop(self) -> None:
         for pump in self._pumps:
             pump.reader.stop()
+
+    def _tell(self, job: job_pb2.Job, state: str) -> None:
+        """Say what is waited for: on one line of a terminal, else on a line for each step.
+
+        That it is tried again stays on a terminal, too. What takes a moment alone is no step.
+        """
+        text = plain(job.text)
+        is_again = state == "QUEUED" and job.attempt > 0
+        is_step = is_again or state == "PROVISIONING"
+        if is_step and text and text != self._told and (is_again or not self._waiting.is_shown):
+            self._told = text
+            self._waiting.stop()
+            note(f"job {self._job_id}: {text}")
+        self._waiting.say(f"{self._job_id}  {state}  {text}")
 
     def _watch(self) -> None:
         try:
