@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gate_kit import Expiry, GateInfo, Operations, WatchHub, scratch, serve
 from gate_kit.command_line import Options
+from gate_kit.config_rules import secret
 from gate_kit.file_service import FileService
 from gate_kit.job_checks import JobChecks
 from gate_kit.job_service import JobService
@@ -212,7 +213,7 @@ def _containers(config: Config) -> ContainerSettings:
         socket="",
         pull="missing",
         logins={
-            name: Login(login.username, configuration.secret(login.password_file))
+            name: Login(login.username, secret(login.password_file))
             for name, login in config.registry.items()
         },
     )
