@@ -62,6 +62,7 @@ _SPOT = "lowPriorityCores"
 _MACHINES = "virtualMachines"
 # What Microsoft Entra says of a login: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _UNKNOWN_APP = ("AADSTS700016", "AADSTS7000112")
+_ENDED = ("AADSTS1000502", "AADSTS7000222")
 _UNKNOWN_TENANT = ("AADSTS90002", "AADSTS900021", "AADSTS900023")
 
 
@@ -123,6 +124,8 @@ def login(why: str, who: Who) -> Verdict:
         mend = f"tenant_id in {who.config}, to what this tells: {mend}"
     elif any(code in why for code in _UNKNOWN_APP):
         mend = create_principal(who.subscription_id, who.certificate_file)
+    elif any(code in why for code in _ENDED):
+        mend = who.new_certificate()
     else:
         mend = who.known_certificate()
     return Verdict("login", State.FAILED, "", why, mend)

@@ -125,6 +125,7 @@ _ELSEWHERE = frozenset({"SpotPriceGreaterThanProvidedMaxPrice", "NicReservedForA
 # OAuth's own errors that are no word about our credentials.
 _OAUTH_LATER = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _MENDS: Mapping[str, str] = {
+    "AuthenticationFailed": "`swm site check` tells what mends it",
     "AuthorizationFailed": "the role Contributor is missing: `az role assignment create --assignee "
     "APP_ID --role Contributor --scope /subscriptions/SUBSCRIPTION_ID`",
     "LinkedAuthorizationFailed": "the role Contributor is missing on what this is linked to",

@@ -126,7 +126,8 @@ class Lives:
             raise errors.not_yours(request.partition_id)
         if group.tags.fingerprint != request.spec_fingerprint:
             raise errors.partition_differs(request.partition_id)
-        known = self._partitions.saw(group)
+        # Not told before it is being made, or it would be one that nobody makes.
+        known = self._partitions.saw(group, tells=False)
         assert known is not None  # noqa: S101 - for the type only: it has tags
         if known.is_deleting:
             raise errors.partition_deleted(request.partition_id)

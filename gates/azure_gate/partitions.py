@@ -201,8 +201,16 @@ class Partitions:
         is_ready = known.state == READY
         return Place(_DYNAMIC, gpus, is_ready=is_ready, text=self.text(known))
 
-    def saw(self, group: Group, content: Content | None = None) -> Known | None:
-        """Take in what Azure told of a group; None if it is no partition of ours."""
+    def saw(
+        self, group: Group, content: Content | None = None, *, tells: bool = True
+    ) -> Known | None:
+        """Take in what Azure told of a group; None if it is no partition of ours.
+
+        Args:
+            group: The group.
+            content: What it holds, where that was told.
+            tells: Whether watchers are told now; else whoever calls has more to tell.
+        """
         if group.tags is None:
             return None
         name = group.name.lower()
@@ -215,7 +223,8 @@ class Partitions:
         if content is not None:
             known.content = content
             known.seen_at = time.monotonic()
-        self.changed(known)
+        if tells:
+            self.changed(known)
         return known
 
     def note_absent(self, partition_id: str) -> None:

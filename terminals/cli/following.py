@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from queue import SimpleQueue
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _LAST_OUTPUT_S = 10.0
 """How long to wait for the rest of the output of an attempt that has ended."""
+
+_LAPSE = re.compile(r", [0-9]+ s$")
 
 _BEGUN = ("RUNNING", "STAGING_OUT", "SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -139,8 +142,10 @@ class _Following:
         text = plain(job.text)
         is_again = state == "QUEUED" and job.attempt > 0
         is_step = is_again or state == "PROVISIONING"
-        if is_step and text and text != self._told and (is_again or not self._waiting.is_shown):
-            self._told = text
+        # How long it takes already is no step.
+        step = _LAPSE.sub("", text)
+        if is_step and step and step != self._told and (is_again or not self._waiting.is_shown):
+            self._told = step
             self._waiting.stop()
             note(f"job {self._job_id}: {text}")
         self._waiting.say(f"{self._job_id}  {state}  {text}")

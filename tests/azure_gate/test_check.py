@@ -388,6 +388,11 @@ def test_the_quota_has_to_take_one_machine(
         assert f"--resource-name {name} " in verdict.mend
 
 
+def test_a_login_with_a_certificate_that_has_ended_needs_another() -> None:
+    why = "AADSTS1000502: The provided certificate is not within its specified validity window."
+    assert rules.login(why, WHO).mend.startswith("swm-azure-gate new-certificate")
+
+
 def test_terms_of_an_image_have_to_be_accepted() -> None:
     urn = "acme:box:standard:latest"
     verdict = rules.image(urn, "1.0", {"hyperVGeneration": "V2"}, False, sizes("Standard_D"), WHO)

@@ -285,17 +285,25 @@ async def test_a_sweep_removes_an_installation_and_nothing_else(
         await gate.create(name)
     gate.kill()
 
-    async def sweep(installation: str) -> tuple[int, list[dict[str, str]]]:
-        words = ("--installation", installation, "--yes", "--json")
+    async def run(*words: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", gate.module, "sweep"),
             *("--config", str(gate.folder / "gate.toml"), *words),
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        told, _ = await process.communicate()
-        return process.returncode or 0, [json.loads(line) for line in told.splitlines()]
+        told, wrong = await process.communicate()
+        return process.returncode or 0, told.decode(), wrong.decode()
+
+    async def sweep(installation: str) -> tuple[int, list[dict[str, str]]]:
+        status, told, _ = await run("--installation", installation, "--yes", "--json")
+        return status, [json.loads(line) for line in told.splitlines()]
 
     assert await sweep("another") == (0, [])
+    # Where nobody can be asked, nobody has agreed.
+    code, _, wrong = await run("--installation", INSTALLATION)
+    assert (code, "--yes" in wrong) == (1, True), wrong
     assert len(azure_arm.books().resources) > 2
     status, told = await sweep(INSTALLATION)
     assert status == 0
