@@ -32,11 +32,13 @@ from gate_kit.ssh.watching import Watching
 from gate_kit.tunnel_service import TunnelService
 from gate_kit.watches import HEARTBEAT_S
 from gates.azure_gate import config as configuration
+from gates.azure_gate.absences import Absences
 from gates.azure_gate.admission import Admission
 from gates.azure_gate.boots import Boots
 from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.cloud_init import MOUNTS
 from gates.azure_gate.config import Config
+from gates.azure_gate.deletions import Deletions
 from gates.azure_gate.egress import Egress
 from gates.azure_gate.following import Following
 from gates.azure_gate.hosts import Hosts
@@ -45,6 +47,7 @@ from gates.azure_gate.inventory_service import InventoryService
 from gates.azure_gate.job_site import AzureJobs, Losses, LostJobs
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.lives import Lives
+from gates.azure_gate.makers import Makers
 from gates.azure_gate.making import Making
 from gates.azure_gate.nodes import Nodes
 from gates.azure_gate.observer import Observer
@@ -98,13 +101,18 @@ async def run(options: Options) -> None:
     schedules = Schedules(cloud)
     making = Making(config, cloud, keys, egress, observer, partitions, Boots(hosts), schedules)
     tombstones = Tombstones(state / "deleted")
+    makers = Makers(cloud, partitions, observer, making, operations)
+    deletions = Deletions(cloud, partitions, observer, operations)
+    absences = Absences(cloud, partitions, makers, operations)
     lives = Lives(
         config,
         cloud,
         keys,
         partitions,
         observer,
-        making,
+        makers,
+        deletions,
+        absences,
         schedules,
         operations,
         tombstones,
@@ -112,7 +120,7 @@ async def run(options: Options) -> None:
     )
     rules = Rules(egress, cloud, partitions, operations)
     following = Following(partitions, hosts)
-    following.on_lost_link += [lives.missed, rules.suspect]
+    following.on_lost_link += [absences.missed, rules.suspect]
 
     checks = JobChecks(info.capabilities, storage=volumes)
     admission = Admission(checks, partitions)
