@@ -21,7 +21,7 @@
 Pages of lists, redaction, logs and configuration files are those of `rpc_kit`.
 """
 
-from gate_kit.identity import Expiry, GateInfo, Health, IdentityService
+from gate_kit.identity import Expiry, GateInfo, Health, IdentityService, NodeImages
 from gate_kit.latest import LatestWins
 from gate_kit.operations import Operations
 from gate_kit.serving import Listen, Service, serve, start
@@ -42,6 +42,7 @@ __all__ = [
     "IdentityService",
     "LatestWins",
     "Listen",
+    "NodeImages",
     "Operations",
     "Page",
     "Refusal",

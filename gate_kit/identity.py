@@ -25,6 +25,16 @@ class Expiry:
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
+class NodeImages:
+    """How images are named that nodes boot."""
+
+    pattern: str
+    """Of a whole name, in the syntax of RE2."""
+    form: str
+    """The same for people."""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
 class GateInfo:
     """What a gate says of itself. Make one for each run: its incarnation is random."""
 
@@ -43,6 +53,10 @@ class GateInfo:
     """The account scope in which partitions are created; empty if there is none."""
     option_prefix: str = ""
     """Of the options that scripts can give this site; empty: it takes none."""
+    options: tuple[str, ...] | None = None
+    """Their names; None: they are not told."""
+    node_images: NodeImages | None = None
+    """How images are named that nodes boot; None: it is not told."""
     storage: tuple[str, ...] = ()
     """Names of storage that a job may ask for."""
     incarnation: str = dataclasses.field(default_factory=lambda: secrets.token_hex(8))
@@ -97,6 +111,14 @@ class IdentityService(identity_pb2_grpc.IdentityServiceServicer):
             incarnation=info.incarnation,
             option_prefix=info.option_prefix,
             storage=info.storage,
+            options=identity_pb2.SiteOptions(names=info.options)
+            if info.options is not None
+            else None,
+            node_images=identity_pb2.NodeImages(
+                pattern=info.node_images.pattern, form=info.node_images.form
+            )
+            if info.node_images
+            else None,
         )
 
     async def Probe(

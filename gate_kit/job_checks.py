@@ -137,9 +137,13 @@ class JobChecks:
 
     def options(self, fields: Fields, given: Mapping[str, str]) -> None:
         """Note the options that this site does not have."""
+        known = ", ".join(sorted(self._options))
+        takes = f"it takes {known}" if known else "it takes none"
         for name in given:
             if name not in self._options:
-                fields.wrong(f"spec.site_options[{name[:200]}]", "is no option of this site")
+                fields.wrong(
+                    f"spec.site_options[{name[:200]}]", f"is no option of this site; {takes}"
+                )
 
     def storage(self, names: Sequence[str]) -> None:
         """Raise unless the site offers all of `names`."""

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from rpc_kit.endpoint import Endpoint
 from swm_core.domain.states import JobState, PartitionState
-from swm_core.gateways.gate import SiteState
+from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
 
 if TYPE_CHECKING:

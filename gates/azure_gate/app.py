@@ -9,6 +9,7 @@ from pathlib import Path
 
 from gate_kit import Expiry, GateInfo, Operations, WatchHub, scratch, serve
 from gate_kit.command_line import Options
+from gate_kit.config_rules import secret
 from gate_kit.file_service import FileService
 from gate_kit.job_checks import JobChecks
 from gate_kit.job_service import JobService
@@ -31,19 +32,22 @@ from gate_kit.ssh.watching import Watching
 from gate_kit.tunnel_service import TunnelService
 from gate_kit.watches import HEARTBEAT_S
 from gates.azure_gate import config as configuration
+from gates.azure_gate.absences import Absences
 from gates.azure_gate.admission import Admission
 from gates.azure_gate.boots import Boots
 from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.cloud_init import MOUNTS
 from gates.azure_gate.config import Config
+from gates.azure_gate.deletions import Deletions
 from gates.azure_gate.egress import Egress
 from gates.azure_gate.following import Following
 from gates.azure_gate.hosts import Hosts
 from gates.azure_gate.installations import Installations
 from gates.azure_gate.inventory_service import InventoryService
-from gates.azure_gate.job_site import AzureJobs, Losses
+from gates.azure_gate.job_site import AzureJobs, Losses, LostJobs
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.lives import Lives
+from gates.azure_gate.makers import Makers
 from gates.azure_gate.making import Making
 from gates.azure_gate.nodes import Nodes
 from gates.azure_gate.observer import Observer
@@ -97,13 +101,18 @@ async def run(options: Options) -> None:
     schedules = Schedules(cloud)
     making = Making(config, cloud, keys, egress, observer, partitions, Boots(hosts), schedules)
     tombstones = Tombstones(state / "deleted")
+    makers = Makers(cloud, partitions, observer, making, operations)
+    deletions = Deletions(cloud, partitions, observer, operations)
+    absences = Absences(cloud, partitions, makers, operations)
     lives = Lives(
         config,
         cloud,
         keys,
         partitions,
         observer,
-        making,
+        makers,
+        deletions,
+        absences,
         schedules,
         operations,
         tombstones,
@@ -111,13 +120,14 @@ async def run(options: Options) -> None:
     )
     rules = Rules(egress, cloud, partitions, operations)
     following = Following(partitions, hosts)
-    following.on_lost_link += [lives.missed, rules.suspect]
+    following.on_lost_link += [absences.missed, rules.suspect]
 
     checks = JobChecks(info.capabilities, storage=volumes)
     admission = Admission(checks, partitions)
     losses = Losses(partitions)
     containers = Containers(_containers(config))
     jobs = Jobs(hosts, job_hub, containers, losses.reason)
+    LostJobs(jobs, partitions, operations)
     starts = Starts(jobs, operations, volumes)
     overview = Overview(jobs, operations, job_hub)
     watching = Watching(jobs, operations)
@@ -196,6 +206,11 @@ def _info(config: Config, scope_uid: str) -> GateInfo:
         partitions=config.max_partitions,
         expiry=deallocates if config.expiry else None,
         scope_uid=scope_uid,
+        # There is none so far: with a prefix of its own the site is asked, and refuses what is
+        # written for it.
+        option_prefix="azure",
+        options=(),
+        node_images=configuration.IMAGES,
         storage=tuple(config.storage),
     )
 
@@ -206,7 +221,7 @@ def _containers(config: Config) -> ContainerSettings:
         socket="",
         pull="missing",
         logins={
-            name: Login(login.username, configuration.secret(login.password_file))
+            name: Login(login.username, secret(login.password_file))
             for name, login in config.registry.items()
         },
     )

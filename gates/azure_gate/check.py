@@ -31,7 +31,10 @@ from gates.azure_gate.sources import AzureSource
 
 T = TypeVar("T")
 
-_CALL_S = 30.0
+_CALL_S = 10.0
+"""What takes longer does not answer."""
+_LIST_S = 30.0
+"""The same for lists that are long."""
 _INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
 
@@ -134,26 +137,26 @@ class _Look:
 
     async def _subscription(self) -> list[Seen]:
         """Of the login too: this is the first that is asked with it."""
-        path = self._who.scope
+        endpoints = self._config.endpoints
         try:
-            told = await self._get("looking at the subscription", path, _SUBSCRIPTIONS)
+            await self._sdk.log_in(within_s=_CALL_S)
         except AzureProblem as problem:
-            text = problem.problem.text
-            if problem.kind is Kind.CREDENTIALS:
-                return [Seen("", rules.login(text, self._who))]
             if problem.kind is Kind.RETRY:
-                endpoints = self._config.endpoints
-                mend = f"curl --head {endpoints.authority} {endpoints.resource_manager}"
-                what = f"Azure can't be asked: {text}"
-                return [Seen("", Verdict("login", State.FAILED, "", what, mend))]
-            return [
-                Seen("", Verdict("login", State.OK)),
-                Seen("", rules.no_subscription(text, self._who)),
-            ]
-        return [
-            Seen("", Verdict("login", State.OK, f"application {self._config.app_id}")),
-            Seen("", rules.subscription(told, self._who)),
-        ]
+                away = rules.away("login", endpoints.authority, problem.problem.said)
+                return [Seen("", away)]
+            return [Seen("", rules.login(problem.problem.said, self._who))]
+        login = Seen("", Verdict("login", State.OK, f"application {self._config.app_id}"))
+        try:
+            told = await self._get("looking at the subscription", self._who.scope, _SUBSCRIPTIONS)
+        except AzureProblem as problem:
+            said = problem.problem.said
+            if problem.kind is Kind.CREDENTIALS:
+                return [Seen("", rules.login(said, self._who))]
+            if problem.kind is Kind.RETRY:
+                away = rules.away("subscription", endpoints.resource_manager, said)
+                return [login, Seen("", away)]
+            return [login, Seen("", rules.no_subscription(said, self._who))]
+        return [login, Seen("", rules.subscription(told, self._who))]
 
     async def _role(self) -> list[Seen]:
         needed = rules.ACTIONS + (rules.EXPIRY_ACTIONS if self._config.expiry else ())
@@ -184,9 +187,11 @@ class _Look:
 
     async def _location(self, location: str) -> list[Seen]:
         try:
-            known = await self._source.skus(location)
-        except Refusal as refusal:
-            text = f"the sizes of machines there can't be listed: {refusal.message}"
+            known = await self._sdk.call(
+                "listing sizes", lambda: self._source.read(location), within_s=_LIST_S
+            )
+        except AzureProblem as problem:
+            text = f"the sizes of machines there can't be listed: {problem.problem.said}"
             mend = rules.grant(self._who)
             return [
                 Seen(location, Verdict("sizes", State.FAILED, "", text, mend)),
@@ -222,7 +227,7 @@ class _Look:
             version, told = await self._published(name, location)
             accepted = await self._accepted(told.get("plan"))
         except AzureProblem as problem:
-            return Seen(subject, rules.no_image(name, location, problem.problem.text, self._who))
+            return Seen(subject, rules.no_image(name, location, problem.problem.said, self._who))
         if not version:
             why = "it has no version"
             return Seen(subject, rules.no_image(name, location, why, self._who))
@@ -272,7 +277,7 @@ class _Look:
         known: dict[str, Price] = {}
         try:
             known = await prices.fetch(
-                url, location, ca_file=self._config.endpoints.ca_file, within_s=_CALL_S
+                url, location, ca_file=self._config.endpoints.ca_file, within_s=_LIST_S
             )
         except prices.PricesError as error:
             why = str(error)
@@ -293,10 +298,10 @@ class _Look:
         try:
             return await judge()
         except AzureProblem as problem:
-            text = problem.problem.text
+            said = problem.problem.said
             if problem.kind is Kind.PERMISSION:
-                return Verdict(check, State.FAILED, "", text, mend)
-            return Verdict(check, State.UNKNOWN, "", text)
+                return Verdict(check, State.FAILED, "", said, mend)
+            return Verdict(check, State.UNKNOWN, "", said)
 
     async def _get(self, doing: str, path: str, version: str) -> Mapping[str, Any]:
         """What Azure has at a path."""
@@ -333,9 +338,12 @@ def _show(all_seen: Sequence[Seen]) -> None:
         )
     console.print(table)
     noted = [each for each in all_seen if each.verdict.state in {State.FAILED, State.WARNING}]
-    if noted:
+    unknown = [each for each in all_seen if each.verdict.state is State.UNKNOWN]
+    told = sorted(noted, key=lambda each: each.verdict.state is not State.FAILED)
+    told += [each for each in unknown if each.verdict.text]
+    if told:
         console.print()
-    for seen in sorted(noted, key=lambda each: each.verdict.state is not State.FAILED):
+    for seen in told:
         of = f" of {seen.subject}" if seen.subject else ""
         verdicts.show_noted(console, seen.verdict, f"{seen.verdict.check}{of}")
     failed = sum(each.verdict.state is State.FAILED for each in noted)

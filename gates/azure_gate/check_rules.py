@@ -62,6 +62,7 @@ _SPOT = "lowPriorityCores"
 _MACHINES = "virtualMachines"
 # What Microsoft Entra says of a login: https://learn.microsoft.com/entra/identity-platform/reference-error-codes
 _UNKNOWN_APP = ("AADSTS700016", "AADSTS7000112")
+_ENDED = ("AADSTS1000502", "AADSTS7000222")
 _UNKNOWN_TENANT = ("AADSTS90002", "AADSTS900021", "AADSTS900023")
 
 
@@ -123,6 +124,8 @@ def login(why: str, who: Who) -> Verdict:
         mend = f"tenant_id in {who.config}, to what this tells: {mend}"
     elif any(code in why for code in _UNKNOWN_APP):
         mend = create_principal(who.subscription_id, who.certificate_file)
+    elif any(code in why for code in _ENDED):
+        mend = who.new_certificate()
     else:
         mend = who.known_certificate()
     return Verdict("login", State.FAILED, "", why, mend)
@@ -140,6 +143,12 @@ def create_principal(subscription_id: str, certificate_file: str, name: str = "s
 def public(certificate_file: str) -> str:
     """The certificate alone, as a word of a command line: its key is nobody's business."""
     return f'"$(openssl x509 -in {shlex.quote(certificate_file)})"'
+
+
+def away(check: str, url: str, why: str) -> Verdict:
+    """Whoever would tell does not answer."""
+    text = f"{url} can't be asked: {why}"
+    return Verdict(check, State.FAILED, "", text, shlex.join(["curl", "--head", url]))
 
 
 def subscription(told: Mapping[str, Any], who: Who) -> Verdict:
@@ -338,10 +347,13 @@ def image(
 def prices(known: int, offered: int, why: str, url: str) -> Verdict:
     """Whether costs can be told. Jobs run without, unless they have a limit of what they cost."""
     value = f"{known} of {offered} sizes"
+    if not offered:
+        text = "no size is offered: there is none whose price could be looked up"
+        return Verdict("prices", State.UNKNOWN, "", text)
     if why:
         text = f"prices are not known: {why}"
         return Verdict("prices", State.WARNING, "", text, shlex.join(["curl", "--fail", url]))
-    if offered and not known:
+    if not known:
         text = "the list of prices has none of the sizes that are offered"
         return Verdict("prices", State.WARNING, value, text, shlex.join(["curl", "--fail", url]))
     return Verdict("prices", State.OK, value)

@@ -103,6 +103,20 @@ class Cloud:
         """The id of a group."""
         return bodies.group_id(self._config.subscription_id, group)
 
+    @property
+    def authority(self) -> str:
+        """Where we log in."""
+        return self._config.endpoints.authority
+
+    @property
+    def manager(self) -> str:
+        """Where all else is asked for."""
+        return self._config.endpoints.resource_manager
+
+    async def log_in(self) -> None:
+        """Be let in; at once where we are."""
+        await self._sdk.log_in()
+
     # Groups.
 
     async def groups(self) -> list[Group]:

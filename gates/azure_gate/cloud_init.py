@@ -22,6 +22,7 @@ MOUNTS = "/mnt/skyport"
 
 _SAS_VERSION = "2021-12-02"
 _SAS_S = 7 * 86_400
+"""It can't be renewed: nobody of ours is root on a node that runs."""
 _CLOCK_S = 900
 """How far a node's clock may be off."""
 

@@ -12,10 +12,20 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from gate_kit import NodeImages
+from gate_kit.config_rules import (
+    RegistryConfig,
+    Wrong,
+    check_description,
+    check_names,
+    check_path,
+    check_readable,
+    check_registries,
+    check_secret,
+    is_line,
+)
 from rpc_kit import config_file
 from rpc_kit.units import Seconds
-
-Wrong = Iterator[tuple[tuple[str | int, ...], str]]
 
 DEFAULT_IMAGE = "Canonical:ubuntu-24_04-lts:server:latest"
 
@@ -29,28 +39,15 @@ _IMAGE_ID = re.compile(
     r"|/(CommunityGalleries|SharedGalleries)/[\w./-]{1,400}",
     re.ASCII,
 )
-_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}", re.ASCII)
+IMAGES = NodeImages(
+    f"{_URN.pattern}|{_IMAGE_ID.pattern}",
+    "publisher:offer:sku:version, or the id of an image (/subscriptions/…)",
+)
+"""What nodes can boot."""
 _ACCOUNT = re.compile(r"[a-z0-9]{3,24}", re.ASCII)
 _CONTAINER = re.compile(r"[a-z0-9](?:-?[a-z0-9]){2,62}", re.ASCII)
+_LOGIN = "a private key and a certificate, as PEM, one after the other"
 _DOMAIN = re.compile(r"[a-z0-9-]{1,63}(\.[a-z0-9-]{1,63})*", re.ASCII)
-_REGISTRY = re.compile(r"[A-Za-z0-9][A-Za-z0-9.-]{0,252}(:[0-9]{1,5})?", re.ASCII)
-_USERNAME = re.compile(r"[!-9;-~]{1,128}", re.ASCII)
-
-
-@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
-class RegistryConfig:
-    """The site's own login at a container registry: `[registry."ghcr.io"]`."""
-
-    username: str
-    password_file: str
-    """A file with the password or token, for nobody but the gate's account to read."""
-
-    @staticmethod
-    def rules(table: Mapping[str, Any]) -> Wrong:
-        username = table.get("username")
-        if isinstance(username, str) and not _USERNAME.fullmatch(username):
-            yield ("username",), "is not a login; one word without ':' serves"
-        yield from _secret_file(table, "password_file", "one line with a password")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,7 +72,7 @@ class StorageConfig:
             value = table.get(key)
             if isinstance(value, str) and not form.fullmatch(value):
                 yield (key,), f'"{value}" is not such a name; {mend}'
-        yield from _secret_file(table, "key_file", "one line with the account's key")
+        yield from check_secret(table, "key_file", "one line with the account's key", is_line)
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,9 +93,8 @@ class EndpointsConfig:
             value = table.get(key)
             if isinstance(value, str):
                 yield from (((key,), why) for why in _url(value, key in {"prices", "egress"}))
-        path = table.get("ca_file")
-        if isinstance(path, str) and path:
-            yield from _readable(path, "ca_file")
+        if table.get("ca_file"):
+            yield from check_readable(table, "ca_file")
 
 
 @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
@@ -142,18 +138,9 @@ class Config:
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Wrong:
         yield from _ids(table)
-        yield from _secret_file(table, "certificate_file", "a private key and a certificate")
-        state_dir = table.get("state_dir")
-        if isinstance(state_dir, str) and not state_dir.startswith(("/", "~/")):
-            yield (
-                ("state_dir",),
-                f'"{state_dir}" depends on where the gate starts; begin it with / or ~/',
-            )
-        description = table.get("description")
-        if isinstance(description, str) and (
-            len(description) > 500 or not description.isprintable()
-        ):
-            yield ("description",), "is not one line of at most 500 letters"
+        yield from check_secret(table, "certificate_file", _LOGIN, _is_login)
+        yield from check_path(table, "state_dir")
+        yield from check_description(table)
         if table.get("locations") == []:
             yield ("locations",), 'is empty; name a region, as ["westeurope"]'
         yield from _each(table, "locations", _LOCATION, 'is not a region; write it as "westeurope"')
@@ -173,17 +160,8 @@ class Config:
         most = table.get("max_partitions")
         if type(most) is int and most < 0:
             yield ("max_partitions",), f"is {most}; 0 is no limit"
-        registries = table.get("registry")
-        for name in registries if isinstance(registries, dict) else ():
-            if not _REGISTRY.fullmatch(name):
-                yield ("registry", name), 'is not a registry; write its host and port, as "ghcr.io"'
-        storage = table.get("storage")
-        for name in storage if isinstance(storage, dict) else ():
-            if not _NAME.fullmatch(name):
-                yield (
-                    ("storage", name),
-                    "is not a name; 1 to 64 letters, digits, '.', '_' and '-' serve",
-                )
+        yield from check_registries(table)
+        yield from check_names(table, "storage")
 
 
 def load(path: Path) -> Config:
@@ -208,11 +186,6 @@ def is_id(text: str) -> bool:
 def is_location(text: str) -> bool:
     """Whether `text` has the form of the name of a region."""
     return _LOCATION.fullmatch(text) is not None
-
-
-def secret(path: str) -> str:
-    """The one line of a file that was checked when the configuration was read."""
-    return Path(path).expanduser().read_text(encoding="utf-8").strip()
 
 
 def _ids(table: Mapping[str, Any]) -> Wrong:
@@ -269,30 +242,5 @@ def _is_loopback(host: str) -> bool:
         return host == "localhost"
 
 
-def _secret_file(table: Mapping[str, Any], key: str, what: str) -> Wrong:
-    path = table.get(key)
-    if not isinstance(path, str):
-        return
-    wrong = list(_readable(path, key))
-    yield from wrong
-    if wrong:
-        return
-    file = Path(path).expanduser()
-    if file.stat().st_mode & 0o077:
-        yield (key,), f'"{path}" can be read by others; run `chmod 600 {path}`'
-    text = file.read_text(encoding="utf-8", errors="replace").strip()
-    if key == "certificate_file":
-        if "PRIVATE KEY-----" not in text or "-----BEGIN CERTIFICATE-----" not in text:
-            yield (key,), f'"{path}" does not hold {what}, as PEM, one after the other'
-    elif not text or not text.isprintable():
-        yield (key,), f'"{path}" does not hold {what}'
-
-
-def _readable(path: str, key: str) -> Wrong:
-    if not path.startswith(("/", "~/")):
-        yield (key,), f'"{path}" depends on where the gate starts; begin it with / or ~/'
-        return
-    try:
-        Path(path).expanduser().read_bytes()
-    except OSError as error:
-        yield (key,), f'"{path}" can\'t be read: {error.strerror}'
+def _is_login(content: bytes) -> bool:
+    return b"PRIVATE KEY-----" in content and b"-----BEGIN CERTIFICATE-----" in content

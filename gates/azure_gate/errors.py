@@ -125,6 +125,7 @@ _ELSEWHERE = frozenset({"SpotPriceGreaterThanProvidedMaxPrice", "NicReservedForA
 # OAuth's own errors that are no word about our credentials.
 _OAUTH_LATER = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
 _MENDS: Mapping[str, str] = {
+    "AuthenticationFailed": "`swm site check` tells what mends it",
     "AuthorizationFailed": "the role Contributor is missing: `az role assignment create --assignee "
     "APP_ID --role Contributor --scope /subscriptions/SUBSCRIPTION_ID`",
     "LinkedAuthorizationFailed": "the role Contributor is missing on what this is linked to",
@@ -174,12 +175,16 @@ class Problem:
         return Kind.REFUSED
 
     @property
+    def said(self) -> str:
+        """What Azure said, in one line."""
+        said = " ".join(self.message.split())[:_TEXT_CHARS]
+        return f"{self.code}: {said}" if self.code else said or f"HTTP status {self.status}"
+
+    @property
     def text(self) -> str:
         """One line for people: what Azure said, and what mends it."""
-        said = " ".join(self.message.split())[:_TEXT_CHARS]
-        text = f"{self.code}: {said}" if self.code else said or f"HTTP status {self.status}"
         mend = _MENDS.get(self.code)
-        return f"{text} ({mend})" if mend else text
+        return f"{self.said} ({mend})" if mend else self.said
 
 
 def parse(status: int, body: str | bytes, *, retry_after: str = "") -> Problem:

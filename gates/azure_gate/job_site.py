@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import logging
+
+from gate_kit import Operations, Refusal
 from gate_kit.ssh.job_site import SshJobs
-from gates.azure_gate.partitions import Partitions
+from gate_kit.ssh.jobs import Jobs
+from gates.azure_gate.partitions import Known, Partitions
 from skyport.gate.v1 import job_pb2, types_pb2
+
+log = logging.getLogger(__name__)
 
 
 class Losses:
@@ -33,6 +39,33 @@ class Losses:
         del left.roots[:]
         left.roots.extend(roots)
         return left
+
+
+class LostJobs:
+    """Tells the ends of attempts whose nodes are gone: no runner does so any more.
+
+    Args:
+        jobs: Whose attempts they are.
+        partitions: Tell what is lost.
+        operations: Owns the telling.
+    """
+
+    def __init__(self, jobs: Jobs, partitions: Partitions, operations: Operations) -> None:
+        self._jobs = jobs
+        self._operations = operations
+        partitions.on_lost.append(self._lost)
+
+    def _lost(self, known: Known) -> None:
+        for ref in list(self._jobs.known.live.values()):
+            if ref.partition_id == known.id and not known.tags.lost.keys().isdisjoint(ref.nodes):
+                self._operations.spawn(self._told(ref), f"end of {ref.job_id}")
+
+    async def _told(self, ref: types_pb2.JobRef) -> None:
+        try:
+            await self._jobs.publish(ref)
+        except Refusal as refusal:
+            # Others of its nodes do not answer: it is told with the last of them.
+            log.info("%s: %s", ref.job_id, refusal.message)
 
 
 class AzureJobs:

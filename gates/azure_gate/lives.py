@@ -1,43 +1,32 @@
-"""The life of partitions: made, renewed, started again, broken, deleted."""
+"""The life of partitions, as the core asks for it and as Azure is seen to have it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import dataclasses
-import logging
-import random
 import time
 from collections.abc import Awaitable, Mapping
 from typing import TypeVar
 
 from gate_kit import Operations, Refusal, errors
-from gate_kit.job_status import NODE_FAIL
-from gate_kit.job_status import failure as failure_of
 from gates.azure_gate import schedules as ends
+from gates.azure_gate.absences import Absences
 from gates.azure_gate.cloud import Cloud, Content, Group
 from gates.azure_gate.config import Config
+from gates.azure_gate.deletions import Deletions
 from gates.azure_gate.installations import Installations
 from gates.azure_gate.keys import Keys
-from gates.azure_gate.making import Making, Unmade
+from gates.azure_gate.makers import Makers, write_tags
 from gates.azure_gate.observer import Observer
-from gates.azure_gate.partitions import CREATING, DELETING, READY, Known, Partitions
+from gates.azure_gate.partitions import CREATING, READY, Known, Partitions
 from gates.azure_gate.schedules import Schedules
 from gates.azure_gate.sdk import AzureProblem
 from gates.azure_gate.tags import Tags
 from gates.azure_gate.tombstones import Tombstones
-from skyport.gate.v1 import partition_pb2, types_pb2
-
-log = logging.getLogger(__name__)
+from skyport.gate.v1 import partition_pb2
 
 T = TypeVar("T")
-
-_PREEMPTED = "PREEMPTED"
-_AGAIN_S = (1.0, 30.0)
-"""Before what Azure refused is asked for again: at first, and at most."""
-_NO_GROUP = frozenset({"ResourceGroupNotFound", "ResourceGroupBeingDeleted"})
-_GONE_S = (0.3, 5.0)
-"""Between two looks at a group that is being deleted."""
 
 
 def group_name(installation: str, partition_id: str) -> str:
@@ -54,7 +43,9 @@ class Lives:
         keys: What nodes show.
         partitions: How they were last seen.
         observer: Sees them.
-        making: Makes what is in their groups.
+        makers: Make what is in their groups.
+        deletions: Follows those that are being deleted.
+        absences: Finds out what is gone.
         schedules: Sets the ends of nodes.
         operations: Owns the mutations.
         tombstones: What is never made again.
@@ -68,7 +59,9 @@ class Lives:
         keys: Keys,
         partitions: Partitions,
         observer: Observer,
-        making: Making,
+        makers: Makers,
+        deletions: Deletions,
+        absences: Absences,
         schedules: Schedules,
         operations: Operations,
         tombstones: Tombstones,
@@ -79,15 +72,14 @@ class Lives:
         self._keys = keys
         self._partitions = partitions
         self._observer = observer
-        self._making = making
+        self._makers = makers
+        self._deletions = deletions
+        self._absences = absences
         self._schedules = schedules
         self._operations = operations
         self._tombstones = tombstones
         self._installations = installations
         partitions.on_unknown.append(self.wonder)
-        self._makers: dict[str, asyncio.Task[None]] = {}
-        self._deleters: dict[str, asyncio.Task[None]] = {}
-        self._checking: set[tuple[str, str]] = set()
         observer.on_round.append(self._saw)
 
     # What the core asks for.
@@ -126,14 +118,15 @@ class Lives:
             raise errors.not_yours(request.partition_id)
         if group.tags.fingerprint != request.spec_fingerprint:
             raise errors.partition_differs(request.partition_id)
-        known = self._partitions.saw(group)
+        # Not told before it is being made, or it would be one that nobody makes.
+        known = self._partitions.saw(group, tells=False)
         assert known is not None  # noqa: S101 - for the type only: it has tags
         if known.is_deleting:
             raise errors.partition_deleted(request.partition_id)
         # What is known here is at least as new: a list may lag behind what we wrote.
         if not is_new:
             await self._go_on(known, group.tags, expires_s)
-        self._make(known, is_new=is_new)
+        self._makers.begin(known, is_new=is_new)
         return self._partitions.message(known)
 
     async def _go_on(self, known: Known, tags: Tags, expires_s: int) -> None:
@@ -142,7 +135,7 @@ class Lives:
         if known.tags.failure is not None:
             return
         if expires_s > known.tags.expires_s:
-            await self._retag(known, expires_s=expires_s)
+            await write_tags(self._cloud, known, expires_s=expires_s)
             if known.tags.is_ready:
                 await self._within(self._schedules.set(known, known.nodes))
         if known.tags.is_ready and not known.is_making:
@@ -166,7 +159,7 @@ class Lives:
                 # Of one in the making only those that are there; the others get it when they are.
                 there = [n for n in known.nodes if n in known.content.machines]
                 await self._within(self._schedules.set(known, there))
-                await self._retag(known, expires_s=expires_s)
+                await write_tags(self._cloud, known, expires_s=expires_s)
             except BaseException:
                 known.tags = dataclasses.replace(known.tags, expires_s=before.expires_s)
                 raise
@@ -185,10 +178,7 @@ class Lives:
         name = group_name(installation, partition_id)
 
         async def work() -> None:
-            maker = self._makers.pop(name.lower(), None)
-            if maker is not None:
-                maker.cancel()
-                await asyncio.wait((maker,))
+            await self._makers.stop(name)
             known = self._partitions.known.get(name.lower())
             if known is not None and known.is_deleting:
                 return
@@ -204,7 +194,7 @@ class Lives:
                 if known is not None:
                     self._partitions.gone(known)
                 raise errors.partition_not_found(partition_id)
-            self._follow_deletion(group)
+            self._deletions.follow(group)
 
         # First of all: a create that comes late must find it.
         self._tombstones.bury(name)
@@ -244,11 +234,8 @@ class Lives:
 
     def wonder(self, partition_id: str) -> None:
         """Somebody asked for a partition that is not known: find out whether it is there."""
-        key = (partition_id, "")
-        if key not in self._checking:
-            self._checking.add(key)
-            task = self._operations.spawn(self._wondered(partition_id), f"look for {partition_id}")
-            task.add_done_callback(lambda done: self._checking.discard(key))
+        what = f"look for {partition_id}"
+        self._absences.once((partition_id, ""), lambda: self._wondered(partition_id), what)
 
     async def _wondered(self, partition_id: str) -> None:
         with contextlib.suppress(Refusal):
@@ -264,142 +251,6 @@ class Lives:
     async def _seen(self) -> None:
         await self._observer.look()
 
-    # Making.
-
-    def _make(self, known: Known, *, is_new: bool) -> None:
-        """Have it made, unless it is, or can't be."""
-        name = known.group.name.lower()
-        is_over = known.tags.failure is not None or known.state == DELETING
-        if is_over:
-            self._clean_up(known)
-        elif known.is_making or (known.tags.is_ready and not known.is_stopped):
-            pass
-        else:
-            known.is_making = True
-            known.began = time.monotonic()
-            work = self._made(known) if not known.tags.is_ready else self._started(known)
-            self._makers[name] = self._operations.spawn(work, f"making of {known.id}")
-        if is_new:
-            self._observer.hurry()
-        self._partitions.changed(known)
-
-    async def _made(self, known: Known) -> None:
-        try:
-            await self._making.make(known)
-            await self._note_ready(known)
-        except Unmade as unmade:
-            await self._fail(known, unmade.failure)
-        finally:
-            known.is_making, known.is_resumed = False, True
-            self._partitions.changed(known)
-
-    async def _note_ready(self, known: Known) -> None:
-        """Write down that it has been ready, however long that takes."""
-        pause_s = _AGAIN_S[0]
-        while True:
-            try:
-                async with self._operations.exclusive(("partition", known.id)):
-                    await self._retag(known, is_ready=True)
-                known.trouble = ""
-                return
-            except AzureProblem as problem:
-                if problem.problem.code in _NO_GROUP:
-                    return
-                known.trouble = problem.problem.text
-                self._partitions.changed(known)
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
-            pause_s = min(pause_s * 2, _AGAIN_S[1])
-
-    async def _started(self, known: Known) -> None:
-        try:
-            await self._making.start(known)
-            known.trouble = ""
-        except Unmade as unmade:
-            # What was on its disks may still be wanted: nothing is deleted.
-            known.trouble = unmade.failure.message
-            log.warning("%s could not be started again: %s", known.id, unmade)
-        finally:
-            known.is_making = False
-            self._partitions.changed(known)
-            self._observer.hurry()
-
-    async def _fail(self, known: Known, failure: types_pb2.Failure) -> None:
-        """Write down why, then delete everything that costs money."""
-        log.warning("partition %s failed: %s: %s", known.id, failure.reason, failure.message)
-        known.tags = dataclasses.replace(known.tags, failure=failure)
-        self._partitions.changed(known)
-        await self._emptied(known)
-
-    async def _emptied(self, known: Known) -> None:
-        """Until nothing is left but the group, with the reason in its tags."""
-        pause_s = _AGAIN_S[0]
-        while True:
-            try:
-                async with self._operations.exclusive(("partition", known.id)):
-                    # First, so that a gate that comes after a crash goes on with it.
-                    await self._retag(known, is_empty=False)
-                    await self._cloud.empty_group(known.group.name, known.tags.nodes)
-                    await self._retag(known, is_empty=True)
-                known.trouble = ""
-                self._partitions.changed(known)
-                return
-            except (AzureProblem, Refusal) as problem:
-                if isinstance(problem, AzureProblem) and problem.problem.code in _NO_GROUP:
-                    return
-                known.trouble = str(problem)
-                self._partitions.changed(known)
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
-            pause_s = min(pause_s * 2, _AGAIN_S[1])
-
-    def _clean_up(self, known: Known) -> None:
-        """Go on with the removal that an earlier gate began."""
-        name = known.group.name.lower()
-        if known.tags.failure is None or known.tags.is_empty or known.state == DELETING:
-            return
-        if name not in self._makers or self._makers[name].done():
-            self._makers[name] = self._operations.spawn(
-                self._emptied(known), f"clean-up of {known.id}"
-            )
-
-    # Deleting.
-
-    def _follow_deletion(self, group: Group) -> None:
-        known = self._partitions.saw(group)
-        name = group.name.lower()
-        if known is not None:
-            known.is_deleting, known.is_making = True, False
-            known.trouble = ""
-            self._partitions.changed(known)
-        if name not in self._deleters or self._deleters[name].done():
-            self._deleters[name] = self._operations.spawn(
-                self._until_gone(group.name), f"deletion of {group.name}"
-            )
-        self._observer.hurry()
-
-    async def _until_gone(self, name: str) -> None:
-        """Follow a deletion to the end; what Azure gave up is asked for again."""
-        pause_s, again_s = _GONE_S[0], _AGAIN_S[0]
-        while True:
-            await asyncio.sleep(pause_s * random.uniform(0.8, 1.2))  # noqa: S311  # nosec B311
-            pause_s = min(pause_s * 1.3, _GONE_S[1])
-            known = self._partitions.known.get(name.lower())
-            try:
-                group = await self._cloud.group(name)
-                if group is None:
-                    break
-                if not group.is_deleting:
-                    await asyncio.sleep(again_s)
-                    again_s = min(again_s * 2, _AGAIN_S[1])
-                    await self._cloud.delete_group(name)
-                trouble = ""
-            except AzureProblem as problem:
-                trouble = problem.problem.text
-            if known is not None and known.trouble != trouble:
-                known.trouble = trouble
-                self._partitions.changed(known)
-        if known is not None:
-            self._partitions.gone(known)
-
     # What is seen.
 
     def _saw(self, groups: Mapping[str, Group], contents: Mapping[str, Content]) -> None:
@@ -409,80 +260,17 @@ class Lives:
             if group.tags is None:
                 continue
             if known is not None and group.is_deleting and not known.is_deleting:
-                self._follow_deletion(group)
+                self._deletions.follow(group)
             elif group_name(group.installation, group.tags.partition_id) in self._tombstones:
                 # It appeared after it was deleted: a call that was cut off has arrived.
-                if name not in self._deleters or self._deleters[name].done():
-                    self._follow_deletion(group)
+                if not self._deletions.is_under_way(name):
+                    self._deletions.follow(group)
             elif known is not None:
-                self._clean_up(known)
-                self._check_nodes(known)
+                self._makers.clean_up(known)
+                self._absences.check_nodes(known)
         for name, known in list(self._partitions.known.items()):
-            if name not in groups and name not in self._deleters:
-                self._check(known, "")
-
-    def _check_nodes(self, known: Known) -> None:
-        """Ask for machines that a list lacks: it may only lag behind."""
-        if not known.tags.is_ready or known.is_making or known.tags.failure is not None:
-            return
-        for node in known.nodes:
-            if node not in known.content.machines:
-                self._check(known, node)
-
-    def missed(self, known: Known, node: str) -> None:
-        """A node does not answer any more: find out whether it is still there."""
-        if known.state == READY and node in known.nodes:
-            self._check(known, node)
-
-    def _check(self, known: Known, node: str) -> None:
-        key = (known.id, node)
-        if key in self._checking:
-            return
-        self._checking.add(key)
-        work = self._checked_node(known, node) if node else self._checked_group(known)
-        task = self._operations.spawn(work, f"look for {node} of {known.id}")
-        task.add_done_callback(lambda done: self._checking.discard(key))
-
-    async def _checked_group(self, known: Known) -> None:
-        try:
-            if await self._cloud.group(known.group.name) is None:
-                self._partitions.gone(known)
-        except AzureProblem as problem:
-            log.info("%s: %s", known.id, problem)
-
-    async def _checked_node(self, known: Known, node: str) -> None:
-        try:
-            machine = await self._cloud.machine(known.group.name, node)
-        except AzureProblem as problem:
-            log.info("%s of %s: %s", node, known.id, problem)
-            return
-        if machine is None or machine.provisioning == "Deleting":
-            await self.lose(known, node)
-        elif machine != known.content.machines.get(node):
-            machines = {**known.content.machines, node: machine}
-            known.content = dataclasses.replace(known.content, machines=machines)
-            self._partitions.changed(known)
-
-    async def lose(self, known: Known, node: str) -> None:
-        """A node is gone for good."""
-        reason = _PREEMPTED if known.tags.spec.spot else NODE_FAIL
-        async with self._operations.exclusive(("partition", known.id)):
-            if node not in known.nodes or known.state != READY:
-                return
-            log.warning("%s of %s is gone: %s", node, known.id, reason)
-            lost = {**known.tags.lost, node: reason}
-            known.sight(node).is_up = False
-            known.tags = dataclasses.replace(known.tags, lost=lost)
-            self._partitions.node_changed(known, node)
-            try:
-                if known.nodes:
-                    await self._retag(known)
-            except AzureProblem as problem:
-                log.info("%s: %s", known.id, problem)  # whoever looks next sees it as well
-        if not known.nodes:
-            name = known.group.name.lower()
-            failed = self._fail(known, failure_of(reason))
-            self._makers[name] = self._operations.spawn(failed, f"end of {known.id}")
+            if name not in groups and name not in self._deletions:
+                self._absences.check_group(known)
 
     async def _look_at(self, known: Known) -> None:
         """See each machine as it is, not as a list had it a while ago."""
@@ -532,12 +320,6 @@ class Lives:
 
     async def _group(self, name: str) -> Group | None:
         return await self._within(self._cloud.group(name))
-
-    async def _retag(self, known: Known, **changes: object) -> None:
-        """Write tags with `changes`. Whoever calls holds the partition."""
-        tags = dataclasses.replace(known.tags, **changes)  # type: ignore[arg-type]
-        await self._cloud.tag_group(known.group.name, tags)
-        known.tags = tags
 
     @staticmethod
     async def _within(asked: Awaitable[T]) -> T:

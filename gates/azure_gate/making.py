@@ -8,11 +8,12 @@ import time
 from collections.abc import Mapping, Sequence
 
 from gate_kit import Refusal
+from gate_kit.config_rules import secret
 from gates.azure_gate import bodies, errors
 from gates.azure_gate.boots import BootFailed, Boots
 from gates.azure_gate.cloud import Cloud, Machine
 from gates.azure_gate.cloud_init import Boot, mount
-from gates.azure_gate.config import Config, secret
+from gates.azure_gate.config import Config
 from gates.azure_gate.egress import Egress
 from gates.azure_gate.errors import PROVISIONING_FAILED, Kind
 from gates.azure_gate.hosts import login

@@ -26,6 +26,8 @@ _AWAY_S = (1.0, 30.0)
 """After a look that failed: at first, and at most."""
 _DARK_S = 20.0
 """What does not answer for so long is away."""
+_SLOW_ANSWER_S = 5.0
+"""An answer that has not come by then is told of."""
 _ROUND_S = 30.0
 
 Round = Callable[[Mapping[str, Group], Mapping[str, Content]], None]
@@ -58,6 +60,8 @@ class Observer:
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._refusal: Refusal | None = None
+        self._asked, self._asked_at = "", 0.0
+        """Who is being asked for a look, and since when; 0: nobody."""
         self._failed_since = 0.0
         self._is_dark = False
         self._seen_at = 0.0
@@ -120,28 +124,47 @@ class Observer:
         if self._refusal is not None:
             refusal = self._refusal
             raise Refusal(refusal.code, refusal.reason, refusal.message)
+        waits = self._waits()
         if not self._seen_at:
-            return Health(ready=False, message="logs in to Azure")
-        return Health()
+            return Health(ready=False, message=waits or "logs in to Azure")
+        return Health(message=waits)
+
+    def _waits(self) -> str:
+        """Who has not answered for a while; empty: nobody keeps us waiting."""
+        waited_s = time.monotonic() - self._asked_at
+        if not self._asked_at or waited_s < _SLOW_ANSWER_S:
+            return ""
+        return f"{self._asked} has not answered for {waited_s:.0f} s"
+
+    def _ask(self, whom: str) -> None:
+        self._asked, self._asked_at = whom, time.monotonic()
 
     async def _look(self) -> None:
+        began = time.monotonic()
         try:
+            self._ask(self._cloud.authority)
+            await self._cloud.log_in()
+            self._ask(self._cloud.manager)
             groups = await self._cloud.groups()
             contents: Mapping[str, Content] = {}
             if groups:
+                self._ask(self._cloud.manager)
                 contents = await self._cloud.contents()
         except AzureProblem as problem:
-            self._missed(problem.refusal)
+            self._missed(problem.refusal, began)
             raise
+        finally:
+            self._asked_at = 0.0
         self._seen_at = time.monotonic()
         self._refusal, self._failed_since, self._is_dark = None, 0.0, False
         by_name = {group.name.lower(): group for group in groups}
         for told in self.on_round:
             told(by_name, contents)
 
-    def _missed(self, refusal: Refusal) -> None:
+    def _missed(self, refusal: Refusal, began: float) -> None:
         now = time.monotonic()
-        self._failed_since = self._failed_since or now
+        # It did not begin when we gave up.
+        self._failed_since = self._failed_since or began
         if self._refusal is None or self._refusal.reason != refusal.reason:
             log.warning("Azure does not answer: %s", refusal.message)
         is_final = refusal.reason != "SITE_UNREACHABLE"

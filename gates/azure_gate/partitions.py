@@ -151,6 +151,8 @@ class Partitions:
         """By the names of their groups, in lower case."""
         self.on_change: list[Callable[[Known], None]] = []
         """Called with each that has changed."""
+        self.on_lost: list[Callable[[Known], None]] = []
+        """Called with each of which nodes are gone for good."""
         self.on_unknown: list[Callable[[str], None]] = []
         """Called with the id of a partition that was asked for and is not known."""
         self._absent: dict[str, float] = {}
@@ -199,8 +201,16 @@ class Partitions:
         is_ready = known.state == READY
         return Place(_DYNAMIC, gpus, is_ready=is_ready, text=self.text(known))
 
-    def saw(self, group: Group, content: Content | None = None) -> Known | None:
-        """Take in what Azure told of a group; None if it is no partition of ours."""
+    def saw(
+        self, group: Group, content: Content | None = None, *, tells: bool = True
+    ) -> Known | None:
+        """Take in what Azure told of a group; None if it is no partition of ours.
+
+        Args:
+            group: The group.
+            content: What it holds, where that was told.
+            tells: Whether watchers are told now; else whoever calls has more to tell.
+        """
         if group.tags is None:
             return None
         name = group.name.lower()
@@ -213,7 +223,8 @@ class Partitions:
         if content is not None:
             known.content = content
             known.seen_at = time.monotonic()
-        self.changed(known)
+        if tells:
+            self.changed(known)
         return known
 
     def note_absent(self, partition_id: str) -> None:
@@ -248,6 +259,11 @@ class Partitions:
             message.text = text
             event = partition_pb2.PartitionEvent(partition=message)
             self._hub.publish(known.id, event, topic=known.tags.installation)
+
+    def lost(self, known: Known) -> None:
+        """Nodes of a partition are gone for good: `tags.lost` says which."""
+        for told in self.on_lost:
+            told(known)
 
     def node_changed(self, known: Known, node: str) -> None:
         """Tell of one node."""
@@ -304,6 +320,8 @@ class Partitions:
                 if known.is_making:
                     return f"{known.text or 'beginning'}, {known.elapsed}"
                 return "waits to be asked for again: the gate was started anew"
+            case partition_pb2.PARTITION_STATE_READY if known.tags.failure is not None:
+                return f"removing what is left: {known.tags.failure.message}"
             case partition_pb2.PARTITION_STATE_READY:
                 up = sum(known.sight(node).is_up for node in known.nodes)
                 nodes = "1 node is" if count == 1 else f"{count} nodes are"

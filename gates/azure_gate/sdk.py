@@ -140,6 +140,16 @@ class Sdk:
             self._resources = self._client(ResourceManagementClient)
         return self._resources
 
+    async def log_in(self, *, within_s: float = CALL_S) -> None:
+        """Have a token, as each call needs one. Where there is one already nobody is asked.
+
+        Raises:
+            AzureProblem: We are refused, or whoever gives tokens does not answer.
+        """
+        scope = f"{self._config.endpoints.resource_manager.rstrip('/')}/.default"
+        login = self._login  # to import what it is takes its time, too
+        await self.call("logging in", lambda: login.get_token(scope), within_s=within_s)
+
     async def warm(self) -> None:
         """Import now what the first partition would have to wait for."""
         await asyncio.to_thread(_import_all)

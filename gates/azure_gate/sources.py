@@ -29,7 +29,7 @@ class AzureSource:
         try:
             return await self._sdk.call(
                 f"listing the sizes of machines in {location}",
-                lambda: self._read(location),
+                lambda: self.read(location),
                 within_s=_LIST_S,
             )
         except AzureProblem as problem:
@@ -45,7 +45,8 @@ class AzureSource:
         except PricesError as error:
             raise errors.site_unreachable(str(error)) from None
 
-    async def _read(self, location: str) -> list[Sku]:
+    async def read(self, location: str) -> list[Sku]:
+        """One try of `skus`, which ends as the call does."""
         listed = self._sdk.compute.resource_skus.list(filter=f"location eq '{location}'")
         # One by one: as Azure's own objects a region's are tens of megabytes.
         found = [skus.read_one(item, location) async for item in listed]

@@ -85,7 +85,12 @@ def _agreed(groups: Sequence[Group], installation: str) -> bool:
     are = "group" if len(groups) == 1 else f"{len(groups)} groups"
     sys.stdout.write(f"Delete this {are} of installation {installation}, for good? [y/N] ")
     sys.stdout.flush()
-    return sys.stdin.readline().strip().lower() in {"y", "yes"}
+    answer = sys.stdin.readline()
+    if not sys.stdin.isatty():
+        sys.stdout.write("\n")  # nobody has typed one
+    if not answer:
+        sys.stderr.write("nobody answers here; --yes deletes without asking\n")
+    return answer.strip().lower() in {"y", "yes"}
 
 
 def _what(group: Group) -> str:

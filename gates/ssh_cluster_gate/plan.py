@@ -7,18 +7,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar
 
+from gate_kit.config_rules import secret
 from gate_kit.ssh.containers import Volume
 from gate_kit.ssh.images import ContainerSettings, Login
 from gate_kit.ssh.target import SshTarget
 from gates.ssh_cluster_gate import ranges
-from gates.ssh_cluster_gate.config import (
-    LOCAL,
-    LOCAL_NODE,
-    Config,
-    Runtime,
-    Scheduler,
-    Settings,
-)
+from gates.ssh_cluster_gate.config import Config, Scheduler
+from gates.ssh_cluster_gate.container_config import Runtime
+from gates.ssh_cluster_gate.host_config import LOCAL, LOCAL_NODE, Settings
 from skyport.gate.v1 import types_pb2
 
 T = TypeVar("T")
@@ -143,9 +139,7 @@ class SitePlan:
             socket=config.containers.socket,
             pull=config.containers.pull.value,
             logins={
-                name: Login(
-                    login.username, Path(login.password_file).expanduser().read_text().strip()
-                )
+                name: Login(login.username, secret(login.password_file))
                 for name, login in config.registry.items()
             },
         )

@@ -47,6 +47,8 @@ class JobState(enum.StrEnum):
 
 
 TERMINAL_STATES = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED})
+AT_SITE_STATES = frozenset({JobState.STARTING, JobState.QUEUED_AT_SITE, JobState.RUNNING})
+"""Of a job in one of these the site has something that runs, or may run."""
 
 _LETTERS = {
     JobState.QUEUED: "Q",

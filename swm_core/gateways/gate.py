@@ -9,54 +9,31 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import dataclasses
-import enum
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterator
-from typing import TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
+from collections.abc import Awaitable, Callable
+from typing import Protocol, TypeVar
 
 import grpc
 import grpc.aio
 
-from rpc_kit import failpoints
-from rpc_kit.channels import RenewableChannel
 from rpc_kit.endpoint import Endpoint
 from rpc_kit.errors import Problem
-from rpc_kit.tls import KeyPair, channel_credentials, channel_options, gate_name
-from skyport.gate.v1 import (
-    file_pb2_grpc,
-    identity_pb2,
-    identity_pb2_grpc,
-    inventory_pb2,
-    inventory_pb2_grpc,
-    job_pb2,
-    job_pb2_grpc,
-    partition_pb2,
-    partition_pb2_grpc,
-    tunnel_pb2_grpc,
-    types_pb2,
-)
-from swm_core.domain.words import words
+from rpc_kit.tls import KeyPair, gate_name
+from skyport.gate.v1 import identity_pb2, inventory_pb2, job_pb2, partition_pb2, types_pb2
 from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.connection import Connection
+from swm_core.gateways.health import Health, SiteState, SiteUnusable
+from swm_core.gateways.info import API_VERSION, GateInfo
 from swm_core.gateways.inventory import Inventory, pages
 from swm_core.gateways.problems import SITE_BROKEN, SITE_CHANGED, GateError
 from swm_core.gateways.process import GateProcess
 from swm_core.gateways.slots import Slot
+from swm_core.gateways.subscriptions import AttemptKey, Subscriptions
 from swm_core.gateways.watching import heard, readable
-
-if TYPE_CHECKING:
-    from skyport.gate.v1.file_pb2_grpc import FileServiceAsyncStub
-    from skyport.gate.v1.identity_pb2_grpc import IdentityServiceAsyncStub
-    from skyport.gate.v1.inventory_pb2_grpc import InventoryServiceAsyncStub
-    from skyport.gate.v1.job_pb2_grpc import JobServiceAsyncStub
-    from skyport.gate.v1.partition_pb2_grpc import PartitionServiceAsyncStub
-    from skyport.gate.v1.tunnel_pb2_grpc import TunnelServiceAsyncStub
 
 log = logging.getLogger(__name__)
 
-API_VERSION = "v1"
-_MOST_STORAGE = 1_000
 _CALL_S = 30.0
 _PROBE_EVERY_S = 5.0
 _PROBE_S = 10.0
@@ -76,41 +53,6 @@ class Method(Protocol[Request, Response]):
     def __call__(
         self, request: Request, /, *, timeout: float | None = None
     ) -> Awaitable[Response]: ...
-
-
-class SiteState(enum.StrEnum):
-    """Whether a site can be used."""
-
-    STARTING = "STARTING"
-    READY = "READY"
-    UNREACHABLE = "UNREACHABLE"
-    BROKEN = "BROKEN"
-
-
-class AttemptKey(NamedTuple):
-    """Which attempt of which job."""
-
-    job_id: str
-    attempt: int
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class GateInfo:
-    """What a gate said of itself."""
-
-    name: str
-    version: str
-    capabilities: frozenset[str]
-    """Names without their prefix, as "CONTAINERS"."""
-    summary: str
-    scope_uid: str
-    option_prefix: str
-    """`slurm` where the site's options are written `slurm.NAME`; empty: it takes none."""
-    longest_expiry_s: float
-    max_partitions: int
-    """How many partitions may exist at once; zero: no limit is known."""
-    storage: tuple[str, ...] = ()
-    """Names of what jobs may ask for."""
 
 
 class Gate:
@@ -140,8 +82,6 @@ class Gate:
         self.name = name
         self.installation = installation
         self.process = process
-        self.state = SiteState.STARTING
-        self.message = "its gate has not answered yet"
         self.info: GateInfo | None = None
         self.incarnation = ""
         self.inventory = Inventory()
@@ -159,38 +99,30 @@ class Gate:
         """When the gate last answered."""
         self.on_change: Callable[[], None] = lambda: None
         self._core_version = core_version
-        self._attempts: dict[AttemptKey, Slot[job_pb2.JobStatus]] = {}
-        self._owners: dict[AttemptKey, str] = {}
-        self._partitions: dict[str, Slot[partition_pb2.Partition]] = {}
-        self._ready = asyncio.Event()
-        self._endpoint = endpoint
-        self._certificate = certificate or name
-        self._channel = RenewableChannel(self._open(endpoint, keys))
-        channel: Any = failpoints.Calls(self._channel, name) if failpoints.ON else self._channel
-        # The generated stubs know no asyncio; their types for it exist for the checker only.
-        self.identity: IdentityServiceAsyncStub = identity_pb2_grpc.IdentityServiceStub(channel)
-        self.site: InventoryServiceAsyncStub = inventory_pb2_grpc.InventoryServiceStub(channel)
-        self.partitions: PartitionServiceAsyncStub = partition_pb2_grpc.PartitionServiceStub(
-            channel
-        )
-        self.jobs: JobServiceAsyncStub = job_pb2_grpc.JobServiceStub(channel)
-        self.files: FileServiceAsyncStub = file_pb2_grpc.FileServiceStub(channel)
-        self.tunnels: TunnelServiceAsyncStub = tunnel_pb2_grpc.TunnelServiceStub(channel)
-
-    def _open(self, endpoint: Endpoint, keys: KeyPair | None) -> grpc.aio.Channel:
-        if endpoint.path is not None or keys is None:
-            return grpc.aio.insecure_channel(endpoint.target, channel_options(keepalive_s=None))
-        name = gate_name(self.installation, self._certificate)
-        return grpc.aio.secure_channel(
-            endpoint.target, channel_credentials(keys), channel_options(name)
-        )
+        self._health = Health(name, endpoint, lambda: self.on_change())
+        self._subscriptions = Subscriptions(name)
+        server_name = gate_name(installation, certificate or name)
+        self._connection = Connection(name, endpoint, keys, server_name)
+        self.identity = self._connection.identity
+        self.site = self._connection.site
+        self.partitions = self._connection.partitions
+        self.jobs = self._connection.jobs
+        self.files = self._connection.files
+        self.tunnels = self._connection.tunnels
 
     async def renew(self, keys: KeyPair) -> None:
         """Show a gate on TCP this certificate from the next call on."""
-        if self._endpoint.path is None:
-            replaced = self._channel.replace(self._open(self._endpoint, keys))
-            if replaced is not None:
-                await replaced.close()
+        await self._connection.renew(keys)
+
+    @property
+    def state(self) -> SiteState:
+        """Whether the site can be used."""
+        return self._health.state
+
+    @property
+    def message(self) -> str:
+        """Why it can't be used, for people."""
+        return self._health.message
 
     @property
     def ready(self) -> bool:
@@ -208,28 +140,19 @@ class Gate:
 
     async def wait_ready(self) -> None:
         """Wait until the gate answers and its watches are current."""
-        await self._ready.wait()
+        await self._health.wait_ready()
 
-    @contextlib.contextmanager
-    def attempt(self, key: AttemptKey, owner: str) -> Iterator[Slot[job_pb2.JobStatus]]:
+    def attempt(
+        self, key: AttemptKey, owner: str
+    ) -> contextlib.AbstractContextManager[Slot[job_pb2.JobStatus]]:
         """What the gate says of an attempt of `owner`'s, while the context lasts."""
-        slot = self._attempts.setdefault(key, Slot())
-        self._owners[key] = owner
-        try:
-            yield slot
-        finally:
-            if self._attempts.get(key) is slot:
-                del self._attempts[key], self._owners[key]
+        return self._subscriptions.attempt(key, owner)
 
-    @contextlib.contextmanager
-    def partition(self, partition_id: str) -> Iterator[Slot[partition_pb2.Partition]]:
+    def partition(
+        self, partition_id: str
+    ) -> contextlib.AbstractContextManager[Slot[partition_pb2.Partition]]:
         """What the gate says of a dynamic partition, while the context lasts."""
-        slot = self._partitions.setdefault(partition_id, Slot())
-        try:
-            yield slot
-        finally:
-            if self._partitions.get(partition_id) is slot:
-                del self._partitions[partition_id]
+        return self._subscriptions.partition(partition_id)
 
     async def call(
         self, method: Method[Request, Response], request: Request, *, timeout_s: float = _CALL_S
@@ -250,7 +173,7 @@ class Gate:
         """A failed call of one of the stubs as a `GateError`."""
         found = GateError(self.name, Problem.from_error(error))
         if found.reason in SITE_BROKEN:
-            self._become(SiteState.BROKEN, found.message)
+            self._health.become(SiteState.BROKEN, found.message)
         elif found.reason == SITE_CHANGED and found.expected_root not in self.given_up:
             self.site_changed = found.message
         return found
@@ -259,22 +182,16 @@ class Gate:
 
     def miss_attempt(self, key: AttemptKey) -> None:
         """A complete list lacks the attempt. Who looks after it asks for it: this is no proof."""
-        if slot := self._attempts.get(key):
-            slot.miss()
+        self._subscriptions.miss_attempt(key)
 
     def miss_partition(self, partition_id: str) -> None:
         """A complete list lacks the partition; as `miss_attempt`."""
-        if slot := self._partitions.get(partition_id):
-            slot.miss()
+        self._subscriptions.miss_partition(partition_id)
 
     def partition_gone(self, partition_id: str) -> None:
         """A partition is gone, as its gate said. Who has something there asks for it."""
         self.inventory.remove_partition(partition_id)
-        self.miss_partition(partition_id)
-        # What ran there has ended, and no list can tell how.
-        for slot in self._attempts.values():
-            if slot.value is not None and slot.value.ref.partition_id == partition_id:
-                slot.miss()
+        self._subscriptions.partition_gone(partition_id)
 
     # ---- keeping it current -------------------------------------------------------------------
 
@@ -286,7 +203,7 @@ class Gate:
                     group.create_task(self.process.run())
                 group.create_task(self._stay_connected())
         finally:
-            await asyncio.gather(*self._channel.close())
+            await self._connection.close()
 
     async def _stay_connected(self) -> None:
         backoff = Backoff(first_s=0.05, most_s=5.0)
@@ -321,25 +238,7 @@ class Gate:
             ),
             timeout_s=5.0,
         )
-        if API_VERSION not in answer.api_versions:
-            served = ", ".join(answer.api_versions)
-            raise ValueError(f"the gate serves version {served} of the Gate API, not {API_VERSION}")
-        known = types_pb2.Capability.values()
-        self.info = GateInfo(
-            name=answer.name,
-            version=answer.vendor_version,
-            capabilities=frozenset(
-                types_pb2.Capability.Name(number).removeprefix("CAPABILITY_")
-                for number in answer.capabilities
-                if number in known
-            ),
-            summary=answer.site.summary,
-            scope_uid=answer.scope_uid,
-            option_prefix=answer.option_prefix,
-            storage=tuple(answer.storage[:_MOST_STORAGE]),
-            longest_expiry_s=answer.limits.longest_expiry.ToNanoseconds() / 1e9,
-            max_partitions=answer.limits.partitions,
-        )
+        self.info = GateInfo.of(self.name, answer)
         await self._check_scope(answer.scope_uid)
         while not await self._probe():  # noqa: ASYNC110  the event is in another process
             await asyncio.sleep(0.2)
@@ -349,13 +248,13 @@ class Gate:
         """Keep the first account scope; with another one every answer would be about other things.
 
         Raises:
-            _Broken: It is another one.
+            SiteUnusable: It is another one.
         """
         if not self.scope_uid and told:
             await self.keep_scope(told)
             self.scope_uid = told
         elif told != self.scope_uid:
-            raise _Broken(
+            raise SiteUnusable(
                 f"its gate works in another account scope than before ({told or 'none'}, not "
                 f"{self.scope_uid}); give it the account of before, or have the core take this one "
                 f"by `swm site accept-change {self.name}`"
@@ -366,7 +265,7 @@ class Gate:
             self.identity.Probe, identity_pb2.ProbeRequest(), timeout_s=_PROBE_S
         )
         if not answer.ready:
-            self._become(SiteState.STARTING, answer.message or "its gate is starting")
+            self._health.become(SiteState.STARTING, answer.message or "its gate is starting")
         elif self.incarnation and answer.incarnation != self.incarnation and self.ready:
             raise ValueError("the gate was restarted")
         return answer.ready
@@ -396,7 +295,7 @@ class Gate:
                 for event in synced:
                     await event.wait()
             self.inventory.known = True
-            self._become(SiteState.READY, "")
+            self._health.become(SiteState.READY)
             read_at = time.monotonic()
             while True:
                 await asyncio.sleep(_PROBE_EVERY_S)
@@ -413,22 +312,13 @@ class Gate:
             for event in answer.events:
                 match event.WhichOneof("event"):
                     case "status":
-                        ref = event.status.ref
-                        key = AttemptKey(ref.job_id, ref.attempt)
-                        if ref.owner != self._owners.get(key, ref.owner):
-                            # Made up in an account of somebody else's, who has seen the job's id.
-                            log.warning("%s: job %s is not of %s", self.name, key[0], ref.owner)
-                            continue
-                        if not synced.is_set():
+                        key = self._subscriptions.put_attempt(event.status)
+                        if key is not None and not synced.is_set():
                             seen.add(key)
-                        if slot := self._attempts.get(key):
-                            slot.put(event.status)
                     case "snapshot_end":
                         self._be(event.snapshot_end.incarnation)
                         if not event.snapshot_end.unreachable:
-                            for key, slot in list(self._attempts.items()):
-                                if key not in seen:
-                                    slot.miss()
+                            self._subscriptions.miss_attempts_except(seen)
                         seen.clear()
                         synced.set()
                     case "heartbeat":
@@ -450,8 +340,7 @@ class Gate:
                         if not synced.is_set():
                             seen.add(partition.partition_id)
                         self.inventory.put_partition(partition)
-                        if slot := self._partitions.get(partition.partition_id):
-                            slot.put(partition)
+                        self._subscriptions.put_partition(partition)
                     case "deleted_partition_id":
                         self.partition_gone(event.deleted_partition_id)
                     case "node":
@@ -470,10 +359,7 @@ class Gate:
     def _put_node(self, node: inventory_pb2.Node) -> None:
         self.inventory.put_node(node)
         if node.state == inventory_pb2.NODE_STATE_LOST:
-            # What ran there has ended, and no list can tell how: each attempt is asked for.
-            for slot in self._attempts.values():
-                if slot.value is not None and node.name in slot.value.ref.nodes:
-                    slot.miss()
+            self._subscriptions.node_lost(node)
 
     def _partitions_snapshot(self, seen: set[str], end: types_pb2.SnapshotEnd) -> None:
         self._be(end.incarnation)
@@ -481,60 +367,19 @@ class Gate:
             return
         for partition_id in set(self.inventory.partitions) - seen:
             self.inventory.remove_partition(partition_id)
-        for partition_id, slot in list(self._partitions.items()):
-            if partition_id not in seen:
-                slot.miss()
+        self._subscriptions.miss_partitions_except(seen)
 
     def _be(self, incarnation: str) -> None:
         self.last_contact = time.time()
         if incarnation != self.incarnation:
             self.incarnation, self.site_changed = incarnation, ""
             # Whoever waits for a gate that has forgotten all repeats what it asked.
-            for attempt in self._attempts.values():
-                attempt.touch()
-            for partition in self._partitions.values():
-                partition.touch()
-
-    def _become(self, state: SiteState, message: str) -> None:
-        message = words(message)
-        if (state, message) == (self.state, self.message):
-            return
-        if state is not self.state:
-            log.info("site %s is %s%s", self.name, state, f": {message}" if message else "")
-        self.state, self.message = state, message
-        if state is SiteState.READY:
-            self._ready.set()
-        else:
-            self._ready.clear()
-        self.on_change()
+            self._subscriptions.touch_all()
 
     def _lost(self, error: BaseException) -> None:
         if isinstance(error, grpc.RpcError):
             error = self.problem(error)
-        reason = error.reason if isinstance(error, GateError) else ""
-        broken = reason in SITE_BROKEN or isinstance(error, _Broken)
-        process = self.process
-        # Whether it is the process that there is now, or was last, that has never answered.
-        is_new = process is not None and (process.pid is None or self._heard < process.start_time)
-        if process is not None and process.last_exit and is_new:
-            many = process.crashes > 1
-            how = f"keeps ending ({process.crashes} times)" if many else "has ended"
-            text = f"its gate {how}, and is started anew: {process.last_exit}"
-        elif isinstance(error, GateError) and not error.reason:
-            # The transport's own words name sockets and error numbers, and nothing to do.
-            where = f" at {self._endpoint}" if process is None else ""
-            text = f"its gate does not answer{where}"
-            log.debug("site %s: %s", self.name, error.message)
-        else:
-            text = error.message if isinstance(error, GateError) else str(error) or "it hangs"
-        if not broken and process is not None and is_new and not process.last_exit:
-            self._become(SiteState.STARTING, "its gate is starting")
-            return
-        self._become(SiteState.BROKEN if broken else SiteState.UNREACHABLE, text)
-
-
-class _Broken(ValueError):
-    """An administrator has to do something; the message says what."""
+        self._health.lost(error, self.process, self._heard)
 
 
 async def _keep_nothing(scope_uid: str) -> None:

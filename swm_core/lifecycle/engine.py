@@ -17,7 +17,7 @@ from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import JobState
-from swm_core.gateways.gate import AttemptKey
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.attempt import AttemptDriver
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.cost_guard import CostGuard

@@ -72,6 +72,13 @@ class LiveJobs:
         """The job as it is now; None when it has ended or never was."""
         return self._jobs.get(job_id)
 
+    def attempt(self, job_id: str, attempt: int) -> Job | None:
+        """The job, while `attempt` is its latest and has not ended; None otherwise."""
+        job = self._jobs.get(job_id)
+        if job is None or job.attempt != attempt or job.state is JobState.QUEUED:
+            return None
+        return job
+
     def count(self, owner: str) -> int:
         """How many the owner has."""
         return self._counts[owner]

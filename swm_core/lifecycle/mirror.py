@@ -7,6 +7,7 @@ after the machines are gone.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import NamedTuple
 
@@ -132,3 +133,38 @@ class OutputMirror:
         while self._open:
             _, mirror = self._open.popitem()
             await mirror.finish(mirror.size, b"")
+
+
+class Mirroring:
+    """The task that mirrors one attempt, from when there may be something to read.
+
+    Args:
+        context: The core's parts.
+        gate: The attempt's.
+        asker: Names the attempt to the gate.
+    """
+
+    def __init__(self, context: Context, gate: Gate, asker: Asker) -> None:
+        self._context = context
+        self._gate = gate
+        self._asker = asker
+        self._task: asyncio.Task[None] | None = None
+
+    def begin(self, job: Job) -> asyncio.Task[None]:
+        """The task; begun here unless it is under way, and anew if it broke."""
+        if self._task is None or (self._task.done() and self._task.exception() is not None):
+            mirror = OutputMirror(self._context, self._gate, job, self._asker)
+            self._task = asyncio.create_task(mirror.run())
+        return self._task
+
+    async def wait(self, most_s: float) -> None:
+        """Wait until it has all, if it was begun; for `most_s` seconds at most."""
+        if self._task is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(asyncio.shield(self._task), most_s)
+
+    async def stop(self) -> None:
+        """End it."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.gather(self._task, return_exceptions=True)

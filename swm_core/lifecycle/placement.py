@@ -23,7 +23,8 @@ from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.money import show
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
-from swm_core.gateways.gate import Gate, SiteState
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.live import NotLive

@@ -26,12 +26,12 @@ from swm_core.domain.orphans import (
     Unreachable,
     may_be_hidden,
 )
-from swm_core.domain.states import PartitionState
+from swm_core.domain.states import AT_SITE_STATES, PartitionState
 from swm_core.gateways.backoff import Backoff
-from swm_core.gateways.gate import AttemptKey, Gate
+from swm_core.gateways.gate import Gate
 from swm_core.gateways.inventory import pages
 from swm_core.gateways.problems import GateError
-from swm_core.lifecycle.attempt import AT_SITE
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.orphans import Orphans
 from swm_core.security.names import is_user_name
@@ -118,7 +118,7 @@ class Reconciliation:
         return {
             AttemptKey(job.job_id, job.attempt): job
             for job in self._context.jobs.placed
-            if job.site == self._gate.name and job.state in AT_SITE
+            if job.site == self._gate.name and job.state in AT_SITE_STATES
         }
 
     # ---- what the site has ----

@@ -14,8 +14,9 @@ import time
 from skyport.gate.v1 import types_pb2
 from swm_core.gateways import convert
 from swm_core.gateways.backoff import Backoff
-from swm_core.gateways.gate import AttemptKey, Gate
+from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError
+from swm_core.gateways.subscriptions import AttemptKey
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.removing import remove_attempt
 from swm_core.store import Attempt, StoreError

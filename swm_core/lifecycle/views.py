@@ -103,6 +103,9 @@ class Views:
             max_partitions=self.max_partitions(gate),
             partitions_in_use=len(own),
             option_prefix=gate.info.option_prefix if gate.info else "",
+            options=gate.info.options if gate.info else None,
+            image_pattern=gate.info.image_pattern if gate.info else None,
+            image_form=gate.info.image_form if gate.info else "",
         )
 
     def max_partitions(self, gate: Gate) -> int:

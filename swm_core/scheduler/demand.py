@@ -30,6 +30,8 @@ class Demand:
     disk_bytes: int
     time_limit_s: int
     ports: tuple[Port, ...]
+    options: tuple[str, ...]
+    """Names of options of sites, with their prefixes."""
     capabilities: tuple[str, ...]
     """Names of Gate API capabilities, without their prefix."""
     fixed_ports: tuple[int, ...]
@@ -44,7 +46,7 @@ class Demand:
             f"{self.site}\n{self.partition}\n{self.flavor}\n{self.cloud_image}\n{self.nodes}\n"
             f"{self.spot}\n{self.cap}\n"
             f"{self.cpus}\n{self.mem_bytes}\n{self.gpus}\n{self.disk_bytes}\n"
-            f"{self.time_limit_s}\n{ports}\n{self.capabilities}"
+            f"{self.time_limit_s}\n{ports}\n{self.capabilities}\n{self.options}"
         )
 
 
@@ -107,6 +109,7 @@ def demand_of(spec: JobSpec, last_site: str = "", spent: Decimal = _NOTHING) -> 
         disk_bytes=resources.disk_bytes,
         time_limit_s=spec.time_limit_s,
         ports=spec.ports,
+        options=tuple(sorted(spec.site_options)),
         capabilities=tuple(needed),
         fixed_ports=fixed,
         free_ports=len(spec.ports) - len(fixed),

@@ -51,7 +51,7 @@ def site_missing(demand: Demand, sites: Sequence[SiteView]) -> Problem | None:
 
 
 def explain_capabilities(demand: Demand, site: SiteView) -> list[Problem]:
-    """What the job needs and the site cannot do."""
+    """What the job needs and the site cannot do, and what it asks that nobody can."""
     problems = []
     for capability in demand.capabilities:
         if capability not in site.capabilities:
@@ -63,6 +63,11 @@ def explain_capabilities(demand: Demand, site: SiteView) -> list[Problem]:
                 text = f'has no storage "{name}"; it has {_storage_of(site)}'
             message = f"site {site.name} {text}, or choose another site"
             problems.append(Problem("CAPABILITY_MISSING", message, directive, site.name))
+    if unknown := site.unknown_options(demand.options):
+        named = f"{site.option_prefix}.{unknown[0]}"
+        known = [f"{site.option_prefix}.{name}" for name in sorted(site.options or ())]
+        message = f'site {site.name} has no option "{named}"{_nearest(named, known)}'
+        problems.append(Problem("OPTION_INVALID", message, "site-option", site.name))
     return problems
 
 
@@ -84,8 +89,11 @@ def explain(demand: Demand, site: SiteView, partitions: Sequence[PartitionView])
         if demand.partition and kind != "partition":
             where = f"partition {demand.partition} of {where}"
         message = f'{where} has no {kind} "{name}"{_nearest(name, sorted(known))}'
-        directive = "cloud-image" if kind == "image" else kind
+        directive = kind
         return Problem(reason, message, directive, site.name, tuple(known))
+    if _creates(site) and not demand.partition and not site.boots(demand.cloud_image):
+        message = f'site {site.name} has no image "{demand.cloud_image}"; write {site.image_form}'
+        return Problem("IMAGE_NOT_FOUND", message, "cloud-image", site.name)
     if demand.cloud_image and (demand.partition or not _creates(site)):
         message = f"site {site.name} boots no images; leave cloud-image out"
         return Problem("CAPABILITY_MISSING", message, "cloud-image", site.name)
@@ -127,9 +135,6 @@ def _missing_name(
         flavors = _flavor_names(demand, site, partitions)
         if demand.flavor not in flavors:
             return "FLAVOR_NOT_FOUND", "flavor", demand.flavor, flavors
-    images = site.cloud_images
-    if demand.cloud_image and images is not None and demand.cloud_image not in images:
-        return "IMAGE_NOT_FOUND", "image", demand.cloud_image, images
     return None
 
 

@@ -142,6 +142,8 @@ def survey(demand: Demand, site: SiteView, policy: Policy = FREE, owner: str = "
         return Survey(site)
     if not site.capabilities.issuperset(demand.capabilities):
         return Survey(site)
+    if site.unknown_options(demand.options):
+        return Survey(site)
     fitting = (
         []
         if demand.cloud_image or is_kept_out(site, owner, policy)
@@ -150,11 +152,7 @@ def survey(demand: Demand, site: SiteView, policy: Policy = FREE, owner: str = "
     may_create = (
         not demand.partition
         and "DYNAMIC_PARTITIONS" in site.capabilities
-        and (
-            not demand.cloud_image
-            or site.cloud_images is None
-            or demand.cloud_image in site.cloud_images
-        )
+        and site.boots(demand.cloud_image)
     )
     affordable: list[FlavorView] = []
     too_dear: list[str] = []

@@ -9,7 +9,9 @@ from __future__ import annotations
 import dataclasses
 import enum
 import math
+import re
 from collections import Counter
+from collections.abc import Iterable
 from decimal import Decimal
 
 from swm_core.domain.failures import FailureReason
@@ -167,8 +169,25 @@ class SiteView:
     partitions_in_use: int = 0
     option_prefix: str = ""
     """Of the options that it takes; empty: none."""
-    cloud_images: frozenset[str] | None = None
-    """The only images that nodes can boot; None: not known, or any."""
+    options: frozenset[str] | None = None
+    """The options that it takes, without their prefix; None: not known."""
+    image_pattern: re.Pattern[str] | None = None
+    """Of the whole names of images that nodes can boot; None: not known, or any."""
+    image_form: str = ""
+    """The same for people."""
+
+    def boots(self, image: str) -> bool:
+        """Whether its nodes can boot an image of that name, as far as is known."""
+        pattern = self.image_pattern
+        return not image or pattern is None or pattern.fullmatch(image) is not None
+
+    def unknown_options(self, options: Iterable[str]) -> list[str]:
+        """Those of a script's options that are meant for it, and that it does not have."""
+        if self.options is None or not self.option_prefix:
+            return []
+        start = f"{self.option_prefix}."
+        named = (name.removeprefix(start) for name in options if name.startswith(start))
+        return sorted(name for name in named if name not in self.options)
 
     @property
     def takes_guests(self) -> bool:

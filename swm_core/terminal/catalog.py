@@ -16,7 +16,8 @@ from skyport.terminal.v1 import catalog_pb2, catalog_pb2_grpc
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState
-from swm_core.gateways.gate import Gate, SiteState
+from swm_core.gateways.gate import Gate
+from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.engine import Lifecycle
 from swm_core.lifecycle.removals import Removals

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
+from collections.abc import Awaitable, Callable
 
 from rpc_kit.errors import Refusal, exists, invalid, not_found, precondition
 from rpc_kit.paging import page_of
@@ -65,19 +67,13 @@ class UserAdministration:
             )
         if self._users.get(name) is not None:
             raise _exists(name)
-        content, certificate = await self._bundle(name)
         user = User(name, admin=request.admin, created=time.time())
         try:
-            await self._users.add(user, certificate)
+            bundle = await self._bundle(user, functools.partial(self._users.add, user))
         except AlreadyExists:
             raise _exists(name) from None
-        except StoreUnavailable as error:
-            raise store_unavailable(error) from error
-        self._accounts.refresh()
         _log("added", user)
-        return admin_pb2.AddUserResponse(
-            user=self._message(user), bundle=admin_pb2.Bundle(content=content)
-        )
+        return admin_pb2.AddUserResponse(user=self._message(user), bundle=bundle)
 
     async def renew(self, request: admin_pb2.RenewUserRequest) -> admin_pb2.RenewUserResponse:
         """A new bundle for a user.
@@ -86,16 +82,9 @@ class UserAdministration:
             Refusal: With the reasons of the table of RenewUser in protos/README.md.
         """
         user = self._user(request.name)
-        content, certificate = await self._bundle(user.name)
-        try:
-            await self._users.add_certificate(certificate)
-        except StoreUnavailable as error:
-            raise store_unavailable(error) from error
-        self._accounts.refresh()
+        bundle = await self._bundle(user, self._users.add_certificate)
         _log("renewed", user)
-        return admin_pb2.RenewUserResponse(
-            user=self._message(user), bundle=admin_pb2.Bundle(content=content)
-        )
+        return admin_pb2.RenewUserResponse(user=self._message(user), bundle=bundle)
 
     async def revoke(self, request: admin_pb2.RevokeUserRequest) -> admin_pb2.RevokeUserResponse:
         """The end of all certificates of a user, and of the calls that are open with them.
@@ -142,14 +131,22 @@ class UserAdministration:
         now = time.time()
         return any(each.revoked is None and each.not_after > now for each in certificates)
 
-    async def _bundle(self, name: str) -> tuple[bytes, UserCertificate]:
+    async def _bundle(
+        self, user: User, store: Callable[[UserCertificate], Awaitable[None]]
+    ) -> admin_pb2.Bundle:
+        """A new bundle for a user, whose certificate `store` keeps; it counts from then on."""
         try:
-            bundle, certificate = await asyncio.to_thread(self._bundles.make, name)
+            bundle, certificate = await asyncio.to_thread(self._bundles.make, user.name)
         except HomeError as error:
             raise precondition(
                 "CA_UNAVAILABLE", f"the core can't sign certificates now: {error}"
             ) from None
-        return bundle.to_toml().encode(), certificate
+        try:
+            await store(certificate)
+        except StoreUnavailable as error:
+            raise store_unavailable(error) from error
+        self._accounts.refresh()
+        return admin_pb2.Bundle(content=bundle.to_toml().encode())
 
     def _message(self, user: User) -> admin_pb2.User:
         return admin_pb2.User(

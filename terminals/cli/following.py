@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import threading
 from queue import SimpleQueue
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 _LAST_OUTPUT_S = 10.0
 """How long to wait for the rest of the output of an attempt that has ended."""
+
+_LAPSE = re.compile(r", [0-9]+ s$")
 
 _BEGUN = ("RUNNING", "STAGING_OUT", "SUCCEEDED", "FAILED", "CANCELLED")
 
@@ -111,6 +114,8 @@ class _Following:
         self._news: News = SimpleQueue()
         self._pumps: list[Pump] = []
         self._attempt = 0
+        self._told = ""
+        """The step that has a line of its own already."""
 
     def run(self) -> job_pb2.Job:
         threading.Thread(target=self._watch, daemon=True, name="watch").start()
@@ -123,11 +128,27 @@ class _Following:
                 self._finish()
                 return job
             if state not in _BEGUN:
-                self._waiting.say(f"{self._job_id}  {state}  {plain(job.text)}")
+                self._tell(job, state)
 
     def stop(self) -> None:
         for pump in self._pumps:
             pump.reader.stop()
+
+    def _tell(self, job: job_pb2.Job, state: str) -> None:
+        """Say what is waited for: on one line of a terminal, else on a line for each step.
+
+        That it is tried again stays on a terminal, too. What takes a moment alone is no step.
+        """
+        text = plain(job.text)
+        is_again = state == "QUEUED" and job.attempt > 0
+        is_step = is_again or state == "PROVISIONING"
+        # How long it takes already is no step.
+        step = _LAPSE.sub("", text)
+        if is_step and step and step != self._told and (is_again or not self._waiting.is_shown):
+            self._told = step
+            self._waiting.stop()
+            note(f"job {self._job_id}: {text}")
+        self._waiting.say(f"{self._job_id}  {state}  {text}")
 
     def _watch(self) -> None:
         try:

@@ -73,6 +73,11 @@ class Spinner:
         self._status = console.status("") if console else None
         self._started = False
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether there is a terminal to show it."""
+        return self._status is not None
+
     def say(self, text: str) -> None:
         """Show `text` instead of what was shown before."""
         if self._status is None:

@@ -24,7 +24,7 @@ from tests.azure_gate.site import DEBIAN, site_file
 from tests.azure_gate.test_skus import listed
 from tests.cli.conftest import environment
 from tests.cli.terminal import Swm
-from tests.testbed.azure_arm import AzureArm, Fault
+from tests.testbed.azure_arm import AzureArm, Fault, faults
 from tests.testbed.azure_arm.faults import PRICES
 
 SUBSCRIPTION = "00000000-0000-0000-0000-00000000000f"
@@ -206,7 +206,13 @@ def test_a_login_that_is_refused_leaves_the_rest_unknown(
         (
             {"endpoints": {"authority": "https://127.0.0.1:1"}},
             "login",
-            "Azure can't be asked",
+            "https://127.0.0.1:1 can't be asked",
+            "curl --head https://127.0.0.1:1",
+        ),
+        (
+            {"endpoints": {"resource_manager": "https://127.0.0.1:1"}},
+            "subscription",
+            "https://127.0.0.1:1 can't be asked",
             "curl --head https://127.0.0.1:1",
         ),
         (
@@ -225,11 +231,37 @@ def test_who_can_not_even_ask_is_told_why(
     says: str,
     mend: str,
 ) -> None:
-    monkeypatch.setattr(check, "_CALL_S", 1.0)
+    monkeypatch.setattr(check, "_CALL_S", 3.0)
     told = look(**settings)
     assert (told.code, told.states("failed")) == (1, [(failed, "")])
     assert says in told.of(failed)["text"]
     assert mend in told.of(failed)["mend"]
+
+
+def test_azure_that_hangs_is_given_up_soon_and_named(
+    look: Look, azure_arm: AzureArm, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert check._CALL_S <= 10.0
+    monkeypatch.setattr(check, "_CALL_S", 3.0)
+    kind = "Microsoft.Resources/subscriptions"
+    azure_arm.faults.add(Fault("GET", kind, does="slow", delay_s=30.0, times=0))
+    told = look()
+    assert told.states("failed") == [("subscription", "")]
+    assert told.of("login")["state"] == "ok"
+    assert told.of("subscription")["text"] == (
+        f"{azure_arm.ready.resource_manager} can't be asked: no answer within 3 s"
+    )
+
+
+def test_a_right_that_is_missing_is_told_with_one_command(look: Look, azure_arm: AzureArm) -> None:
+    azure_arm.faults.add(
+        faults.error("AuthorizationFailed", "GET", "Microsoft.Authorization/permissions", times=0)
+    )
+    role = look().of("role")
+    assert role["state"] == "failed"
+    assert role["text"].startswith("AuthorizationFailed: ")
+    assert "az role" not in role["text"]
+    assert role["mend"].startswith("az role assignment create")
 
 
 def test_a_subscription_that_is_disabled_is_told(look: Look, azure_arm: AzureArm) -> None:
@@ -356,6 +388,11 @@ def test_the_quota_has_to_take_one_machine(
         assert f"--resource-name {name} " in verdict.mend
 
 
+def test_a_login_with_a_certificate_that_has_ended_needs_another() -> None:
+    why = "AADSTS1000502: The provided certificate is not within its specified validity window."
+    assert rules.login(why, WHO).mend.startswith("swm-azure-gate new-certificate")
+
+
 def test_terms_of_an_image_have_to_be_accepted() -> None:
     urn = "acme:box:standard:latest"
     verdict = rules.image(urn, "1.0", {"hyperVGeneration": "V2"}, False, sizes("Standard_D"), WHO)
@@ -376,6 +413,12 @@ def test_an_image_has_to_be_of_the_kind_of_the_machines() -> None:
     assert "generation 2" in verdict.text
     told = {"hyperVGeneration": "V1", "architecture": "x64"}
     assert rules.image("a:b:c:d", "1", told, None, old, WHO).state is State.OK
+
+
+def test_prices_of_nothing_are_no_prices() -> None:
+    verdict = rules.prices(0, 0, "", "https://prices")
+    assert verdict.state is State.UNKNOWN
+    assert verdict.text.startswith("no size is offered")
 
 
 def test_where_nothing_is_offered_the_list_of_sizes_is_named() -> None:

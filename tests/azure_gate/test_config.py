@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from gate_kit.config_rules import secret
 from gates.azure_gate import config
 from rpc_kit.config_file import ConfigError
 
@@ -61,8 +62,8 @@ prices = "http://127.0.0.1:8080/prices"
 def test_a_whole_file_is_read(file: Path) -> None:
     read = config.load(file)
     assert read.locations == ("westeurope", "northeurope")
-    assert config.secret(read.storage["data"].key_file) == "c2VjcmV0"
-    assert config.secret(read.registry["ghcr.io"].password_file) == "hush"
+    assert secret(read.storage["data"].key_file) == "c2VjcmV0"
+    assert secret(read.registry["ghcr.io"].password_file) == "hush"
     assert read.endpoints.authority == "https://login.microsoftonline.com"
     assert read.expiry
     assert "hush" not in repr(read)

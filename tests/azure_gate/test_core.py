@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
 from skyport.terminal.v1 import job_pb2
@@ -22,6 +23,8 @@ from tests.system.harness.jobs import (
     SUCCEEDED,
     JobHandle,
 )
+from tests.system.harness.refusals import refused
+from tests.system.harness.users import submission
 from tests.system.harness.waiting import eventually
 from tests.testbed.azure_arm import faults
 from tests.testbed.azure_arm.faults import GROUP, VM, Fault
@@ -130,6 +133,32 @@ def test_a_cancel_ends_it_and_leaves_nothing(
     cloud.cleared()
 
 
+# ---- mistakes in a script ----
+
+
+@pytest.mark.parametrize(
+    ("script", "code", "reason", "says"),
+    [
+        ("cloud-image ubuntu", grpc.StatusCode.NOT_FOUND, "IMAGE_NOT_FOUND", "publisher:offer"),
+        (
+            "site-option azure.zone 1",
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "OPTION_INVALID",
+            '"azure.zone"; it has none',
+        ),
+    ],
+)
+def test_what_azure_does_not_have_is_told_at_submit(
+    cloud: Cloud, script: str, code: grpc.StatusCode, reason: str, says: str
+) -> None:
+    script = f"#SWM site {cloud.site.name}\n#SWM {script}\ntrue"
+    refused(cloud.core.user().jobs.SubmitJob, submission(script), code, reason, says=says)
+    check = job_pb2.CheckJobRequest(script=f"#!/bin/sh\n{script}\n".encode())
+    answer = cloud.core.user().jobs.CheckJob(check, timeout=10)
+    assert [it.reason for it in answer.obstacles] == [reason]
+    assert not answer.candidates
+
+
 # ---- no room, and evictions ----
 
 
@@ -165,6 +194,13 @@ def test_an_eviction_is_told_as_such_and_retried(cloud: Cloud) -> None:
     assert [each.failure.reason for each in ended.attempts] == ["PREEMPTED", ""]
     assert ended.attempts[0].spot
     assert job.output(attempt=1) == b"up\n"
+
+
+def test_an_eviction_of_the_first_of_two_machines_ends_the_job(cloud: Cloud) -> None:
+    job = cloud.submit("#SWM spot\n#SWM nodes 2\n#SWM launch every\necho up; sleep 600")
+    job.written(b"up\n", within_s=AGAIN_S)
+    cloud.arm.evict(cloud.machine(job))
+    assert job.until(FAILED).failure.reason == "PREEMPTED"
 
 
 # ---- kills ----

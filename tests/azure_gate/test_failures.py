@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
 
 from gates.azure_gate import errors
+from skyport.gate.v1 import identity_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     CREATING,
     FAILED,
     READY,
+    WITHIN_S,
     Gate,
     create_request,
     group_of,
@@ -186,6 +189,22 @@ async def test_what_can_not_be_had_is_told_before_anything_is_made(
     ):
         problem = await refused(create(create_request(new_id(), **spec)))
         assert problem.reason == reason, spec
+    # What is written for this kind of site reaches it, and is refused by its name.
+    told = await gate.identity.GetGateInfo(identity_pb2.GetGateInfoRequest(api_versions=["v1"]))
+    assert told.option_prefix == "azure"
+    assert told.HasField("options")
+    assert not told.options.names
+    own = f"/subscriptions/{azure_arm.ready.subscription}/resourceGroups/g"
+    own += "/providers/Microsoft.Compute/images/own"
+    for name, fits in (
+        ("Debian:debian-12:12-gen2:latest", True),
+        (own, True),
+        ("ubuntu", False),
+        ("/etc/passwd", False),
+    ):
+        assert bool(re.fullmatch(told.node_images.pattern, name, re.ASCII)) is fits, name
+    problem = await refused(create(create_request(new_id(), site_options={"a": "b"})))
+    assert "site_options[a] is no option of this site; it takes none" in problem.message
     problem = await refused(create(create_request(new_id(), expires_in_s=2 * 86_400)))
     assert problem.reason == "FIELD_OUT_OF_RANGE"
     request = create_request(new_id())
@@ -206,6 +225,23 @@ async def test_azure_away_is_not_known_and_never_gone(gate: Gate, azure_arm: Azu
         azure_arm.faults.remove(number)
     assert (await gate.get(name)).state == READY
     await gate.delete_for_good(name)
+
+
+async def test_who_does_not_answer_is_told_and_for_how_long(
+    make_gate: MakeGate, azure_arm: AzureArm
+) -> None:
+    number = azure_arm.faults.add(Fault("GET", GROUP, does="slow", delay_s=60.0, times=0))
+    gate = await make_gate()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            told = await gate.probe()
+            while "has not answered for" not in told.message:
+                await asyncio.sleep(0.2)  # nobody tells that time has passed
+                told = await gate.probe()
+        assert not told.ready
+        assert told.message.startswith(azure_arm.ready.resource_manager)
+    finally:
+        azure_arm.faults.remove(number)
 
 
 def group_id(arm: AzureArm, name: str) -> str:

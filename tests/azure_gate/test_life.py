@@ -7,11 +7,12 @@ import contextlib
 import json
 import sys
 import time
+from collections.abc import Awaitable
 
 import grpc
 import pytest
 
-from skyport.gate.v1 import inventory_pb2, partition_pb2
+from skyport.gate.v1 import inventory_pb2, job_pb2, partition_pb2, types_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     DELETING,
@@ -26,7 +27,16 @@ from tests.azure_gate.harness import (
 )
 from tests.fake_gate.harness import INSTALLATION, make_ref
 from tests.testbed.azure_arm.client import AzureArm
-from tests.testbed.azure_arm.faults import GROUP, NSG, SCHEDULE, VM, VNET, Fault, GuestFault
+from tests.testbed.azure_arm.faults import (
+    GROUP,
+    NSG,
+    OPERATION,
+    SCHEDULE,
+    VM,
+    VNET,
+    Fault,
+    GuestFault,
+)
 
 UP = inventory_pb2.NODE_STATE_UP
 LOST = inventory_pb2.NODE_STATE_LOST
@@ -95,6 +105,41 @@ async def test_a_gate_killed_at_a_call_goes_on_with_what_there_is(
     await gate.delete_for_good(name)
 
 
+@pytest.mark.parametrize("kind", [GROUP, OPERATION, VM])
+async def test_a_gate_killed_while_it_looks_goes_on_with_what_there_is(
+    gate: Gate, azure_arm: AzureArm, kind: str
+) -> None:
+    # At lists, at single objects and at operations: whichever of a kind it asks for first. What
+    # machines have is listed beside them.
+    azure_arm.set(boot_s=0.2, delete_s=0.5)
+    try:
+        name = new_id()
+
+        async def killed(asked: Awaitable[object]) -> None:
+            number = azure_arm.faults.add(Fault("GET", kind, does="slow", delay_s=0.2, times=0))
+            since = len(azure_arm.calls())
+            task = asyncio.ensure_future(asked)
+            await until_called(azure_arm, "GET", kind, since)
+            gate.kill()
+            azure_arm.faults.remove(number)
+            await asyncio.gather(task, return_exceptions=True)
+            await gate.restart()
+
+        await killed(gate.create(name, nodes=2))
+        await gate.create(name, nodes=2)
+        await gate.until_state(name, READY)
+        assert machines(azure_arm) == 2
+        if kind == OPERATION:  # that of a deletion is not followed
+            await gate.delete(name)
+            await gate.restart()
+        else:
+            await killed(gate.delete(name))
+        await gate.delete_for_good(name)
+    finally:
+        azure_arm.set(boot_s=0.0, delete_s=0.05)
+    azure_arm.books().require_nothing_left()
+
+
 @pytest.mark.parametrize("kind", [GROUP, NSG, VM, SCHEDULE])
 async def test_a_delete_ends_a_create_under_way(gate: Gate, azure_arm: AzureArm, kind: str) -> None:
     azure_arm.faults.add(Fault("PUT", kind, does="slow", delay_s=1.0))
@@ -161,6 +206,41 @@ async def test_a_node_that_is_taken_away_is_lost_and_the_last_fails_all(
     await gate.delete_for_good(name)
 
 
+async def test_with_the_first_node_all_are_lost_for_it_is_the_way_to_them(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, nodes=3, spot=True)
+    await gate.until_state(name, READY)
+    both, _ = await gate.start_job("sleep 600\n", make_ref("job-1", "n0", "n1", partition=name))
+    other, _ = await gate.start_job("sleep 600\n", make_ref("job-2", "n2", partition=name))
+    run = [asyncio.Event(), asyncio.Event()]
+
+    async def end_of(ref: types_pb2.JobRef, runs: asyncio.Event) -> job_pb2.JobEnd:
+        def check(status: job_pb2.JobStatus) -> bool:
+            if status.state == job_pb2.JOB_STATE_RUNNING:
+                runs.set()  # from here on it is watched
+            return status.HasField("end")
+
+        return (await gate.until(ref, check)).end
+
+    told = [asyncio.ensure_future(end_of(*one)) for one in zip((both, other), run, strict=True)]
+    for runs in run:
+        await asyncio.wait_for(runs.wait(), WITHIN_S)
+    azure_arm.evict(f"{group_of(name)}/n0")
+    failed = await gate.until_partition(name, lambda it: it.state == FAILED)
+    assert failed.failure.reason == "PREEMPTED"
+    assert "n0, by which the others are reached" in failed.failure.message
+    assert not azure_arm.books().live
+    for end in await asyncio.wait_for(asyncio.gather(*told), WITHIN_S):
+        assert {node.failure.reason for node in end.nodes} == {"PREEMPTED"}
+        assert end.HasField("start_time")
+    # A gate that comes later says the same.
+    await gate.restart()
+    assert (await gate.get(name)).failure.reason == "PREEMPTED"
+    await gate.delete_for_good(name)
+
+
 async def test_the_rules_follow_the_address_that_we_come_from(
     gate: Gate, azure_arm: AzureArm
 ) -> None:
@@ -205,17 +285,25 @@ async def test_a_sweep_removes_an_installation_and_nothing_else(
         await gate.create(name)
     gate.kill()
 
-    async def sweep(installation: str) -> tuple[int, list[dict[str, str]]]:
-        words = ("--installation", installation, "--yes", "--json")
+    async def run(*words: str) -> tuple[int, str, str]:
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", gate.module, "sweep"),
             *("--config", str(gate.folder / "gate.toml"), *words),
+            stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
         )
-        told, _ = await process.communicate()
-        return process.returncode or 0, [json.loads(line) for line in told.splitlines()]
+        told, wrong = await process.communicate()
+        return process.returncode or 0, told.decode(), wrong.decode()
+
+    async def sweep(installation: str) -> tuple[int, list[dict[str, str]]]:
+        status, told, _ = await run("--installation", installation, "--yes", "--json")
+        return status, [json.loads(line) for line in told.splitlines()]
 
     assert await sweep("another") == (0, [])
+    # Where nobody can be asked, nobody has agreed.
+    code, _, wrong = await run("--installation", INSTALLATION)
+    assert (code, "--yes" in wrong) == (1, True), wrong
     assert len(azure_arm.books().resources) > 2
     status, told = await sweep(INSTALLATION)
     assert status == 0

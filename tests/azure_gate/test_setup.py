@@ -17,9 +17,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
+from gate_kit.config_rules import RegistryConfig
 from gates.azure_gate import certificate, check, check_rules, set_up
 from gates.azure_gate import config as configuration
-from gates.azure_gate.config import Config, EndpointsConfig, RegistryConfig, StorageConfig
+from gates.azure_gate.config import Config, EndpointsConfig, StorageConfig
 from gates.azure_gate.sdk import Sdk
 from rpc_kit.config_file import ConfigError
 from tests.azure_gate.site import site_file

@@ -110,6 +110,33 @@ def test_follow_goes_on_with_the_next_attempt(swm: Swm, core: FakeCore) -> None:
     assert b"runs again: attempt 2" in err
 
 
+def test_each_step_of_machines_that_are_made_is_told_without_a_terminal(
+    swm: Swm, core: FakeCore
+) -> None:
+    core.runs_jobs = False
+    core.restart()
+    process = swm.popen("submit", "--follow", script(swm))
+    core.state.wait_until(lambda: core.state.jobs)
+    (job_id,) = core.state.jobs
+    assert process.stderr is not None
+    process.stderr.readline()
+    steps = (
+        (job_pb2.JOB_STATE_PROVISIONING, 1, "making the network"),
+        (job_pb2.JOB_STATE_PROVISIONING, 1, "booting 1 node, 0 s"),
+        (job_pb2.JOB_STATE_PROVISIONING, 1, "booting 1 node, 1 s"),
+        (job_pb2.JOB_STATE_QUEUED, 1, "attempt 1 failed (no room); trying again"),
+        (job_pb2.JOB_STATE_PROVISIONING, 2, "booting 1 node"),
+    )
+    for state, attempt, text in steps:
+        core.state.move(job_id, state, attempt=attempt, text=text)
+        if not text.endswith(", 1 s"):  # how long it takes is no step
+            assert process.stderr.readline().decode() == f"swm: job {job_id}: {text}\n"
+    core.state.move(job_id, RUNNING, attempt=2)
+    core.state.finish_logs(job_id)
+    core.state.move(job_id, SUCCEEDED)
+    assert process.communicate(timeout=60) == (b"", b"")
+
+
 def test_a_reader_that_goes_away_ends_it_quietly(swm: Swm, core: FakeCore) -> None:
     name = script(swm, "echo begun; while :; do echo more; sleep 0.05; done")
     process = swm.popen("submit", "--follow", name)

@@ -76,6 +76,21 @@ def test_follow_shows_the_way_to_the_start_and_then_the_output_alone(
     assert terminal.text.rstrip().endswith("hello")
 
 
+def test_follow_shows_the_way_to_the_next_attempt(swm: Swm, core: FakeCore) -> None:
+    core.runs_jobs = False
+    core.restart()
+    with swm.on_terminal("submit", "--follow", script(swm)) as terminal:
+        core.state.wait_until(lambda: core.state.jobs)
+        (job_id,) = core.state.jobs
+        core.state.move(job_id, job_pb2.JOB_STATE_RUNNING, attempt=1)
+        core.state.write(job_id, b"hello\n")
+        terminal.read_until("hello")
+        core.state.move(job_id, job_pb2.JOB_STATE_QUEUED, text="attempt 1 failed; trying again")
+        terminal.read_until(f"swm: job {job_id}: attempt 1 failed; trying again\n")
+        core.state.move(job_id, job_pb2.JOB_STATE_PROVISIONING, text="booting 1 node")
+        terminal.read_until("PROVISIONING  booting 1 node")
+
+
 def test_a_dumb_terminal_gets_no_bars(swm: Swm, core: FakeCore) -> None:
     swm.environment["TERM"] = "dumb"
     core.state.add("j1", state=job_pb2.JOB_STATE_SUCCEEDED)

@@ -11,7 +11,9 @@ import pytest
 from gate_kit.ssh.host import TOOLS
 from gates.ssh_cluster_gate import check_rules
 from gates.ssh_cluster_gate import config as configuration
-from gates.ssh_cluster_gate.config import Config, ContainersConfig, HostConfig, PartitionConfig
+from gates.ssh_cluster_gate.config import Config
+from gates.ssh_cluster_gate.container_config import ContainersConfig
+from gates.ssh_cluster_gate.host_config import HostConfig, PartitionConfig
 
 GUIDE = (Path(__file__).parents[2] / "docs" / "ssh-gate.md").read_text()
 

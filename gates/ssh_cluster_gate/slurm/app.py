@@ -23,6 +23,7 @@ from gates.ssh_cluster_gate.inventory_service import InventoryService
 from gates.ssh_cluster_gate.partition_service import PartitionService
 from gates.ssh_cluster_gate.plan import SitePlan
 from gates.ssh_cluster_gate.slurm.admission import SlurmAdmission
+from gates.ssh_cluster_gate.slurm.directives import SITE_OPTIONS
 from gates.ssh_cluster_gate.slurm.ending import SlurmEnding
 from gates.ssh_cluster_gate.slurm.job_site import SlurmJobs
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
@@ -56,6 +57,7 @@ async def run(options: Options, plan: SitePlan) -> None:
         summary=plan.config.description or f"Slurm at {next(iter(plan.nodes))}",
         capabilities=plan.capabilities,
         option_prefix="slurm",
+        options=tuple(sorted(SITE_OPTIONS)),
     )
 
     operations = Operations()

@@ -26,15 +26,15 @@ from google.protobuf import duration_pb2 as google_dot_protobuf_dot_duration__pb
 from skyport.gate.v1 import types_pb2 as skyport_dot_gate_dot_v1_dot_types__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eskyport/gate/v1/identity.proto\x12\x0fskyport.gate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bskyport/gate/v1/types.proto\"@\n\x12GetGateInfoRequest\x12\x14\n\x0c\x63ore_version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\"\xa4\x01\n\nGateLimits\x12\x19\n\x11\x63oncurrent_starts\x18\x01 \x01(\r\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x34\n\rexpiry_action\x18\x03 \x01(\x0e\x32\x1d.skyport.gate.v1.ExpiryAction\x12\x31\n\x0elongest_expiry\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x0fSiteDescription\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x11\n\tlocations\x18\x02 \x03(\t\"\xb1\x02\n\x13GetGateInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0evendor_version\x18\x02 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x03 \x03(\t\x12\x31\n\x0c\x63\x61pabilities\x18\x04 \x03(\x0e\x32\x1b.skyport.gate.v1.Capability\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x1b.skyport.gate.v1.GateLimits\x12.\n\x04site\x18\x06 \x01(\x0b\x32 .skyport.gate.v1.SiteDescription\x12\x11\n\tscope_uid\x18\x07 \x01(\t\x12\x13\n\x0bincarnation\x18\x08 \x01(\t\x12\x15\n\roption_prefix\x18\t \x01(\t\x12\x0f\n\x07storage\x18\n \x03(\t\"\x0e\n\x0cProbeRequest\"D\n\rProbeResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*e\n\x0c\x45xpiryAction\x12\x1d\n\x19\x45XPIRY_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPIRY_ACTION_DEALLOCATE\x10\x01\x12\x18\n\x14\x45XPIRY_ACTION_DELETE\x10\x02\x32\xb3\x01\n\x0fIdentityService\x12X\n\x0bGetGateInfo\x12#.skyport.gate.v1.GetGateInfoRequest\x1a$.skyport.gate.v1.GetGateInfoResponse\x12\x46\n\x05Probe\x12\x1d.skyport.gate.v1.ProbeRequest\x1a\x1e.skyport.gate.v1.ProbeResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eskyport/gate/v1/identity.proto\x12\x0fskyport.gate.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1bskyport/gate/v1/types.proto\"@\n\x12GetGateInfoRequest\x12\x14\n\x0c\x63ore_version\x18\x01 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x02 \x03(\t\"\xa4\x01\n\nGateLimits\x12\x19\n\x11\x63oncurrent_starts\x18\x01 \x01(\r\x12\x12\n\npartitions\x18\x02 \x01(\r\x12\x34\n\rexpiry_action\x18\x03 \x01(\x0e\x32\x1d.skyport.gate.v1.ExpiryAction\x12\x31\n\x0elongest_expiry\x18\x04 \x01(\x0b\x32\x19.google.protobuf.Duration\"5\n\x0fSiteDescription\x12\x0f\n\x07summary\x18\x01 \x01(\t\x12\x11\n\tlocations\x18\x02 \x03(\t\"\x92\x03\n\x13GetGateInfoResponse\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x16\n\x0evendor_version\x18\x02 \x01(\t\x12\x14\n\x0c\x61pi_versions\x18\x03 \x03(\t\x12\x31\n\x0c\x63\x61pabilities\x18\x04 \x03(\x0e\x32\x1b.skyport.gate.v1.Capability\x12+\n\x06limits\x18\x05 \x01(\x0b\x32\x1b.skyport.gate.v1.GateLimits\x12.\n\x04site\x18\x06 \x01(\x0b\x32 .skyport.gate.v1.SiteDescription\x12\x11\n\tscope_uid\x18\x07 \x01(\t\x12\x13\n\x0bincarnation\x18\x08 \x01(\t\x12\x15\n\roption_prefix\x18\t \x01(\t\x12\x0f\n\x07storage\x18\n \x03(\t\x12-\n\x07options\x18\x0b \x01(\x0b\x32\x1c.skyport.gate.v1.SiteOptions\x12\x30\n\x0bnode_images\x18\x0c \x01(\x0b\x32\x1b.skyport.gate.v1.NodeImages\"\x1c\n\x0bSiteOptions\x12\r\n\x05names\x18\x01 \x03(\t\"+\n\nNodeImages\x12\x0f\n\x07pattern\x18\x01 \x01(\t\x12\x0c\n\x04\x66orm\x18\x02 \x01(\t\"\x0e\n\x0cProbeRequest\"D\n\rProbeResponse\x12\r\n\x05ready\x18\x01 \x01(\x08\x12\x13\n\x0bincarnation\x18\x02 \x01(\t\x12\x0f\n\x07message\x18\x03 \x01(\t*e\n\x0c\x45xpiryAction\x12\x1d\n\x19\x45XPIRY_ACTION_UNSPECIFIED\x10\x00\x12\x1c\n\x18\x45XPIRY_ACTION_DEALLOCATE\x10\x01\x12\x18\n\x14\x45XPIRY_ACTION_DELETE\x10\x02\x32\xb3\x01\n\x0fIdentityService\x12X\n\x0bGetGateInfo\x12#.skyport.gate.v1.GetGateInfoRequest\x1a$.skyport.gate.v1.GetGateInfoResponse\x12\x46\n\x05Probe\x12\x1d.skyport.gate.v1.ProbeRequest\x1a\x1e.skyport.gate.v1.ProbeResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'skyport.gate.v1.identity_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_EXPIRYACTION']._serialized_start=794
-  _globals['_EXPIRYACTION']._serialized_end=895
+  _globals['_EXPIRYACTION']._serialized_start=966
+  _globals['_EXPIRYACTION']._serialized_end=1067
   _globals['_GETGATEINFOREQUEST']._serialized_start=112
   _globals['_GETGATEINFOREQUEST']._serialized_end=176
   _globals['_GATELIMITS']._serialized_start=179
@@ -42,11 +42,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SITEDESCRIPTION']._serialized_start=345
   _globals['_SITEDESCRIPTION']._serialized_end=398
   _globals['_GETGATEINFORESPONSE']._serialized_start=401
-  _globals['_GETGATEINFORESPONSE']._serialized_end=706
-  _globals['_PROBEREQUEST']._serialized_start=708
-  _globals['_PROBEREQUEST']._serialized_end=722
-  _globals['_PROBERESPONSE']._serialized_start=724
-  _globals['_PROBERESPONSE']._serialized_end=792
-  _globals['_IDENTITYSERVICE']._serialized_start=898
-  _globals['_IDENTITYSERVICE']._serialized_end=1077
+  _globals['_GETGATEINFORESPONSE']._serialized_end=803
+  _globals['_SITEOPTIONS']._serialized_start=805
+  _globals['_SITEOPTIONS']._serialized_end=833
+  _globals['_NODEIMAGES']._serialized_start=835
+  _globals['_NODEIMAGES']._serialized_end=878
+  _globals['_PROBEREQUEST']._serialized_start=880
+  _globals['_PROBEREQUEST']._serialized_end=894
+  _globals['_PROBERESPONSE']._serialized_start=896
+  _globals['_PROBERESPONSE']._serialized_end=964
+  _globals['_IDENTITYSERVICE']._serialized_start=1070
+  _globals['_IDENTITYSERVICE']._serialized_end=1249
 # @@protoc_insertion_point(module_scope)

@@ -153,6 +153,8 @@ class GetGateInfoResponse(_message.Message):
     INCARNATION_FIELD_NUMBER: _builtins.int
     OPTION_PREFIX_FIELD_NUMBER: _builtins.int
     STORAGE_FIELD_NUMBER: _builtins.int
+    OPTIONS_FIELD_NUMBER: _builtins.int
+    NODE_IMAGES_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """REQUIRED. The kind of gate, for example "fake" or "azure"."""
     vendor_version: _builtins.str
@@ -187,6 +189,16 @@ class GetGateInfoResponse(_message.Message):
     def storage(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """OPTIONAL. Names of storage that a job may ask for. Needs CAPABILITY_STORAGE."""
 
+    @_builtins.property
+    def options(self) -> Global___SiteOptions:
+        """OPTIONAL. The options behind `option_prefix`. Absent: they are not told, and CreatePartition and StartJob refuse
+        the others.
+        """
+
+    @_builtins.property
+    def node_images(self) -> Global___NodeImages:
+        """OPTIONAL. How images are named that nodes boot. Absent: it is not told, and CreatePartition refuses the others."""
+
     def __init__(
         self,
         *,
@@ -200,14 +212,66 @@ class GetGateInfoResponse(_message.Message):
         incarnation: _builtins.str = ...,
         option_prefix: _builtins.str = ...,
         storage: _abc.Iterable[_builtins.str] | None = ...,
+        options: Global___SiteOptions | None = ...,
+        node_images: Global___NodeImages | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "site", b"site"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["limits", b"limits", "node_images", b"node_images", "options", b"options", "site", b"site"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "capabilities", b"capabilities", "incarnation", b"incarnation", "limits", b"limits", "name", b"name", "option_prefix", b"option_prefix", "scope_uid", b"scope_uid", "site", b"site", "storage", b"storage", "vendor_version", b"vendor_version"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["api_versions", b"api_versions", "capabilities", b"capabilities", "incarnation", b"incarnation", "limits", b"limits", "name", b"name", "node_images", b"node_images", "option_prefix", b"option_prefix", "options", b"options", "scope_uid", b"scope_uid", "site", b"site", "storage", b"storage", "vendor_version", b"vendor_version"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___GetGateInfoResponse: _TypeAlias = GetGateInfoResponse  # noqa: Y015
+
+@_typing.final
+class SiteOptions(_message.Message):
+    """The options that a site takes."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAMES_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def names(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """OPTIONAL. Their names, without the prefix. None: it takes no option."""
+
+    def __init__(
+        self,
+        *,
+        names: _abc.Iterable[_builtins.str] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["names", b"names"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SiteOptions: _TypeAlias = SiteOptions  # noqa: Y015
+
+@_typing.final
+class NodeImages(_message.Message):
+    """The images that nodes of a site can boot, whether or not they are there."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PATTERN_FIELD_NUMBER: _builtins.int
+    FORM_FIELD_NUMBER: _builtins.int
+    pattern: _builtins.str
+    """REQUIRED. A regular expression (in the syntax of RE2) for the whole name of an image."""
+    form: _builtins.str
+    """REQUIRED. The same for people, as "publisher:offer:sku:version"."""
+    def __init__(
+        self,
+        *,
+        pattern: _builtins.str = ...,
+        form: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["form", b"form", "pattern", b"pattern"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___NodeImages: _TypeAlias = NodeImages  # noqa: Y015
 
 @_typing.final
 class ProbeRequest(_message.Message):

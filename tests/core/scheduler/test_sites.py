@@ -1,6 +1,7 @@
 """Which site and which flavor a job goes to, and what can never be."""
 
 import dataclasses
+import re
 from decimal import Decimal
 from typing import Any
 
@@ -286,9 +287,21 @@ HPC = slurm(
         (spec(ports="out:80"), [HPC], "CAPABILITY_MISSING", "out ports"),
         (
             spec(cloud_image="x"),
-            [cloud(SMALL, cloud_images=frozenset({"ubuntu"}))],
+            [cloud(SMALL, image_pattern=re.compile("a:.*"), image_form="a:NAME")],
             "IMAGE_NOT_FOUND",
-            "there is ubuntu",
+            'has no image "x"; write a:NAME',
+        ),
+        (
+            spec(site_options={"az.zne": "1", "slurm.qos": "high"}),
+            [cloud(SMALL, option_prefix="az", options=frozenset({"zone"}))],
+            "OPTION_INVALID",
+            'no option "az.zne"; there is az.zone; did you mean "az.zone"?',
+        ),
+        (
+            spec(site_options={"az.zone": "1"}),
+            [cloud(SMALL, option_prefix="az", options=frozenset())],
+            "OPTION_INVALID",
+            'no option "az.zone"; it has none',
         ),
         (spec(), [lab()], "RESOURCES_UNSATISFIABLE", "no nodes"),
         # Where one site has what was named, others do not matter.
@@ -335,7 +348,7 @@ def test_what_may_be_later_is_not_refused(what: JobSpec, sites: list[SiteView]) 
 
 def test_reasons_of_rejections_are_those_of_the_domain() -> None:
     reasons = {
-        told(decide([job("a", what)], LAB, cloud(SMALL, cloud_images=frozenset()))["a"])
+        told(decide([job("a", what)], LAB, cloud(SMALL, image_pattern=re.compile("a")))["a"])
         for what in (spec(99), spec(flavor="x"), spec(cloud_image="x", site="cloud"))
     }
     assert reasons == {

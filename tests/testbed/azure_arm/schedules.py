@@ -6,7 +6,7 @@ import re
 import uuid
 from datetime import UTC, datetime, timedelta
 
-from tests.testbed.azure_arm import machines
+from tests.testbed.azure_arm import machine_power
 from tests.testbed.azure_arm.calls import IN_GROUP, Answer, Call, Routes, pages
 from tests.testbed.azure_arm.cloud import Cloud, Resource
 from tests.testbed.azure_arm.errors import ArmError, invalid
@@ -122,4 +122,4 @@ async def watch(cloud: Cloud) -> None:
             schedule.notes["due"] = next_at(now, schedule.notes["time"])
             vm = cloud.find(schedule.notes["vm"])
             if vm is not None and schedule.properties["status"] == "Enabled":
-                cloud.run(machines.shut_down(cloud, vm))
+                cloud.run(machine_power.shut_down(cloud, vm))

@@ -18,14 +18,20 @@ from tests.testbed.azure_arm import (
     disks,
     groups,
     images,
+    interfaces,
+    machine_power,
+    machine_views,
     machines,
     network,
     operations_calls,
     prices,
     providers,
+    public_addresses,
     schedules,
+    security_groups,
     skus,
     versions,
+    virtual_networks,
 )
 from tests.testbed.azure_arm.calls import Answer, Call, Route
 from tests.testbed.azure_arm.certificates import Certificates
@@ -39,7 +45,9 @@ __all__ = ["Logged", "Server"]
 _ROUTES: list[Route] = [
     route
     for module in (
-        groups, network, machines, disks, skus, images, providers, schedules, operations_calls,
+        groups, network, security_groups, virtual_networks, public_addresses, interfaces,
+        machines, machine_views, machine_power, disks, skus, images, providers, schedules,
+        operations_calls,
     )
     for route in module.routes.all
 ]  # fmt: skip

@@ -1,0 +1,119 @@
+"""Machines and groups that a list lacks, or that do not answer: each is asked for by itself."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from gate_kit import Operations
+from gate_kit.job_status import NODE_FAIL
+from gate_kit.job_status import failure as failure_of
+from gates.azure_gate.cloud import Cloud
+from gates.azure_gate.makers import Makers, write_tags
+from gates.azure_gate.partitions import READY, Known, Partitions
+from gates.azure_gate.sdk import AzureProblem
+
+log = logging.getLogger(__name__)
+
+_PREEMPTED = "PREEMPTED"
+
+
+class Absences:
+    """Finds out what is gone, and what that means for its partition.
+
+    Args:
+        cloud: Where it may be.
+        partitions: How they were last seen.
+        makers: End a partition that has lost its nodes.
+        operations: Owns the looks.
+    """
+
+    def __init__(
+        self, cloud: Cloud, partitions: Partitions, makers: Makers, operations: Operations
+    ) -> None:
+        self._cloud = cloud
+        self._partitions = partitions
+        self._makers = makers
+        self._operations = operations
+        self._looking: set[tuple[str, str]] = set()
+
+    def check_nodes(self, known: Known) -> None:
+        """Ask for machines that a list lacks: it may only lag behind."""
+        if not known.tags.is_ready or known.is_making or known.tags.failure is not None:
+            return
+        for node in known.nodes:
+            if node not in known.content.machines:
+                self._check(known, node)
+
+    def missed(self, known: Known, node: str) -> None:
+        """A node does not answer any more: find out whether it is still there."""
+        if known.state == READY and node in known.nodes:
+            self._check(known, node)
+
+    def check_group(self, known: Known) -> None:
+        """A list lacks the group: find out whether it is still there."""
+        self.once((known.id, ""), lambda: self._checked_group(known), f"look for {known.id}")
+
+    def _check(self, known: Known, node: str) -> None:
+        what = f"look for {node} of {known.id}"
+        self.once((known.id, node), lambda: self._checked_node(known, node), what)
+
+    def once(
+        self, key: tuple[str, str], look: Callable[[], Coroutine[Any, Any, None]], what: str
+    ) -> None:
+        """Have somebody look, unless that is under way.
+
+        Args:
+            key: For what: a partition, and a node of it or nothing.
+            look: Looks.
+            what: The task's name, for people.
+        """
+        if key not in self._looking:
+            self._looking.add(key)
+            task = self._operations.spawn(look(), what)
+            task.add_done_callback(lambda done: self._looking.discard(key))
+
+    async def _checked_group(self, known: Known) -> None:
+        try:
+            if await self._cloud.group(known.group.name) is None:
+                self._partitions.gone(known)
+        except AzureProblem as problem:
+            log.info("%s: %s", known.id, problem)
+
+    async def _checked_node(self, known: Known, node: str) -> None:
+        try:
+            machine = await self._cloud.machine(known.group.name, node)
+        except AzureProblem as problem:
+            log.info("%s of %s: %s", node, known.id, problem)
+            return
+        if machine is None or machine.provisioning == "Deleting":
+            await self._lose(known, node)
+        elif machine != known.content.machines.get(node):
+            machines = {**known.content.machines, node: machine}
+            known.content = dataclasses.replace(known.content, machines=machines)
+            self._partitions.changed(known)
+
+    async def _lose(self, known: Known, node: str) -> None:
+        """A node is gone for good; with the first, all are, since it is the way to the others."""
+        reason = _PREEMPTED if known.tags.spec.spot else NODE_FAIL
+        async with self._operations.exclusive(("partition", known.id)):
+            if node not in known.nodes or known.state != READY or known.tags.failure is not None:
+                return
+            log.warning("%s of %s is gone: %s", node, known.id, reason)
+            lost = {**known.tags.lost, node: reason}
+            known.sight(node).is_up = False
+            known.tags = dataclasses.replace(known.tags, lost=lost)
+            self._partitions.node_changed(known, node)
+            self._partitions.lost(known)
+            text = ""
+            if known.nodes and node == known.tags.nodes[0]:
+                text = f"{failure_of(reason).message}: {node}, by which the others are reached"
+            elif known.nodes:
+                try:
+                    await write_tags(self._cloud, known)
+                except AzureProblem as problem:
+                    log.info("%s: %s", known.id, problem)  # whoever looks next sees it as well
+                return
+            self._makers.fail(known, failure_of(reason, text))
