@@ -198,6 +198,8 @@ class _Timer(Guest):
         self.crash()
         if self._made:
             self._made = False
+            # A namespace ends later, and another VM may have the address soon.
+            self._fabric.detach(self._port)
             remove_space(self.space)
         shutil.rmtree(self._folder, ignore_errors=True)
 
