@@ -15,7 +15,8 @@ _TOLD = re.compile(rb"^skyport-link (\d{1,10}) (\d{1,20})$", re.MULTILINE)
 
 # One line without single quotes, backslashes and exclamation marks: shells of every kind read it.
 _SCRIPT = (
-    'born() { sed "s/.*) //" "/proc/$1/stat" 2>/dev/null | cut -d " " -f 20; }; '
+    'born() { at=; { read -r at <"/proc/$1/stat"; } 2>/dev/null; set -- ${at##*) }; '
+    'echo "${20}"; }; '
     "for each; do pid=${each%:*}; n=0; "
     'if [ "$(born "$pid")" = "${each#*:}" ]; then kill "$pid"; '
     'while [ "$n" -lt 30 ] && [ "$(born "$pid")" = "${each#*:}" ]; '
