@@ -9,7 +9,6 @@ import re
 from collections.abc import Callable
 
 from gate_kit import Refusal
-from gate_kit.ssh.connection import SshTransport
 from gates.azure_gate.hosts import Hosts
 from gates.azure_gate.partitions import Known
 
@@ -26,7 +25,7 @@ _QUIET_S = 60.0
 # What boot.sh and cloud-init leave, as lines: "step …" while it works, then "ready", or "failed …".
 # Each line ends within the second, so that a link that broke is noticed.
 _WATCH = r"""exec 2>/dev/null
-d=/run/skyport c=/run/cloud-init last= i=0
+d=/run/skyport c=/run/cloud-init last= now= i=0
 while :; do
 if [ -e $d/failed ]; then echo failed; cat $d/failed; exit 1; fi
 if [ -e $c/result.json ] || [ ! -d $c ]; then
@@ -35,7 +34,7 @@ if [ -e $c/result.json ] || [ ! -d $c ]; then
     fi
     if [ -e $d/ready ]; then echo ready; exit 0; fi
 fi
-now=$(cat $d/step); [ "$now" = "$last" ] || { last=$now; echo "step $now"; }
+read -r now <$d/step; [ "$now" = "$last" ] || { last=$now; echo "step $now"; }
 i=$(( (i + 1) % 5 )); [ $i != 0 ] || echo wait
 sleep 0.2
 done"""
@@ -106,7 +105,8 @@ class Boots:
 
     async def _watch(self, known: Known, node: str, told: Callable[[str], None]) -> bool:
         """Whether the node has become ready, as far as one connection lasts."""
-        way: SshTransport = self._hosts.first_way(known, node)
+        way = self._hosts.first_way(known, node)
+        is_ready = False
         try:
             process = await way.open(f"sh -c {_quoted(_WATCH)}", lasting=True)
             try:
@@ -116,6 +116,7 @@ class Boots:
                     word, _, text = line.partition(" ")
                     match word:
                         case "ready":
+                            is_ready = True
                             return True
                         case "step":
                             told(_clean(text))
@@ -127,7 +128,7 @@ class Boots:
             finally:
                 process.close()
         finally:
-            await way.close()
+            await self._hosts.leave(known, node, way, is_ready=is_ready)
 
 
 def _quoted(script: str) -> str:

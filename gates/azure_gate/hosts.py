@@ -19,7 +19,6 @@ from gates.azure_gate.tags import Tags
 from skyport.gate.v1 import types_pb2
 
 WORK_ROOT = "~/.skyport"
-_BOOT_IDLE_S = 30.0
 
 
 def login(tags: Tags) -> str:
@@ -43,6 +42,8 @@ class Hosts:
         self._logins: dict[str, Logins] = {}
         """By partition: a jump through one's first node leads to its others only."""
         self._made: dict[tuple[str, str], Host] = {}
+        self._first: dict[tuple[str, str], SshTransport] = {}
+        """The ways by which nodes were seen to be ready, until they have hosts."""
         self._closing: set[asyncio.Task[None]] = set()
         partitions.on_gone.append(self._gone)
 
@@ -98,20 +99,37 @@ class Hosts:
         """
         made = self._made.get((known.id, node))
         if made is None:
-            transport = SshTransport(node, self.target(known, node), logins=self._logins_of(known))
+            transport = self._first.pop((known.id, node), None) or self.first_way(known, node)
             made = self._made[known.id, node] = Host(transport, known.id, WORK_ROOT)
             for told in self.on_made:
                 told(made)
         return made
 
     def first_way(self, known: Known, node: str) -> SshTransport:
-        """A way to a node that boots: close it. It logs in as what the node was when it came."""
-        return SshTransport(
-            node,
-            self.target(known, node),
-            logins=self._logins_of(known),
-            idle_s=_BOOT_IDLE_S,
-        )
+        """A way to a node that boots: `leave` it.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE: it has no address yet.
+        """
+        return SshTransport(node, self.target(known, node), logins=self._logins_of(known))
+
+    async def leave(self, known: Known, node: str, way: SshTransport, *, is_ready: bool) -> None:
+        """Keep a first way for what comes, or close it.
+
+        Args:
+            known: The node's partition.
+            node: Which.
+            way: What `first_way` gave.
+            is_ready: Whether the node is ready for jobs.
+        """
+        # A login has the groups that its account had when it came, and that of containers gets
+        # docker's while the node boots.
+        key = (known.id, node)
+        is_over = known.tags.spec.containers or known.is_deleting or not is_ready
+        if is_over or key in self._made or key in self._first:
+            await way.close()
+        else:
+            self._first[key] = way
 
     def address(self, known: Known, node: str) -> str:
         """Where a node is reached; empty if that is not known yet."""
@@ -139,13 +157,16 @@ class Hosts:
     async def drop(self, known: Known) -> None:
         """Let go of a partition's nodes: they boot anew, or are gone."""
         made = [self._made.pop(key) for key in list(self._made) if key[0] == known.id]
-        await asyncio.gather(*(host.close() for host in made))
+        first = [self._first.pop(key) for key in list(self._first) if key[0] == known.id]
+        closing = [host.close() for host in made] + [way.close() for way in first]
+        await asyncio.gather(*closing)
         if logins := self._logins.pop(known.id, None):
             logins.close()
 
     async def close(self) -> None:
         """Let go of all nodes. What runs there goes on."""
-        await asyncio.gather(*(host.close() for host in self._made.values()))
+        closing = [host.close() for host in self._made.values()]
+        await asyncio.gather(*closing, *(way.close() for way in self._first.values()))
         for logins in self._logins.values():
             logins.close()
         if self._closing:

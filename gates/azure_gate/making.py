@@ -250,7 +250,7 @@ class Making:
         are = "1 node" if len(nodes) == 1 else f"{len(waits)} of {len(nodes)} nodes"
         texts = {known.sight(node).text for node in waits} - {"", "boots", "waits for an address"}
         what = f" ({min(texts)})" if texts else ""
-        return f"booting {are}{what}" if waits else "all nodes are up"
+        return f"booting {are}{what}" if waits else "connecting to the nodes, which have booted"
 
     def _say(self, known: Known, text: str) -> None:
         known.text = text
