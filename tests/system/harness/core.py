@@ -134,13 +134,14 @@ class Core:
     def _wait_for(self, user: User, until: float) -> None:
         """Wait until a user's calls are answered: a channel that found nobody has to look again."""
         assert self._process is not None
-        ready = grpc.channel_ready_future(user.channel)
         while True:
+            # Each time anew: once in a thousand starts, one was never told that it was there.
+            ready = grpc.channel_ready_future(user.channel)
             with contextlib.suppress(grpc.FutureTimeoutError):
-                ready.result(timeout=0.25)
+                ready.result(timeout=0.5)
                 return
+            ready.cancel()
             if self._process.poll() is not None or time.monotonic() > until:
-                ready.cancel()
                 raise AssertionError(f"the core did not start:\n{self.log()[-3000:]}")
 
     def stop(self) -> int:
