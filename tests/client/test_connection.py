@@ -104,7 +104,7 @@ def certificate_ended() -> grpc.RpcError:
 
 
 def test_a_missing_bundle_says_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(BundleInvalid, match="swm init"):
+    with pytest.raises(BundleInvalid, match=r"swm up.*swm login"):
         Client.connect(tmp_path / "client.toml")
 
 

@@ -241,7 +241,7 @@ def test_what_can_t_be_backed_up_or_restored_is_refused_in_one_line(
     done(core, "backup", str(good))
     refused_with("is there already", "backup", str(good))
     refused_with("part of its own backup", "backup", str(core.home.path / "b.tar"))
-    refused_with("No such file", "backup", str(tmp_path / "none" / "b.tar"))
+    refused_with("no such folder", "backup", str(tmp_path / "none" / "b.tar"))
     refused_with("is there already", "restore", str(good))
     core.kill()
     lost = core.home.path.with_name("lost")
