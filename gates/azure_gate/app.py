@@ -58,6 +58,7 @@ from gates.azure_gate.schedules import LONGEST_S, Schedules
 from gates.azure_gate.sdk import Sdk
 from gates.azure_gate.sources import catalog_of
 from gates.azure_gate.tombstones import Tombstones
+from rpc_kit import private_files
 from rpc_kit.server import ServeError
 from skyport.gate.v1 import identity_pb2, job_pb2, partition_pb2, types_pb2
 
@@ -78,6 +79,8 @@ async def run(options: Options) -> None:
     try:
         keys = Keys(state)
         keys.forget_all()
+        for folder in (state, *(each for each in state.iterdir() if each.is_dir())):
+            private_files.remove_drafts(folder)
     except (OSError, ValueError) as error:
         raise ServeError(f"state_dir {state}: {error}") from None
     raise_file_limit()

@@ -310,3 +310,16 @@ async def test_a_sweep_removes_an_installation_and_nothing_else(
     assert {line["partition"] for line in told} == set(names)
     assert {line["outcome"] for line in told} == {"removed"}
     azure_arm.books().require_nothing_left()
+
+
+async def test_what_a_killed_gate_was_writing_is_removed(gate: Gate) -> None:
+    state = gate.folder / "state"
+    drafts = [state / ".deleted.0a1b2c3d", state / "cache" / ".sizes.json.0a1b2c3d"]
+    kept = state / "deleted"
+    (state / "cache").mkdir(mode=0o700, exist_ok=True)
+    for path in (*drafts, kept):
+        path.write_bytes(b"")
+    gate.kill()
+    await gate.restart()
+    assert not [path for path in drafts if path.exists()]
+    assert kept.exists()

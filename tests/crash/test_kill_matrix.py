@@ -36,7 +36,8 @@ def test_kills_at_every_transition_and_rpc_do_no_harm(
         run(workers, sample(), summary)
     told = capsys.readouterr().out
     record_property("told", str(summary))
-    assert not summary.failed, told
+    wrong = [line for line in told.splitlines() if "] ok " not in line]
+    assert not summary.failed, "\n".join(wrong)
     assert str(summary).endswith("lost 0, doubled 0, leaked 0")
 
 

@@ -13,9 +13,10 @@ _WITHIN_S = 20.0
 def children(pid: int) -> list[int]:
     """Those that a process has started, and that it still has."""
     found: list[int] = []
-    for listing in Path(f"/proc/{pid}/task").glob("*/children"):
-        with contextlib.suppress(OSError):
-            found += map(int, listing.read_text().split())
+    with contextlib.suppress(OSError):  # it, or a thread of it, has ended by now
+        for thread in Path(f"/proc/{pid}/task").iterdir():
+            with contextlib.suppress(OSError):
+                found += map(int, (thread / "children").read_text().split())
     return found
 
 
