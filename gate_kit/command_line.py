@@ -8,6 +8,7 @@ import importlib.metadata
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from gate_kit.serving import Listen
 from rpc_kit.endpoint import Endpoint
@@ -15,6 +16,14 @@ from rpc_kit.logs import LogFormat, LogLevel
 from rpc_kit.tls import KeyFiles
 
 _CORE_URI = re.compile(r"spiffe://([a-z0-9]+)\.swm/core", re.ASCII)
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as those of `swm`."""
+
+    def error(self, message: str) -> NoReturn:
+        """End the process with the line on standard error, and status 2."""
+        self.exit(2, f"{self.prog}: {message}; see `{self.prog} --help`\n")
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -82,7 +91,7 @@ def parse_with_check(
 
 
 def _parser(program: str, summary: str, local: Path | None = None) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog=program, description=summary, allow_abbrev=False)
+    parser = Parser(prog=program, description=summary, allow_abbrev=False)
     source = parser.add_mutually_exclusive_group(required=True)
     source.add_argument("--config", type=Path, metavar="FILE", help="a TOML file")
     if local is not None:

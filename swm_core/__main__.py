@@ -7,10 +7,11 @@ import datetime
 import logging
 import sys
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import Any, BinaryIO, NoReturn
 
 import click
 
+from rpc_kit import standard_output
 from rpc_kit.allocator import keep_buffers
 from rpc_kit.config_file import ConfigError
 from rpc_kit.logs import configure
@@ -26,10 +27,50 @@ _SWITCH_S = 0.0005
 thread and back; with Python's own 5 ms, what waits for one took a quarter longer."""
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+class _Commands(click.Group):
+    """Commands whose errors are one line, as those of `swm`."""
+
+    def main(self, *arguments: Any, **options: Any) -> NoReturn:
+        code: object = 0
+        options = {"prog_name": "swm-core", **options, "standalone_mode": False}
+        try:
+            code = super().main(*arguments, **options)
+            sys.stdout.flush()
+        except click.UsageError as error:
+            where = error.ctx.command_path if error.ctx else "swm-core"
+            text = " ".join(error.format_message().split()).rstrip(".")
+            click.echo(f"{where}: {text[:1].lower()}{text[1:]}; see `{where} --help`", err=True)
+            code = 2
+        except click.ClickException as error:
+            click.echo(f"swm-core: {error.format_message()}", err=True)
+            code = 1
+        except click.Abort:
+            click.echo("swm-core: interrupted", err=True)
+            code = 130
+        except OSError as error:
+            if text := standard_output.failure_of(error):
+                click.echo(f"swm-core: {text}", err=True)
+                code = 1
+            elif isinstance(error, BrokenPipeError):
+                code = 141
+            else:
+                raise
+            standard_output.drop()
+        sys.exit(code if isinstance(code, int) else 0)
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    no_args_is_help=False,
+    invoke_without_command=True,
+)
 @click.version_option(__version__, prog_name="swm-core")
-def main() -> None:
+@click.pass_context
+def main(ctx: click.Context) -> None:
     """The core of Sky Port. $SWM_HOME names its folder (default ~/.swm)."""
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
 
 
 @main.command()

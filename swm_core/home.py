@@ -292,6 +292,11 @@ def load_ca(home: Home) -> CertificateAuthority:
     try:
         return CertificateAuthority(home.ca_cert.read_bytes(), home.ca_key.read_bytes())
     except OSError as error:
+        if not home.pki.is_dir():
+            raise HomeError(
+                f"there is no core at {home.path}; make one with `swm init`, set SWM_HOME to where "
+                "it is, or restore it from a backup"
+            ) from None
         raise HomeError(f"{error.filename}: {error.strerror}; restore it from a backup") from None
 
 

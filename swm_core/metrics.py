@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from rpc_kit.endpoint import Endpoint
+from rpc_kit.server import ServeError
 from swm_core.domain.states import JobState, PartitionState
 from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from prometheus_client.core import GaugeMetricFamily
 
 
-class MetricsUnavailable(Exception):
+class MetricsUnavailable(ServeError):
     """The endpoint is configured and cannot be served; the message says what to do."""
 
 
@@ -50,7 +51,9 @@ def serve_metrics(listen: Endpoint | None, context: Context) -> Iterator[None]:
     try:
         server, thread = start_http_server(listen.port, listen.host, registry)
     except OSError as error:
-        raise MetricsUnavailable(f"metrics.listen: cannot listen on {listen}: {error}") from None
+        raise MetricsUnavailable(
+            f"metrics.listen: cannot listen on {listen}: {error.strerror}; choose another port"
+        ) from None
     try:
         yield
     finally:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from gate_kit import command_line
 from gate_kit.command_line import CheckOptions
-from rpc_kit import logs
+from rpc_kit import logs, standard_output
 from rpc_kit.config_file import ConfigError
 from rpc_kit.server import ServeError
 
@@ -36,6 +36,13 @@ def main() -> None:
         asyncio.run(app.run(options))
     except (ConfigError, ServeError) as error:
         sys.stderr.write(f"swm-ssh-gate: {error}\n")
+        sys.exit(2)
+    except OSError as error:
+        text = standard_output.failure_of(error)
+        if not text:
+            raise
+        sys.stderr.write(f"swm-ssh-gate: {text}\n")
+        standard_output.drop()
         sys.exit(2)
 
 

@@ -64,7 +64,8 @@ def _for_gate(home: Home, gate: str) -> Iterator[CertificateAuthority]:
         raise HomeError(f'"{gate}" can\'t be a gate\'s name; use up to 32 of a-z, 0-9 and "-"')
     try:
         with as_home_error():
+            ca = load_ca(home)
             private_files.make_folder(home.gate_cert(gate).parent)
-            yield load_ca(home)
+            yield ca
     except CaError as error:
         raise HomeError(f"{home.pki}: {error}") from None

@@ -24,6 +24,12 @@ def core_home() -> Path:
     return Path(named).expanduser().absolute() if named else Path.home() / ".swm"
 
 
+def has_bundle_alone(home: Path) -> bool:
+    """Whether it is the home of a user whose core lives elsewhere."""
+    has_core = (home / "swm.toml").exists() or (home / "pki").exists()
+    return (home / "client.toml").exists() and not has_core
+
+
 def core_environment(home: Path) -> dict[str, str]:
     """The environment of a core on `home`: ours, without what we set for ourselves."""
     environment = {**os.environ, "SWM_HOME": str(home)}

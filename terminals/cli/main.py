@@ -142,7 +142,9 @@ def main() -> None:
             code = BROKEN_PIPE
         elif not code:
             code = _report(error)
-        _drop_output()
+        from rpc_kit import standard_output
+
+        standard_output.drop()
     sys.exit(code)
 
 
@@ -168,7 +170,7 @@ def _run() -> int:
         return code if isinstance(code, int) else 0
     except click.UsageError as error:
         where = error.ctx.command_path if error.ctx else "swm"
-        text = error.format_message().rstrip(".")
+        text = " ".join(error.format_message().split()).rstrip(".")
         click.echo(f"{where}: {text[:1].lower()}{text[1:]}; see `{where} --help`", err=True)
         return 2
     except SystemExit as left:
@@ -186,16 +188,11 @@ def _run() -> int:
 
 
 def _report(error: Exception) -> int:
-    from terminals.cli.failures import report
+    from rpc_kit import standard_output
+    from terminals.cli.failures import Refused, report
 
-    return report(error)
-
-
-def _drop_output() -> None:
-    """Nobody reads it; the interpreter would complain when it ends."""
-    nothing = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nothing, sys.stdout.fileno())
-    os.close(nothing)
+    text = standard_output.failure_of(error)
+    return report(Refused(text) if text else error)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from skyport.terminal.v1 import job_pb2
 from tests.cli.conftest import environment, swm_for
 from tests.cli.terminal import SWM, Swm
 from tests.client.certificates import Installation
@@ -95,6 +96,7 @@ def test_a_bundle_that_others_can_read_is_refused(swm: Swm, tmp_path: Path) -> N
         (["usage", "--by", "colour"], "'colour' is not one of"),
         (["logs", "j", "-n", "-1"], "-1"),
         (["usage", "--from", "today"], '"today" is no day; write it as 2026-11-01'),
+        (["completion"], "Choose from: bash, zsh, fish"),
         (["completion", "tcsh"], "invalid value for 'SHELL': 'tcsh' is not one of"),
         (["usage", "--from", "2026-02-01", "--to", "2026-01-31"], "--from is after --to"),
     ],
@@ -137,19 +139,34 @@ def test_a_full_pipe_closed_early_is_quiet(swm: Swm, core: FakeCore) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
-def test_a_full_disk_is_told(swm: Swm, core: FakeCore) -> None:
-    core.state.add("j1")
+@pytest.mark.parametrize(
+    ("words", "code", "unbuffered"),
+    [
+        (["swm", "jobs"], 1, ""),
+        (["swm", "logs", "j1"], 1, "1"),
+        (["swm", "logs", "-f", "j1"], 1, ""),
+        (["swm-core", "check-config"], 1, ""),
+        (["swm-core"], 1, "1"),
+        (["swm-ssh-gate", "--local", "--check"], 2, ""),
+    ],
+)
+def test_a_full_disk_is_told(
+    swm: Swm, core: FakeCore, tmp_path: Path, words: list[str], code: int, unbuffered: str
+) -> None:
+    core.state.add("j1", state=job_pb2.JOB_STATE_SUCCEEDED, attempt=1)
+    core.state.write("j1", b"what it wrote\n", attempt=1)
+    (tmp_path / "home/swm.toml").write_text('listen = "127.0.0.1:1"\n')
     with Path("/dev/full").open("wb") as full:
         done = subprocess.run(
-            [SWM, "jobs"],
-            env=swm.environment,
+            [SWM.with_name(words[0]), *words[1:]],
+            env={**swm.environment, "PYTHONUNBUFFERED": unbuffered},
             stdout=full,
             stderr=subprocess.PIPE,
             timeout=60,
             check=False,
         )
-    assert done.returncode == 1
-    assert done.stderr == b"swm: No space left on device\n"
+    told = f"{words[0]}: standard output can't be written: No space left on device\n"
+    assert (done.returncode, done.stderr.decode()) == (code, told)
 
 
 @pytest.mark.parametrize("closed", ["<&-", ">&-", "2>&-", "<&- >&- 2>&-"])

@@ -114,6 +114,18 @@ def test_no_home_says_what_to_do(tmp_path: Path) -> None:
     assert "run `swm init`" in result.err
 
 
+@pytest.mark.parametrize("words", [("site", "check", "lab"), ("gate", "add", "azure")])
+def test_in_a_home_of_a_user_the_core_is_said_to_be_elsewhere(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "home").mkdir()
+    (tmp_path / "home/client.toml").touch()
+    result = Swm(environment(tmp_path / "home"), tmp_path)(*words)
+    assert (result.code, result.err.count("\n")) == (1, 1)
+    assert "has no core, only the bundle of one elsewhere" in result.err
+    assert "init" not in result.err
+
+
 def test_a_gate_that_can_not_tell_its_help_is_told_with_its_last_words(home: Home) -> None:
     result = home("#!/bin/sh\necho 'no module named asyncssh' >&2\nexit 1\n")(
         "site", "check", "lab"

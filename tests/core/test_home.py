@@ -247,6 +247,32 @@ def test_a_core_without_certificates_is_told_what_to_do(home: Home) -> None:
         home.core_keys()
 
 
+@pytest.mark.parametrize(
+    ("words", "code", "says"),
+    [
+        (["renew-ca"], 1, "swm-core: there is no core at {home}; make one with `swm init`"),
+        (["gate-certificate", "lab"], 1, "swm-core: there is no core at {home}; "),
+        (["frob"], 2, "swm-core: no such command 'frob'; see `swm-core --help`"),
+        (["restore"], 2, "swm-core restore: missing argument 'FILE'; see `swm-core restore --help"),
+    ],
+)
+def test_what_swm_core_can_not_do_is_one_line(
+    tmp_path: Path, words: list[str], code: int, says: str
+) -> None:
+    path = tmp_path / "none"
+    done = subprocess.run(
+        [sys.executable, "-m", "swm_core", *words],
+        env={**os.environ, "SWM_HOME": str(path)},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (code, "", 1)
+    assert done.stderr.startswith(says.format(home=path))
+    assert not path.exists()
+
+
 def test_the_socket_of_a_gate_lies_in_the_home(home: Home) -> None:
     short = Home(Path("/tmp") / f"swm-test-{os.getpid()}")
     try:

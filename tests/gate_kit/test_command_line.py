@@ -65,7 +65,10 @@ def test_what_is_no_check_and_no_server_ends_with_2(
     with pytest.raises(SystemExit) as ended:
         _parse_with_check(*arguments)
     assert ended.value.code == 2
-    assert told in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert told in said
+    assert said.endswith("; see `some-gate --help`\n")
+    assert said.count("\n") == 1
 
 
 def test_a_gate_without_a_check_refuses_to_be_asked_for_one(

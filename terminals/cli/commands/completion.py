@@ -28,4 +28,8 @@ def completion(shell: str) -> None:
     kind = get_completion_class(shell)
     assert kind is not None  # noqa: S101 - the choice above
     # Of the base class: that of bash runs bash to look at its version, and says so in the output.
-    click.echo(ShellComplete.source(kind(cli, {}, "swm", "_SWM_COMPLETE")))
+    text = ShellComplete.source(kind(cli, {}, "swm", "_SWM_COMPLETE"))
+    if shell == "zsh":
+        # What it calls is there only once a .zshrc has asked for completion.
+        text = f"(( $+functions[compdef] )) || {{ autoload -Uz compinit && compinit; }}\n{text}"
+    click.echo(text)

@@ -134,7 +134,13 @@ def _with_site(path: Path, name: str, command: list[str]) -> str | None:
     import tomllib
 
     from terminals.cli.failures import Refused
+    from terminals.cli.home import has_bundle_alone
 
+    if has_bundle_alone(path.parent):
+        raise Refused(
+            f"{path.parent} has no core, only the bundle of one elsewhere; add the site where it "
+            "lives"
+        )
     try:
         text = path.read_text(encoding="utf-8")
         sites = tomllib.loads(text).get("sites", {})

@@ -123,7 +123,12 @@ def _command(home: Path, name: str) -> list[str]:
     import tomllib
 
     from terminals.cli.failures import Refused
+    from terminals.cli.home import has_bundle_alone
 
+    if has_bundle_alone(home):
+        raise Refused(
+            f"{home} has no core, only the bundle of one elsewhere; check its sites where it lives"
+        )
     path = home / "swm.toml"
     try:
         sites = tomllib.loads(path.read_text()).get("sites", {})

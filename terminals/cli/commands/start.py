@@ -89,9 +89,9 @@ def _check_home(home: Path) -> None:
         Refused: It is, and no core is made in it.
     """
     from terminals.cli.failures import Refused
+    from terminals.cli.home import has_bundle_alone
 
-    bundle = home / "client.toml"
-    if bundle.exists() and not ((home / "swm.toml").exists() or (home / "pki").exists()):
+    if has_bundle_alone(home):
         raise Refused(
             f"{home} has the bundle of a core elsewhere, which `swm` calls; to run one here as "
             "well, set SWM_HOME to another folder"
