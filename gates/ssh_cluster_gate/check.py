@@ -209,7 +209,7 @@ def _of_queue(
     except check_contact.Trouble:
         return slurm.unknown()
     found = Found.parse(answer.text)
-    return slurm.unknown() if found is None else slurm.judge(found, site.config.slurm)
+    return slurm.unknown() if found is None else slurm.judge(found, site.config)
 
 
 def _no_shell(answer: Answer) -> str:

@@ -26,10 +26,16 @@ _ADDRESS = re.compile(
     re.ASCII,
 )
 _IN, _OUT = Direction.IN, Direction.OUT
+_IMAGE_PART = r"[a-z0-9]+(?:(?:[._]|__|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
-    r"[A-Za-z0-9][A-Za-z0-9._:/-]{0,255}(:[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(@sha256:[0-9a-f]{64})?",
+    # A registry has a dot, a port, or is localhost; anything else before "/" is part of the name.
+    r"(?:(?:localhost|[A-Za-z0-9][A-Za-z0-9-]*(?:\.[A-Za-z0-9-]+)+)(?::[0-9]{1,5})?/"
+    r"|[A-Za-z0-9-]+:[0-9]{1,5}/)?"
+    rf"{_IMAGE_PART}(?:/{_IMAGE_PART})*"
+    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@sha256:[0-9a-f]{64})?",
     re.ASCII,
 )
+"""As Docker has it: https://github.com/distribution/reference, apart from addresses of IPv6."""
 _YES_NO = {"true": True, "yes": True, "false": False, "no": False}
 
 
@@ -100,7 +106,7 @@ def image(value: str) -> str:
         raise _invalid(
             value,
             f"{shown(value)} is not the name of an image; "
-            "write it as registry.example.org/name:tag",
+            "write it as registry.example.org/name:tag, the name in small letters",
         )
     return value
 

@@ -32,7 +32,8 @@ def _queue_can_hold(part: PartitionView, demand: Demand, site: SiteView) -> bool
     # What a queue has is told by flavors, by nodes, or not at all; then only the site can say no.
     flavors = site.flavors.of_partition(part.partition_id)
     if flavors:
-        return any(satisfies(flavor, demand) for flavor in flavors)
+        has_enough = not part.classes or sum(n for _, n in part.classes) >= demand.nodes
+        return has_enough and any(satisfies(flavor, demand) for flavor in flavors)
     if part.classes:
         return count_able(part, demand) >= demand.nodes
     return not demand.flavor

@@ -217,7 +217,9 @@ def _too_much(demand: Demand, kinds: Sequence[NodeClass], where: str) -> tuple[s
 
 
 def _amount(what: str, number: int) -> str:
-    return f"{format_size(number)} of memory" if what == "mem" else f"{number} {what}"
+    if what == "mem":
+        return f"{format_size(number)} of memory"
+    return f"{number or 'no'} {what.removesuffix('s') if number == 1 else what}"
 
 
 def _offers(demand: Demand, site: SiteView, partitions: Sequence[PartitionView]) -> list[NodeClass]:
@@ -255,7 +257,11 @@ def _nearest(name: str, known: Sequence[str]) -> str:
     """What may have been meant, or what there is."""
     if not known:
         return "; it has none"
-    near = difflib.get_close_matches(name, known, 1, 0.6)
+    # What all begin with says nothing of which one was meant.
+    start = f"{name.partition('.')[0]}." if "." in name else ""
+    start = start if all(other.startswith(start) for other in known) else ""
+    bare = [other.removeprefix(start) for other in known]
+    near = [start + n for n in difflib.get_close_matches(name.removeprefix(start), bare, 1, 0.6)]
     shown = [*near, *(other for other in known if other not in near)][:5]
     there = f"; there is {', '.join(shown)}" + (" and others" if len(known) > 5 else "")
     return f'{there}; did you mean "{near[0]}"?' if near else there

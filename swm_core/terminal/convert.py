@@ -14,7 +14,7 @@ from swm_core.domain import failures
 from swm_core.domain.job import Allocation, Direction, Job, JobSpec, Launch
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import JobState
-from swm_core.store import Attempt, Event, EventKind
+from swm_core.store import Attempt, Event, EventKind, Outcome
 
 NANOS = 1_000_000_000
 
@@ -211,7 +211,7 @@ def attempt(value: Attempt) -> job_pb2.Attempt:
         # As its site has it: the core may have heard of it days later.
         end_time = value.end and value.end.end_time
         message.end_time.CopyFrom(timestamp(end_time or value.end_time))
-    if value.failure is not None:
+    if value.failure is not None and value.outcome is not Outcome.CANCELLED:
         message.failure.CopyFrom(failure(value.failure))
     if value.end is not None:
         if value.end.exit_code is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import difflib
 import hashlib
 import logging
 import re
@@ -41,7 +42,7 @@ from swm_core.jobscript.paths import landing_name
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.views import Views
-from swm_core.scheduler import Candidate, Problem, candidates, feasible
+from swm_core.scheduler import Candidate, Problem, SiteView, candidates, feasible
 from swm_core.spool import SpoolRefusal
 from swm_core.store import RequestIdReused
 from swm_core.terminal import convert
@@ -79,7 +80,8 @@ class Submission:
         views = self._views.empty_sites()
         policy = self._costs.policy([owner])
         answer = job_pb2.CheckJobResponse(
-            spec=convert.spec(parsed.spec), warnings=warning_messages(parsed)
+            spec=convert.spec(parsed.spec),
+            warnings=[*warning_messages(parsed), *option_warnings(parsed, views)],
         )
         places = candidates(parsed.spec, views, policy=policy, owner=owner)
         answer.warnings.extend(self._expiry_warnings(parsed.spec, places))
@@ -163,7 +165,7 @@ class Submission:
                 f"request_id {request.request_id} was used for another job; choose a new one",
                 request_id=request.request_id,
             ) from None
-        warnings = warning_messages(parsed)
+        warnings = [*warning_messages(parsed), *option_warnings(parsed, views)]
         if any(gate.can("EXPIRY") for gate in self._context.gates.values()):
             places = candidates(parsed.spec, views, policy=policy, owner=owner)
             warnings += self._expiry_warnings(parsed.spec, places)
@@ -343,6 +345,24 @@ def warning_messages(parsed: ParsedScript) -> list[job_pb2.ScriptWarning]:
         job_pb2.ScriptWarning(line=warning.line, message=warning.message)
         for warning in parsed.warnings
     ]
+
+
+def option_warnings(parsed: ParsedScript, sites: Iterable[SiteView]) -> list[job_pb2.ScriptWarning]:
+    """Options of a kind that no site has: such as are misspelt, since others see none of them."""
+    known = list(sites)
+    if not all(site.ready or site.option_prefix for site in known):
+        return []  # one that did not answer yet may take them
+    kinds = {site.option_prefix for site in known} - {""}
+    found = []
+    for name in parsed.spec.site_options:
+        kind = name.partition(".")[0]
+        if kind not in kinds:
+            near = difflib.get_close_matches(kind, kinds, 1)
+            hint = f'; did you mean "{near[0]}"?' if near else ""
+            text = f'site-option: no site takes options of "{kind}", so {name} is not used{hint}'
+            line = parsed.lines.get("site-option", 0)
+            found.append(job_pb2.ScriptWarning(line=line, message=text))
+    return found
 
 
 def _fingerprint(request: Message) -> str:

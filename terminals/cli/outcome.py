@@ -51,4 +51,6 @@ def ending(job: job_pb2.Job) -> str:
     if job.failure.reason in ("EXIT_CODE", "SIGNAL"):
         return f"failed: {message}"
     again = f"; run it again with `swm requeue {job.job_id}`" if job.failure.retryable else ""
+    if again and job.failure.reason == "START_FAILED":
+        again = f"; once that is mended, {again.removeprefix('; ')}"
     return f"failed: {message} ({job.failure.reason}){again}"

@@ -138,6 +138,10 @@ def test_a_job_that_did_not_succeed_is_explained() -> None:
     assert explanation(failed) == (
         "job j1 failed: it went wrong (NODE_FAIL); run it again with `swm requeue j1`"
     )
+    failed.failure.reason = "START_FAILED"
+    assert explanation(failed).endswith(
+        "(START_FAILED); once that is mended, run it again with `swm requeue j1`"
+    )
     forced = JOB(job_id="j1", state=job_pb2.JOB_STATE_CANCELLED, cancel_forced=True)
     assert "by force" in explanation(forced)
 

@@ -41,6 +41,7 @@ def cancelled(job: JobHandle, site: Site) -> None:
     ended = job.until(CANCELLED)
     assert not ended.cancel_forced
     assert not ended.HasField("failure")
+    assert not any(attempt.HasField("failure") for attempt in ended.attempts)
     assert not processes_of(job.job_id)
     site.cleared(job.job_id)
 

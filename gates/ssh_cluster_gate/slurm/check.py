@@ -7,7 +7,7 @@ from pathlib import Path
 
 from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate.check_rules import Found
-from gates.ssh_cluster_gate.config import SlurmConfig
+from gates.ssh_cluster_gate.config import Config, SlurmConfig
 
 CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh")
 """What is looked at, in this order."""
@@ -36,14 +36,14 @@ def unknown() -> list[Verdict]:
     return [Verdict(check, State.UNKNOWN) for check in CHECKS]
 
 
-def judge(found: Found, config: SlurmConfig) -> list[Verdict]:
+def judge(found: Found, config: Config) -> list[Verdict]:
     """All that can be said once the probe has run, in the order of `CHECKS`."""
     return [
         _controller(found),
-        _partitions(found, config),
+        _partitions(found, config.slurm),
         _accounting(found),
-        _shared(found),
-        _node_ssh(found, config),
+        _shared(found, config.work_root),
+        _node_ssh(found, config.slurm),
     ]
 
 
@@ -80,7 +80,7 @@ def _accounting(found: Found) -> Verdict:
     return Verdict("accounting", State.OK, "none" if "none" in kind else "yes")
 
 
-def _shared(found: Found) -> Verdict:
+def _shared(found: Found, work_root: str) -> Verdict:
     told, kind = found.one("shared"), found.one("filesystem")
     if told == "seen":
         return Verdict("shared", State.OK, kind)
@@ -93,7 +93,7 @@ def _shared(found: Found) -> Verdict:
     text = (
         f"whether compute nodes see the work root ({kind or 'no file system'}) is not known: {why}"
     )
-    return Verdict("shared", State.WARNING, kind, text, "srun -N1 ls the work root")
+    return Verdict("shared", State.WARNING, kind, text, f"srun -N1 ls {work_root}")
 
 
 def _node_ssh(found: Found, config: SlurmConfig) -> Verdict:

@@ -205,4 +205,4 @@ def _end(attempt: job_pb2.Attempt) -> str:
         return f"signal {attempt.signal}"
     if attempt.HasField("exit_code"):
         return f"exit code {attempt.exit_code}"
-    return "no exit code"
+    return "cancelled"

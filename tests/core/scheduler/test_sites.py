@@ -236,6 +236,13 @@ HPC = slurm(
 )
 
 
+FEW = slurm(
+    queue("q", nodes=(node("n1", 4, 8), node("n2", 4, 8))),
+    flavors=FlavorCatalog([FlavorView("4c", cpus=4, mem_bytes=8 * GIB, partition_ids=("q",))]),
+)
+"""A queue that tells its nodes, and the flavors of them."""
+
+
 @pytest.mark.parametrize(
     ("what", "sites", "reason", "part"),
     [
@@ -249,7 +256,13 @@ HPC = slurm(
         (spec(17), [LAB], "RESOURCES_UNSATISFIABLE", "17 cpus a node"),
         (spec(17, 500), [LAB], "RESOURCES_UNSATISFIABLE", "at most 16 cpus and 128G of memory"),
         (spec(9, 100), [LAB], "RESOURCES_UNSATISFIABLE", "at once"),
-        (spec(1, 0, 2), [LAB], "RESOURCES_UNSATISFIABLE", "2 gpus"),
+        (spec(1, 0, 2), [LAB], "RESOURCES_UNSATISFIABLE", "at most 1 gpu; ask"),
+        (
+            spec(site_options={"slurm.array": "1-3"}),
+            [slurm(queue("q"), option_prefix="slurm", options=frozenset({"priority", "a"}))],
+            "OPTION_INVALID",
+            "there is slurm.a, slurm.priority",
+        ),
         (spec(1, nodes=3), [LAB], "RESOURCES_UNSATISFIABLE", "has 2 that can give"),
         (spec(9, nodes=2), [LAB], "RESOURCES_UNSATISFIABLE", "has 1 that can give"),
         (spec(9, flavor="wide"), [LAB], "RESOURCES_UNSATISFIABLE", "flavor wide of site lab"),
@@ -265,6 +278,12 @@ HPC = slurm(
             [HPC],
             "RESOURCES_UNSATISFIABLE",
             "at most 1h",
+        ),
+        (
+            spec(nodes=3),
+            [FEW],
+            "RESOURCES_UNSATISFIABLE",
+            "3 nodes are asked for, and site hpc has 2",
         ),
         (spec(33, partition="hpc-gpu"), [HPC], "RESOURCES_UNSATISFIABLE", "at most 32 cpus"),
         (
