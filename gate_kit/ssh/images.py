@@ -281,7 +281,10 @@ def refused(node: str, image: str, runtime: str, said: str) -> ImageRefused:
     if has(*_NOT_FOUND):
         return ImageRefused("IMAGE_NOT_FOUND", f"{registry} has no image {image}: {text}")
     if has(*_AUTH):
-        return ImageRefused("IMAGE_AUTH", f"{registry} does not let us have {image}: {text}")
+        mend = f'is a login of [registry."{registry}"] at the site, and right?'
+        return ImageRefused(
+            "IMAGE_AUTH", f"{registry} does not let us have {image}: {text}; {mend}"
+        )
     if has(*_UNREACHABLE):
         return ImageRefused(
             "REGISTRY_UNREACHABLE", f"{node} can't reach {registry} for {image}: {text}"

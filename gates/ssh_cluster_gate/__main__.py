@@ -35,7 +35,8 @@ def main() -> None:
         logs.configure(options.log_level, options.log_format)
         asyncio.run(app.run(options))
     except (ConfigError, ServeError) as error:
-        sys.stderr.write(f"swm-ssh-gate: {error}\n")
+        for line in str(error).splitlines():
+            sys.stderr.write(f"swm-ssh-gate: {line}\n")
         sys.exit(2)
     except OSError as error:
         text = standard_output.failure_of(error)

@@ -74,7 +74,8 @@ async def test_a_users_login_comes_with_the_job_and_serves_nobody_else(
     assert message == (
         f"{lab.registry.address} does not let us have {image}: "
         f'Head "http://{lab.registry.address}/v2/some/tool/manifests/1": '
-        "no basic auth credentials"
+        "no basic auth credentials; "
+        f'is a login of [registry."{lab.registry.address}"] at the site, and right?'
     )
 
 

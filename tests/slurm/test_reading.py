@@ -11,9 +11,11 @@ from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
+from gate_kit.verdicts import State
 from gates.ssh_cluster_gate import config as configuration
-from gates.ssh_cluster_gate.config import SlurmConfig
-from gates.ssh_cluster_gate.slurm import directives, inventory, judgement, queue, sbatch
+from gates.ssh_cluster_gate.check_rules import Found
+from gates.ssh_cluster_gate.config import Config, SlurmConfig
+from gates.ssh_cluster_gate.slurm import check, directives, inventory, judgement, queue, sbatch
 from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
 from gates.ssh_cluster_gate.slurm.judgement import Missing
 from gates.ssh_cluster_gate.slurm.queue import Row
@@ -102,6 +104,16 @@ def test_ours_win_and_a_warning_says_which() -> None:
         "#SBATCH --mem-per-cpu=1G: not used, #SWM says --mem",
         "#SBATCH --qos=low: not used, #SWM site-option slurm.qos says it",
     ]
+
+
+def test_a_check_says_what_mends_with_the_names_of_the_site() -> None:
+    found = Found({"controller": ["yes"], "node": ["debug n1 idle"]})
+    slurm = SlurmConfig(partitions=("gpu",))
+    verdicts = check.judge(found, Config(hosts=("h",), work_root="/scratch/x", slurm=slurm))
+    partitions = next(each for each in verdicts if each.check == "partitions")
+    assert partitions.mend == 'partitions = ["debug"] in [slurm]'
+    shared = next(each for each in verdicts if each.check == "shared")
+    assert (shared.state, shared.mend) == (State.WARNING, "srun -N1 ls /scratch/x")
 
 
 def _start(**spec: object) -> job_pb2.StartJobRequest:

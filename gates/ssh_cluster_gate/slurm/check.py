@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -54,7 +55,8 @@ def _controller(found: Found) -> Verdict:
         return Verdict("slurm", State.FAILED, "", text, "see PATH in ~/.bashrc, or SetEnv of sshd")
     told = found.one("controller")
     if told != "yes":
-        text = f"the controller does not answer: {told.removeprefix('no ')[:200]}"
+        why = told.removeprefix("no ")[:200]
+        text = "the controller does not answer" + (f": {why}" if "not answer" not in why else "")
         return Verdict("slurm", State.FAILED, "", text, "scontrol ping")
     return Verdict("slurm", State.OK)
 
@@ -67,7 +69,8 @@ def _partitions(found: Found, config: SlurmConfig) -> Verdict:
         return Verdict("partitions", State.UNKNOWN)
     if missing:
         text = f"sinfo shows no partition {', '.join(missing)}, only {', '.join(sorted(names))}"
-        return Verdict("partitions", State.FAILED, "", text, "[slurm] partitions")
+        mend = f"partitions = {json.dumps(sorted(names))} in [slurm]"
+        return Verdict("partitions", State.FAILED, "", text, mend)
     shown = len(config.partitions) or len(names)
     return Verdict("partitions", State.OK, str(shown))
 
