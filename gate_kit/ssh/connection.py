@@ -23,6 +23,7 @@ T = TypeVar("T")
 
 _ANSWER_S = 20.0
 """A host that takes longer to open a channel does not answer. A lost link is found before that."""
+_SETTLE_AFTER_S = 5.0
 _SETTLE_S = 20.0
 _SETTLE_BYTES = 1 << 16
 _LOOPBACK = "127.0.0.1"
@@ -62,6 +63,7 @@ class SshTransport:
         self._links = Links(
             self._connect,
             self._on_made,
+            self._logins.is_way,
             most_links=max_connections,
             most_sessions=max_sessions,
             idle_s=idle_s,
@@ -148,7 +150,15 @@ class SshTransport:
         return await self._logins.connect(self._node, self._target)
 
     def _on_made(self, link: Link) -> None:
-        self._links.spawn(self._settle_quietly(link))
+        self._links.spawn(self._settle_soon(link))
+
+    async def _settle_soon(self, link: Link) -> None:
+        """Not at once where nothing was lost: whoever made the link is in a hurry."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0 if self._links.lost else _SETTLE_AFTER_S):
+                await link.connection.wait_closed()
+                return
+        await self._settle_quietly(link)
 
     async def _settle_quietly(self, link: Link) -> None:
         with contextlib.suppress(Refusal, asyncssh.Error):

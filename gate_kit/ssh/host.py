@@ -286,7 +286,8 @@ class Host:
         told = (await self.ask("list", "-")).lines
         if told == ["root_uid "]:
             return False
-        await self._introduce(await self._opened())
+        if self.facts is None or not self.facts.root_uid:  # else it has just been made by us
+            await self._introduce(await self._opened())
         return True
 
     async def _pass_on(self, reader: Reader) -> None:

@@ -76,6 +76,7 @@ class Links:
     Args:
         connect: Makes one; raises a Refusal.
         on_made: Called with each that was made.
+        is_way: Whether others go through a connection, which is therefore kept.
         most_links: At most so many at a time for commands that last, and as many for all else.
         most_sessions: Commands that run on one connection at a time. Further ones wait.
         idle_s: A connection that nothing uses is closed after so many seconds.
@@ -85,6 +86,7 @@ class Links:
         self,
         connect: Callable[[], Coroutine[Any, Any, asyncssh.SSHClientConnection]],
         on_made: Callable[[Link], None],
+        is_way: Callable[[asyncssh.SSHClientConnection], bool],
         *,
         most_links: int,
         most_sessions: int,
@@ -94,6 +96,7 @@ class Links:
         """Who served links that were lost: there may be something left of them on the host."""
         self._connect = connect
         self._on_made = on_made
+        self._is_way = is_way
         self._most_sessions = most_sessions
         self._idle_s = idle_s
         self._passing = _Pool(most_links)
@@ -265,8 +268,9 @@ class Links:
             loop = asyncio.get_running_loop()
             link.idle = loop.call_later(self._idle_s, self._close_if_idle, link)
 
-    @staticmethod
-    def _close_if_idle(link: Link) -> None:
-        if not link.is_used:
+    def _close_if_idle(self, link: Link) -> None:
+        if self._is_way(link.connection):
+            self._arm(link)
+        elif not link.is_used:
             link.served = None  # it says goodbye
             link.connection.close()

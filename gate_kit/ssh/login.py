@@ -11,6 +11,7 @@ import asyncio
 import dataclasses
 import os
 import shlex
+import weakref
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -43,14 +44,23 @@ class Logins:
     """Makes connections, and keeps those to hosts that lie on the way to others.
 
     All who go through the same host share one connection to it: sshd slows down who logs in often.
+
+    Args:
+        is_shared: Whether such a connection is also one of those that `connect` gives, so that a
+            host on the way is logged in to once for both.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_shared: bool = False) -> None:
+        self._is_shared = is_shared
         self._hops: dict[SshTarget, asyncssh.SSHClientConnection] = {}
         self._making: dict[SshTarget, asyncio.Lock] = {}
+        self._given: weakref.WeakSet[asyncssh.SSHClientConnection] = weakref.WeakSet()
+        self._through: weakref.WeakKeyDictionary[
+            asyncssh.SSHClientConnection, list[asyncssh.SSHClientConnection]
+        ] = weakref.WeakKeyDictionary()
 
     async def connect(self, node: str, target: SshTarget) -> asyncssh.SSHClientConnection:
-        """A new connection.
+        """A connection that nobody else was given.
 
         Args:
             node: The node, for the refusals.
@@ -60,7 +70,24 @@ class Logins:
             Refusal: NODE_UNREACHABLE, HOST_KEY_MISMATCH, CREDENTIALS_INVALID: of the host, or of
                 one on the way.
         """
-        return await self._connect(node, target, ())
+        if not self._is_shared:
+            return await self._connect(node, target, ())
+        async with self._making.setdefault(target, asyncio.Lock()):
+            connection = self._open_hop(target)
+            if connection is None or connection in self._given:
+                made = await self._connect(node, target, ())
+                if connection is None:
+                    self._hops[target] = made
+                connection = made
+            self._given.add(connection)
+            return connection
+
+    def is_way(self, connection: asyncssh.SSHClientConnection) -> bool:
+        """Whether others go through a connection now."""
+        through = [one for one in self._through.get(connection, ()) if not one.is_closed()]
+        if through:
+            self._through[connection] = through
+        return bool(through)
 
     def close(self) -> None:
         """Close the connections to hosts on the way, and with them all that goes through."""
@@ -92,9 +119,12 @@ class Logins:
             async with asyncio.timeout(_CONNECT_S) as deadline:
                 witness.on_connected = lambda: deadline.reschedule(loop.time() + _LOGIN_S)
                 # None: no other configuration than that of the options.
-                return await asyncssh.connect(
+                made = await asyncssh.connect(
                     target.host, target.port or (), options=options, config=None, tunnel=tunnel
                 )
+            if tunnel is not None:
+                self._through.setdefault(tunnel, []).append(made)
+            return made
         except asyncssh.HostKeyNotVerifiable as error:
             raise _host_key_refused(node, target, witness, str(error)) from error
         except asyncssh.PermissionDenied as error:
@@ -113,11 +143,15 @@ class Logins:
     ) -> asyncssh.SSHClientConnection:
         """The connection to a host on the way, made if there is none."""
         async with self._making.setdefault(hop.target, asyncio.Lock()):
-            connection = self._hops.get(hop.target)
-            if connection is None or connection.is_closed():
+            connection = self._open_hop(hop.target)
+            if connection is None:
                 connection = await self._connect(node, hop.target, towards, before=hop.before)
                 self._hops[hop.target] = connection
             return connection
+
+    def _open_hop(self, target: SshTarget) -> asyncssh.SSHClientConnection | None:
+        connection = self._hops.get(target)
+        return None if connection is None or connection.is_closed() else connection
 
 
 @dataclasses.dataclass(frozen=True, slots=True)

@@ -20,7 +20,8 @@ def agent(shell: str) -> tuple[bytes, bytes]:
         _text("prelude") + f"IFS= read -r nonce\nposix_shell='{shell}'\n".encode() + _text("agent")
     )
     clean = f"""exec env -i HOME="$HOME" LANG="$LANG" LOGNAME="${{LOGNAME:-$USER}}" PATH="$PATH" \\
-    SHELL="${{SHELL:-/bin/sh}}" SITE_LC_ALL="$LC_ALL" TZ="$TZ" USER="${{USER:-$LOGNAME}}" \\
+    SHELL="${{SHELL:-/bin/sh}}" SITE_LC_ALL="$LC_ALL" SITE_RUNTIME_DIR="$XDG_RUNTIME_DIR" \\
+    TZ="$TZ" USER="${{USER:-$LOGNAME}}" \\
     {BOOTSTRAP.format(shell=shell, size=len(text)).removeprefix("exec ")}
 """
     return clean.encode(), text

@@ -103,7 +103,7 @@ class Starts:
         variables = self._variables(host, request)
         script = request.spec.script
         reply = await host.ask(
-            "start_text" if script.endswith(b"\n") and b"\0" not in script else "start",
+            "start_text" if _is_text(script) else "start",
             *self._spec(host, request, text),
             str(len(script)),
             *self._limits(host, request),
@@ -140,8 +140,9 @@ class Starts:
         """
         path = AttemptKey.of(request.ref).path
         script = request.spec.script
+        verb = "spec_text" if _is_text(script) else "spec"
         replies = await asyncio.gather(
-            *(host.ask("spec", *self._spec(host, request, text), data=script) for host in hosts)
+            *(host.ask(verb, *self._spec(host, request, text), data=script) for host in hosts)
         )
         await asyncio.gather(*(host.ask("settle", path) for host in hosts))
         return next((_before(reply) for reply in replies if reply.lines), "")
@@ -240,6 +241,11 @@ class Starts:
         if facts.runtime_dir and not is_contained:
             variables.setdefault("XDG_RUNTIME_DIR", facts.runtime_dir)
         return variables | launching.without_ours(request.secret_env)
+
+
+def _is_text(script: bytes) -> bool:
+    """Whether a shell can read it as lines."""
+    return script.endswith(b"\n") and b"\0" not in script
 
 
 def _before(reply: Reply) -> str:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any
 
 from gate_kit import Operations
@@ -18,6 +19,8 @@ from gates.azure_gate.sdk import AzureProblem
 log = logging.getLogger(__name__)
 
 _PREEMPTED = "PREEMPTED"
+_AGAIN_S = (0.5, 1.0, 2.0, 4.0)
+"""Pauses between looks for a node that does not answer: Azure tells of an end after it has come."""
 
 
 class Absences:
@@ -50,15 +53,15 @@ class Absences:
     def missed(self, known: Known, node: str) -> None:
         """A node does not answer any more: find out whether it is still there."""
         if known.state == READY and node in known.nodes:
-            self._check(known, node)
+            self._check(known, node, _AGAIN_S)
 
     def check_group(self, known: Known) -> None:
         """A list lacks the group: find out whether it is still there."""
         self.once((known.id, ""), lambda: self._checked_group(known), f"look for {known.id}")
 
-    def _check(self, known: Known, node: str) -> None:
+    def _check(self, known: Known, node: str, again_s: Sequence[float] = ()) -> None:
         what = f"look for {node} of {known.id}"
-        self.once((known.id, node), lambda: self._checked_node(known, node), what)
+        self.once((known.id, node), lambda: self._checked_node(known, node, again_s), what)
 
     def once(
         self, key: tuple[str, str], look: Callable[[], Coroutine[Any, Any, None]], what: str
@@ -82,7 +85,15 @@ class Absences:
         except AzureProblem as problem:
             log.info("%s: %s", known.id, problem)
 
-    async def _checked_node(self, known: Known, node: str) -> None:
+    async def _checked_node(self, known: Known, node: str, again_s: Sequence[float]) -> None:
+        await self._look_for(known, node)
+        for pause_s in again_s:
+            await asyncio.sleep(pause_s)
+            if known.state != READY or node not in known.nodes:
+                return
+            await self._look_for(known, node)
+
+    async def _look_for(self, known: Known, node: str) -> None:
         try:
             machine = await self._cloud.machine(known.group.name, node)
         except AzureProblem as problem:
@@ -102,15 +113,18 @@ class Absences:
             if node not in known.nodes or known.state != READY or known.tags.failure is not None:
                 return
             log.warning("%s of %s is gone: %s", node, known.id, reason)
-            lost = {**known.tags.lost, node: reason}
-            known.sight(node).is_up = False
-            known.tags = dataclasses.replace(known.tags, lost=lost)
-            self._partitions.node_changed(known, node)
-            self._partitions.lost(known)
+            is_way = node == known.tags.nodes[0]
             text = ""
-            if known.nodes and node == known.tags.nodes[0]:
+            if is_way and len(known.nodes) > 1:
                 text = f"{failure_of(reason).message}: {node}, by which the others are reached"
-            elif known.nodes:
+            gone = known.nodes if is_way else [node]
+            lost = {**known.tags.lost, **dict.fromkeys(gone, reason)}
+            known.tags = dataclasses.replace(known.tags, lost=lost)
+            for one in gone:
+                known.sight(one).is_up = False
+                self._partitions.node_changed(known, one)
+            self._partitions.lost(known)
+            if known.nodes:
                 try:
                     await write_tags(self._cloud, known)
                 except AzureProblem as problem:

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import random
 import re
+import time
+import weakref
 from collections.abc import Callable
 
 from gate_kit import Refusal
@@ -16,6 +19,8 @@ log = logging.getLogger(__name__)
 
 _SSH_PORT = 22
 _PROBE_S = 2.0
+_ANSWERS_S, _ANSWERS_NOT_S = 5.0, 0.2
+"""For how long the answer to a probe holds for all nodes of a partition: yes, and no."""
 _PAUSE_S = (0.2, 0.5)
 """Between two tries: at first, and at most. One costs a packet; what it is late, each job waits."""
 _WORDS_BYTES = 8_192
@@ -45,6 +50,16 @@ class BootFailed(Exception):
     """The node will never be ready: the text has its last words."""
 
 
+@dataclasses.dataclass(slots=True)
+class _Door:
+    """Whether the sshd answers that is the way to all nodes of a partition."""
+
+    asking: asyncio.Lock = dataclasses.field(default_factory=asyncio.Lock)
+    answers: bool = False
+    holds_until: float = 0.0
+    """By the clock of `time.monotonic`."""
+
+
 class Boots:
     """Boots of nodes.
 
@@ -54,6 +69,7 @@ class Boots:
 
     def __init__(self, hosts: Hosts) -> None:
         self._hosts = hosts
+        self._doors: weakref.WeakKeyDictionary[Known, _Door] = weakref.WeakKeyDictionary()
 
     async def until_ready(self, known: Known, node: str, told: Callable[[str], None]) -> None:
         """Wait until a node says that it is ready. Cancel it when it has had time enough.
@@ -92,8 +108,22 @@ class Boots:
     async def _listens(self, known: Known) -> bool:
         """Whether something that is an sshd answers. A login that comes too early is costly.
 
-        Only the first node can be asked; its sshd says at once if it can't get to others.
+        Only the first node can be asked; its sshd says at once if it can't get to others. Each
+        probe costs it a process, so what one node learns holds for the others.
         """
+        door = self._doors.setdefault(known, _Door())
+        async with door.asking:
+            now = time.monotonic()
+            if now >= door.holds_until:
+                door.answers = False
+                try:
+                    door.answers = await self._probe(known)
+                finally:
+                    held_s = _ANSWERS_S if door.answers else _ANSWERS_NOT_S
+                    door.holds_until = time.monotonic() + held_s
+            return door.answers
+
+    async def _probe(self, known: Known) -> bool:
         async with asyncio.timeout(_PROBE_S):
             reader, writer = await asyncio.open_connection(
                 self._hosts.address(known, known.tags.nodes[0]), _SSH_PORT

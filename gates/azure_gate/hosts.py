@@ -122,9 +122,8 @@ class Hosts:
             way: What `first_way` gave.
             is_ready: Whether the node is ready for jobs.
         """
-        # A login has the groups that its account had when it came, and that of containers gets
-        # docker's while the node boots.
         key = (known.id, node)
+        # For the login's groups, see `_logins_of`.
         is_over = known.tags.spec.containers or known.is_deleting or not is_ready
         if is_over or key in self._made or key in self._first:
             await way.close()
@@ -173,7 +172,9 @@ class Hosts:
             await asyncio.wait(self._closing)
 
     def _logins_of(self, known: Known) -> Logins:
-        return self._logins.setdefault(known.id, Logins())
+        # A login has the groups that its account had when it came, and that of containers gets
+        # docker's while the node boots: one that came early is good for a way only.
+        return self._logins.setdefault(known.id, Logins(is_shared=not known.tags.spec.containers))
 
     def _gone(self, known: Known) -> None:
         self._keys.forget(known.group.name.lower())

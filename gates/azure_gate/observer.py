@@ -18,6 +18,8 @@ _FAST_S = (0.5, 5.0)
 """While something is being made or deleted: at first, and at most."""
 _GROWTH = 1.3
 _CROWD_S = 0.2
+_SPACING_S = 0.05
+"""For each machine, from one look to the next: what is told of many takes long to read."""
 _SLOW_S = 30.0
 """While partitions are there, and nothing of them should change."""
 _IDLE_S = 60.0
@@ -66,6 +68,7 @@ class Observer:
         self._is_dark = False
         self._seen_at = 0.0
         self._pause_s = _FAST_S[0]
+        self._spacing_s = 0.0
 
     def open(self) -> None:
         """Begin."""
@@ -157,6 +160,8 @@ class Observer:
             self._asked_at = 0.0
         self._seen_at = time.monotonic()
         self._refusal, self._failed_since, self._is_dark = None, 0.0, False
+        machines = sum(len(content.machines) for content in contents.values())
+        self._spacing_s = min(machines * _SPACING_S, _FAST_S[1])
         by_name = {group.name.lower(): group for group in groups}
         for told in self.on_round:
             told(by_name, contents)
@@ -194,14 +199,14 @@ class Observer:
                 async with asyncio.timeout(self._jittered(pause_s)):
                     await self._wanted.wait()
                     # Who hurries does so in crowds.
-                    await asyncio.sleep(_CROWD_S)
+                    await asyncio.sleep(max(_CROWD_S, self._spacing_s))
             except TimeoutError:
                 pass
 
     def _next_pause(self) -> float | None:
         if self._is_changing():
             pause_s, self._pause_s = self._pause_s, min(self._pause_s * _GROWTH, _FAST_S[1])
-            return pause_s
+            return max(pause_s, self._spacing_s)
         self._pause_s = _FAST_S[0]
         if self._is_there():
             return _SLOW_S

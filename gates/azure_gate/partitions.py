@@ -67,7 +67,7 @@ class Sight:
     """Whether cloud-init has said that it is done."""
 
 
-@dataclasses.dataclass(eq=False, slots=True)
+@dataclasses.dataclass(eq=False, slots=True, weakref_slot=True)
 class Known:
     """One partition."""
 

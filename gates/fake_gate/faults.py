@@ -75,6 +75,8 @@ class Fault:
     """Id or name of the job, with wildcards. Calls about no job match only `*`."""
     partition: str = "*"
     """Id of the partition, with wildcards."""
+    node: str = "*"
+    """Name of a node: only calls about attempts on it, and `fail` names it. No wildcards."""
     when: When | None = None
     """Unless told: `after` for `lose` and `die`, `before` for the others."""
     skip: int = 0
@@ -143,6 +145,7 @@ class Subject:
     partition_id: str = ""
     job_id: str = ""
     job_name: str = ""
+    nodes: tuple[str, ...] = ()
 
 
 class LostAnswer(Exception):
@@ -256,6 +259,8 @@ def _fits(fault: Fault, subject: Subject) -> bool:
         return False
     if fault.partition != "*" and not fnmatch.fnmatchcase(subject.partition_id, fault.partition):
         return False
+    if fault.node != "*" and fault.node not in subject.nodes:
+        return False
     names = (subject.job_id, subject.job_name)
     return fault.job == "*" or any(fnmatch.fnmatchcase(name, fault.job) for name in names if name)
 
@@ -282,4 +287,5 @@ async def strike(fault: Fault) -> None:
             fault.reason,
             fault.message or f"the configuration has this call fail with {fault.reason}",
             retry_after_s=fault.retry_after_s or None,
+            metadata={} if fault.node == "*" else {"node": fault.node},
         )

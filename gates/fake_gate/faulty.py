@@ -45,6 +45,7 @@ def subject_of(method: str, request: Any) -> Subject:
         partition_id=ref.partition_id if ref else partition_id,
         job_id=ref.job_id if ref else "",
         job_name=opened.spec.name if ref and "spec" in fields else "",
+        nodes=tuple(ref.nodes) if ref else (),
     )
 
 

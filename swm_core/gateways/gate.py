@@ -22,11 +22,17 @@ from rpc_kit.errors import Problem
 from rpc_kit.tls import KeyPair, gate_name
 from skyport.gate.v1 import identity_pb2, inventory_pb2, job_pb2, partition_pb2, types_pb2
 from swm_core.gateways.backoff import Backoff
+from swm_core.gateways.barred import BarredNodes
 from swm_core.gateways.connection import Connection
 from swm_core.gateways.health import Health, SiteState, SiteUnusable
 from swm_core.gateways.info import API_VERSION, GateInfo
 from swm_core.gateways.inventory import Inventory, pages
-from swm_core.gateways.problems import SITE_BROKEN, SITE_CHANGED, GateError
+from swm_core.gateways.problems import (
+    HOST_KEY_MISMATCH,
+    SITE_BROKEN,
+    SITE_CHANGED,
+    GateError,
+)
 from swm_core.gateways.process import GateProcess
 from swm_core.gateways.slots import Slot
 from swm_core.gateways.subscriptions import AttemptKey, Subscriptions
@@ -93,6 +99,8 @@ class Gate:
         """Stores the account scope, once it is told."""
         self.site_changed = ""
         """What the gate last said of a root that is not the one that it was; for people."""
+        self.barred = BarredNodes()
+        """Where nothing new is placed, since it is not what it was."""
         self.given_up: set[str] = set()
         """Roots that an administrator has given up: an answer about one of them comes late."""
         self._heard = time.monotonic()
@@ -162,21 +170,39 @@ class Gate:
         Raises:
             GateError: It did not succeed; its `meaning` says what may be concluded.
         """
+        ref = getattr(request, "ref", None)
         try:
             answer = readable(await method(request, timeout=timeout_s))
         except grpc.aio.AioRpcError as error:
-            raise self.problem(error) from error
+            raise self.problem(error, ref) from error
         self.last_contact, self._heard = time.time(), time.monotonic()
+        self.reached(ref)
         return answer
 
-    def problem(self, error: grpc.RpcError) -> GateError:
-        """A failed call of one of the stubs as a `GateError`."""
+    def problem(self, error: grpc.RpcError, ref: types_pb2.JobRef | None = None) -> GateError:
+        """A failed call of one of the stubs as a `GateError`.
+
+        Args:
+            error: What the call raised.
+            ref: The attempt that it was about, if it was about one.
+        """
         found = GateError(self.name, Problem.from_error(error))
         if found.reason in SITE_BROKEN:
             self._health.become(SiteState.BROKEN, found.message)
+        elif found.reason == HOST_KEY_MISMATCH and ref is not None:
+            self.barred.bar(ref, found.node, found.message, everyone=True)
         elif found.reason == SITE_CHANGED and found.expected_root not in self.given_up:
             self.site_changed = found.message
+            if ref is not None:
+                self.barred.bar(ref, found.node, found.message, everyone=False)
+        elif found.reason == "JOB_NOT_FOUND":
+            self.reached(ref)  # which is said only where the root is the right one
         return found
+
+    def reached(self, ref: types_pb2.JobRef | None) -> None:
+        """A call about an attempt went through, at the place that is meant."""
+        if ref is not None and self.barred.lift(ref):
+            self.on_change()
 
     # ---- what a list tells --------------------------------------------------------------------
 
@@ -357,6 +383,9 @@ class Gate:
         raise ValueError("the gate ended the watch of partitions")
 
     def _put_node(self, node: inventory_pb2.Node) -> None:
+        before = self.inventory.nodes.get(node.partition_id, {}).get(node.name)
+        if before is not None and before.state != node.state:
+            self.barred.clear_node(node.partition_id, node.name)
         self.inventory.put_node(node)
         if node.state == inventory_pb2.NODE_STATE_LOST:
             self._subscriptions.node_lost(node)
@@ -373,6 +402,7 @@ class Gate:
         self.last_contact = time.time()
         if incarnation != self.incarnation:
             self.incarnation, self.site_changed = incarnation, ""
+            self.barred.clear()
             # Whoever waits for a gate that has forgotten all repeats what it asked.
             self._subscriptions.touch_all()
 

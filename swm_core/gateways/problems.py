@@ -34,7 +34,8 @@ _REFUSED_CODES = frozenset(
 )
 SITE_BROKEN = frozenset({"CREDENTIALS_INVALID", "PERMISSION_MISSING"})
 SITE_CHANGED = "SITE_CHANGED"
-_BROKEN = SITE_BROKEN | {"HOST_KEY_MISMATCH", SITE_CHANGED}
+HOST_KEY_MISMATCH = "HOST_KEY_MISMATCH"
+_BROKEN = SITE_BROKEN | {HOST_KEY_MISMATCH, SITE_CHANGED}
 
 
 class Meaning(enum.Enum):
@@ -73,6 +74,11 @@ class GateError(Exception):
     def expected_root(self) -> str:
         """Of SITE_CHANGED: the root that was asked for, if the gate tells it."""
         return self.problem.metadata.get("expected", "")
+
+    @property
+    def node(self) -> str:
+        """The node that the gate names; empty: none."""
+        return self.problem.metadata.get("node", "")
 
     @property
     def message(self) -> str:

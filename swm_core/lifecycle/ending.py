@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,8 +14,12 @@ from swm_core.gateways import convert
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.staging import Collected
 from swm_core.store import Step
+from swm_core.store.attempts import Outcome
 
 _PLACED_AGAIN_AFTER_S = 5.0
+_PLACED_AGAIN_MOST_S = 60.0
+_MOST_LOOKED_AT = 20
+"""So many attempts are enough to tell that the pause is the longest."""
 
 
 async def ended_at_site(
@@ -86,19 +91,35 @@ def _again(context: Context, job: Job, failure: Failure) -> Step:
     """Back into the queue, as an attempt to come."""
     partition = context.store.partitions.get(job.partition_id)
     where = f" on {partition.what}" if partition is not None else ""
+    # Where there was no room is left out for a while; elsewhere there may be some.
+    wait_s = 0.0 if failure.reason is FailureReason.NO_CAPACITY else _pause_s(context, job)
+    when = f" in {wait_s:.0f} s" if wait_s else ""
     return context.jobs.step(
         job,
         JobState.QUEUED,
         failure.reason,
-        f"attempt {job.attempt} failed{where} ({failure.message}); trying again",
+        f"attempt {job.attempt} failed{where} ({failure.message}); trying again{when}",
         retries_left=job.retries_left - (1 if job.claimed else 0),
         failure=failure,
         partition_id="",
         allocations=(),
-        # Where there was no room is left out for a while; elsewhere there may be some.
-        not_before=(
-            0.0
-            if failure.reason is FailureReason.NO_CAPACITY
-            else context.clock() + _PLACED_AGAIN_AFTER_S
-        ),
+        not_before=context.clock() + wait_s if wait_s else 0.0,
     )
+
+
+def _pause_s(context: Context, job: Job) -> float:
+    """How long the job's next attempt is put off: longer with each that came to nothing in a row.
+
+    What its site lacks may be lacking for hours, and nothing limits how often it is tried.
+    """
+    if job.claimed:
+        return _PLACED_AGAIN_AFTER_S
+    before = context.store.attempts.latest(job.job_id, _MOST_LOOKED_AT, before=job.attempt)
+    in_vain = itertools.takewhile(
+        lambda each: each.outcome is Outcome.REQUEUED and each.start_time is None, before
+    )
+    count = sum(
+        each.failure is None or each.failure.reason is not FailureReason.NO_CAPACITY
+        for each in in_vain
+    )
+    return min(_PLACED_AGAIN_MOST_S, _PLACED_AGAIN_AFTER_S * 2.0**count)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import grpc.aio
 
-from skyport.gate.v1 import job_pb2
+from skyport.gate.v1 import job_pb2, types_pb2
 from swm_core.domain.job import Job, Launch
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
@@ -78,11 +78,12 @@ class OutputMirror:
         backoff = Backoff(most_s=15.0)
         while self._open:
             await self._gate.wait_ready()
+            ref = self._asker.ref(self._job)
             try:
-                await self._read()
+                await self._read(ref)
                 backoff.reset()
             except grpc.aio.AioRpcError as error:
-                problem = self._gate.problem(error)
+                problem = self._gate.problem(error, ref)
                 if problem.meaning in _LOST or problem.reason == "OFFSET":
                     log.warning("the rest of the output is lost: %s", problem.message)
                     await self._finish_all()
@@ -99,9 +100,9 @@ class OutputMirror:
         if any(mirror.size for mirror in self._mirrors):
             await self._sync()
 
-    async def _read(self) -> None:
+    async def _read(self, ref: types_pb2.JobRef) -> None:
         request = job_pb2.ReadOutputRequest(
-            ref=self._asker.ref(self._job),
+            ref=ref,
             cursors=[
                 job_pb2.OutputCursor(node=stream.node, kind=stream.kind, offset=mirror.size)
                 for stream, mirror in self._open.items()
@@ -109,6 +110,8 @@ class OutputMirror:
             follow=True,
         )
         async for answer in heard(self._gate.jobs.ReadOutput(request)):
+            if answer.pieces or answer.ends:
+                self._gate.reached(ref)
             cursors = [*(piece.at for piece in answer.pieces), *(end.at for end in answer.ends)]
             for cursor in cursors:
                 if cursor.offset > _MOST_BYTES:

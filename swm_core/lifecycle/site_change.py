@@ -80,6 +80,8 @@ class SiteChange:
             elif changed:
                 await self._give_up(root)
         self._gate.site_changed = ""
+        self._gate.barred.clear()
+        self._gate.on_change()
         if silent:
             names = ", ".join(sorted(set(silent))[:5])
             raise NotTold(

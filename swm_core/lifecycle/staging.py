@@ -103,6 +103,7 @@ async def put_inputs(
                         text = f"bringing inputs: {answer.progress.complete_files} files"
                         await context.jobs.note(job.job_id, f"{text} of {len(manifest.sizes)}")
                 case "result":
+                    gate.reached(ref)
                     return list(answer.result.roots)
                 case _:
                     pass
@@ -110,12 +111,12 @@ async def put_inputs(
         await call.code()
         raise ConnectionResetError("the gate ended the transfer without a result")
     except grpc.aio.AioRpcError as error:
-        raise gate.problem(error) from error
+        raise gate.problem(error, ref) from error
     except _Defective as error:
         raise AttemptFailed(_defect(gate, error)) from error
     except (asyncio.InvalidStateError, ConnectionResetError):
         # A write after the call has ended: its status tells more than the write's own error.
-        raise gate.problem(await _status(call)) from None
+        raise gate.problem(await _status(call), ref) from None
     finally:
         call.cancel()
         if sending is not None:
@@ -336,7 +337,7 @@ class Collection:
             async for answer in heard(self._gate.files.GetFiles(request)):
                 await asyncio.to_thread(self._take, node, files, answer.pieces)
         except grpc.aio.AioRpcError as error:
-            raise self._gate.problem(error) from error
+            raise self._gate.problem(error, ref) from error
 
     def _cursor(self, node: str, file: file_pb2.SiteFile) -> file_pb2.FileCursor:
         cursor = file_pb2.FileCursor(path=file.entry.path)

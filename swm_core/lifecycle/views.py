@@ -11,6 +11,7 @@ from swm_core.domain.job import Allocation, Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState
 from swm_core.gateways import convert
+from swm_core.gateways.barred import Bar
 from swm_core.gateways.gate import Gate
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.costs import CostBook
@@ -62,8 +63,13 @@ class Views:
             costs: Knows what they have cost so far.
         """
         found: dict[str, tuple[Job, QueuedJob]] = {}
+        barred = [
+            (gate.name, bar) for gate in self._context.gates.values() for bar in gate.barred.now()
+        ]
         for job in self._context.jobs.queued:
             left_out = excluded.get(job.job_id, ())
+            if barred:
+                left_out += _barred_for(job.owner, barred)
             known = self._queued.get(job.job_id)
             if known is None or known[0] is not job or known[1].excluded != left_out:
                 known = (job, QueuedJob.of(job, left_out, _spent(job, costs)))
@@ -121,6 +127,21 @@ class Views:
             known = (flavors, FlavorCatalog(map(_flavor, flavors)))
             self._flavors[gate.name] = known
         return known[1]
+
+
+def _barred_for(owner: str, barred: Iterable[tuple[str, Bar]]) -> tuple[Exclusion, ...]:
+    """Where nothing of the owner is placed, of what the sites named beside it have barred."""
+    return tuple(
+        Exclusion(
+            site,
+            partition_id=bar.partition_id,
+            node=bar.node,
+            message=bar.why,
+            until=bar.until,
+        )
+        for site, bar in barred
+        if bar.keeps_out(owner)
+    )
 
 
 def _spent(job: Job, costs: CostBook) -> Decimal:

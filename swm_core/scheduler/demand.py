@@ -37,6 +37,8 @@ class Demand:
     fixed_ports: tuple[int, ...]
     free_ports: int
     """How many ports it wants out of a node's range."""
+    excluded_nodes: frozenset[tuple[str, str, str]] = frozenset()
+    """By site, partition and name: nodes that are left out for it."""
 
     @property
     def signature(self) -> str:

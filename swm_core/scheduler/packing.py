@@ -30,12 +30,24 @@ _gpu_order = attrgetter("gpus", "cpus", "mem", "index")
 class Node:
     """A node's rest: what is neither given nor set aside."""
 
-    __slots__ = ("cpus", "flavor", "gpu_ids", "gpus", "index", "mem", "ports", "range_free", "view")
+    __slots__ = (
+        "cpus",
+        "flavor",
+        "gpu_ids",
+        "gpus",
+        "index",
+        "mem",
+        "ports",
+        "range_free",
+        "room",
+        "view",
+    )
 
-    def __init__(self, view: NodeView, index: int, flavor: str) -> None:
+    def __init__(self, view: NodeView, index: int, room: Room) -> None:
         self.view = view
         self.index = index
-        self.flavor = view.flavor or flavor
+        self.room = room
+        self.flavor = view.flavor or room.view.flavor
         self.cpus = view.free_cpus
         self.mem = view.free_mem_bytes
         self.gpu_ids = view.free_gpu_ids
@@ -54,6 +66,7 @@ class Node:
             and (not demand.flavor or demand.flavor == self.flavor)
             and (not demand.ports or self._ports_fit(demand))
             and self._disk_fits(demand)
+            and not (demand.excluded_nodes and self._is_excluded(demand))
         )
 
     def _ports_fit(self, demand: Demand) -> bool:
@@ -69,6 +82,10 @@ class Node:
         # Zero: not known, so the job may try.
         return not self.view.disk_bytes or demand.disk_bytes <= self.view.disk_bytes
 
+    def _is_excluded(self, demand: Demand) -> bool:
+        room = self.room
+        return (room.site, room.view.partition_id, self.view.name) in demand.excluded_nodes
+
     def could(self, demand: Demand) -> bool:
         """Whether the job fits once enough of the other jobs have gone."""
         view = self.view
@@ -79,6 +96,7 @@ class Node:
             and (not demand.flavor or demand.flavor == self.flavor)
             and (not demand.free_ports or _range_size(view) >= demand.free_ports)
             and self._disk_fits(demand)
+            and not (demand.excluded_nodes and self._is_excluded(demand))
         )
 
     def lack(self, demand: Demand) -> float:
@@ -142,7 +160,7 @@ class Room:
         for index, node in enumerate(view.nodes):
             if node.available and node.cpus:
                 pool = self._with_gpus if node.gpu_ids else self._plain
-                pool.append(Node(node, index, view.flavor))
+                pool.append(Node(node, index, self))
                 self.free_cpus += node.free_cpus
         self._plain.sort(key=_order)
         self._with_gpus.sort(key=_order)

@@ -144,6 +144,12 @@ class _Group:
             self._add_site(each, board, excluded, hits)
         self.creates.sort(key=lambda entry: entry[:2])
         self._weigh_exclusions(hits)
+        rooms = {(room.site, room.view.partition_id) for room in self.rooms}
+        self.obstacles += [
+            waiting.excluded_text(exclusion)
+            for exclusion in excluded
+            if exclusion.node and (exclusion.site, exclusion.partition_id) in rooms
+        ]
 
     def _add_site(
         self, found: Survey, board: _Board, excluded: Sequence[Exclusion], hits: list[Exclusion]
@@ -382,7 +388,7 @@ def _allowed(
                 exclusion
                 for exclusion in excluded
                 if exclusion.site == site
-                and not (exclusion.flavor or exclusion.location)
+                and not (exclusion.flavor or exclusion.location or exclusion.node)
                 and exclusion.partition_id in ("", part.partition_id)
             ),
             None,

@@ -203,6 +203,8 @@ class Exclusion:
     location: str = ""
     flavor: str = ""
     partition_id: str = ""
+    node: str = ""
+    """Of the partition that is named."""
     reason: FailureReason = FailureReason.NO_CAPACITY
     message: str = ""
     until: float = math.inf
@@ -234,6 +236,9 @@ class QueuedJob:
 
     def __post_init__(self) -> None:
         demand = demand_of(self.spec, self.last_site, self.spent)
+        nodes = [(each.site, each.partition_id, each.node) for each in self.excluded if each.node]
+        if nodes:
+            demand = dataclasses.replace(demand, excluded_nodes=frozenset(nodes))
         # A string keeps its hash, which makes looking up ten thousand of them cheap.
         signature = demand.signature + (f"\n{self.excluded}" if self.excluded else "")
         object.__setattr__(self, "rank", (-self.priority, self.submit_time, self.job_id))

@@ -79,6 +79,9 @@ def slots_text(site: str) -> str:
 
 def excluded_text(exclusion: Exclusion) -> str:
     """For a place that failed a short while ago."""
+    if exclusion.node:
+        where = f"node {exclusion.node} of site {exclusion.site}"
+        return f"{where}, which takes nothing new: {exclusion.message}"
     what = " in ".join(part for part in (exclusion.flavor, exclusion.location) if part)
     place = f"site {exclusion.site}" + (f" ({what})" if what else "")
     return f"{place}, which has just failed: {exclusion.message or exclusion.reason}"

@@ -73,6 +73,11 @@ class Attempts:
         found = self._select("WHERE job_id = ? AND attempt = ?", job_id, attempt)
         return found[0] if found else None
 
+    def latest(self, job_id: str, limit: int, *, before: int) -> list[Attempt]:
+        """Attempts of a job with a lower number than `before`, newest first, at most `limit`."""
+        condition = "WHERE job_id = ? AND attempt < ? ORDER BY attempt DESC LIMIT ?"
+        return self._select(condition, job_id, before, limit)
+
     def placed(
         self, *, owner: str | None = None, since: float | None = None, before: float | None = None
     ) -> list[Attempt]:

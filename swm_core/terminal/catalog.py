@@ -16,6 +16,7 @@ from skyport.terminal.v1 import catalog_pb2, catalog_pb2_grpc
 from swm_core.domain.job import Job
 from swm_core.domain.partition import Partition
 from swm_core.domain.states import PartitionState
+from swm_core.gateways.barred import Bar
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
@@ -190,7 +191,11 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         for gate in gates:
             for partition_id, members in gate.inventory.nodes.items():
                 if wanted in ("", partition_id) and self._sees(caller, gate, partition_id):
-                    nodes += [_node(gate.name, node, used) for node in members.values()]
+                    bars = _bars(gate, partition_id, caller)
+                    nodes += [
+                        _with_bar(_node(gate.name, node, used), bars, caller)
+                        for node in members.values()
+                    ]
         shown, token = _page(request, nodes, lambda each: (each.site, each.partition_id, each.name))
         return catalog_pb2.ListNodesResponse(
             nodes=shown, next_page_token=token, unreachable_sites=_unknown(gates)
@@ -329,6 +334,26 @@ def _own_partition(partition: Partition) -> catalog_pb2.Partition:
     if partition.price_per_hour is not None:
         message.price.CopyFrom(convert.hourly_price(partition))
     return message
+
+
+def _bars(gate: Gate, partition_id: str, caller: Caller) -> dict[str, Bar]:
+    """By node, or under an empty name for all nodes: what the caller may know of."""
+    return {
+        bar.node: bar
+        for bar in gate.barred.now()
+        if bar.partition_id == partition_id and (bar.everyone or caller.may_see(bar.owner))
+    }
+
+
+def _with_bar(node: catalog_pb2.Node, bars: Mapping[str, Bar], caller: Caller) -> catalog_pb2.Node:
+    """A node with why it takes nothing new, if the core places nothing there."""
+    bar = bars.get(node.name) or bars.get("")
+    if bar is not None and node.state == catalog_pb2.NODE_STATE_UP:
+        whose = "" if bar.everyone else f" of {bar.owner}"
+        node.message = f"takes nothing new{whose}: {bar.why}"
+        if bar.keeps_out(caller.user):
+            node.state = catalog_pb2.NODE_STATE_DRAINED
+    return node
 
 
 def _node(

@@ -71,6 +71,8 @@ class Fakes:
         environment = {
             "HOME": str(self.cluster.home("n1")),
             "PATH": f"{programs}:{os.environ['PATH']}",
+            # Of a systemd of the account's own, as logins are told of it.
+            "XDG_RUNTIME_DIR": str(folder),
         }
         self.cluster.hosts["n1"] = Sshd(folder / "n1", environment=environment)
         self.cluster.trust()

@@ -202,6 +202,35 @@ async def test_all_who_go_through_a_host_share_one_connection_to_it(
     logins.close()
 
 
+@pytest.mark.parametrize("is_way_first", [True, False])
+async def test_a_host_on_the_way_where_work_is_done_as_well_is_logged_in_to_once(
+    shared_sshd: Sshd, sshd: Sshd, reach: Reach, *, is_way_first: bool
+) -> None:
+    logins = Logins(is_shared=True)
+    first = reach(sshd.target, logins=logins, idle_s=0.2)
+    other = reach(dataclasses.replace(shared_sshd.target, via=sshd.target), logins=logins)
+    if not is_way_first:
+        assert await said(first, "echo in") == b"in\n"
+    async with asyncio.timeout(WITHIN_S):
+        held = await other.open("cat")
+        assert await said(first, "echo in") == b"in\n"
+        assert sshd.connections() == 1
+        # What others go through is not idle, though nothing is done there.
+        await asyncio.sleep(1.0)
+        held.stdin.write(b"still\n")
+        assert await held.stdout.readline() == b"still\n"
+        await other.close()
+        while sshd.connections():  # noqa: ASYNC110 - of another process
+            await asyncio.sleep(0.05)
+    # Who wants a second one gets one of its own.
+    again = reach(sshd.target, logins=logins, max_sessions=1)
+    processes = [await again.open("cat") for _ in range(2)]
+    assert sshd.connections() == 2
+    for process in processes:
+        process.close()
+    logins.close()
+
+
 async def test_what_is_wrong_with_a_host_on_the_way_is_told_of_that_host(
     shared_sshd: Sshd, sshd: Sshd, reach: Reach, tmp_path: Path
 ) -> None:

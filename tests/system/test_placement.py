@@ -212,3 +212,74 @@ def test_a_job_that_waits_says_for_what_and_can_be_cancelled(
     waiter.until(CANCELLED)
     hold.release()
     holder.until(SUCCEEDED)
+
+
+# What is not the one that it was.
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
+    with running(tmp_path_factory.mktemp("pair"), {"lab": static(node("n1"), node("n2"))}) as core:
+        yield core
+
+
+def nodes_of(core: Core, user: str) -> dict[str, catalog_pb2.Node]:
+    request = catalog_pb2.ListNodesRequest(site="lab")
+    answer = core.user(user).catalog.ListNodes(request, timeout=10)
+    return {each.name: each for each in answer.nodes}
+
+
+@pytest.mark.parametrize(
+    ("reason", "of_others"), [("SITE_CHANGED", "n1"), ("HOST_KEY_MISMATCH", "n2")]
+)
+def test_nothing_new_is_placed_on_a_node_that_is_another_until_it_is_mended(
+    pair: Core, reason: str, of_others: str
+) -> None:
+    site, why = pair.site("lab"), "it is not what it was"
+    site.faults(
+        {
+            "kind": "fail", "method": "StartJob", "job": "first", "node": "n1",
+            "code": "FAILED_PRECONDITION", "reason": reason, "message": why,
+        }
+    )  # fmt: skip
+    first = pair.user().submit("#SWM name first\n#SWM cpus 2\ntrue")
+    eventually(lambda: why in first.get().text, "it says why it waits")
+    assert [each.name for each in first.get().nodes] == ["n1"]
+    # The fuller node would be the best for all that follow.
+    second = pair.user().submit("true").until(SUCCEEDED)
+    assert [each.name for each in second.nodes] == ["n2"]
+    other = pair.user("cy").submit("true").until(SUCCEEDED)
+    assert [each.name for each in other.nodes] == [of_others]
+    both = pair.user().submit("#SWM nodes 2\ntrue")
+    waits(both, "node n1 of site lab", why)
+    told = nodes_of(pair, "bo")
+    assert (told["n1"].state, why in told["n1"].message) == (catalog_pb2.NODE_STATE_DRAINED, True)
+    assert (told["n2"].state, told["n2"].message) == (catalog_pb2.NODE_STATE_UP, "")
+    told = nodes_of(pair, "cy")
+    assert (told["n1"].state == catalog_pb2.NODE_STATE_UP) is (of_others == "n1")
+    assert (why in told["n1"].message) is (of_others != "n1")
+    assert first.get().attempt == 1
+    # Its own tries find out that it was mended.
+    site.faults()
+    assert first.until(SUCCEEDED).attempt == 1
+    both.until(SUCCEEDED)
+    assert nodes_of(pair, "bo")["n1"].state == catalog_pb2.NODE_STATE_UP
+
+
+def test_nothing_of_an_owner_is_placed_where_the_root_that_nodes_share_is_another(
+    pair: Core, latch: Callable[[], Latch]
+) -> None:
+    hold = latch()
+    runs = pair.user().submit(f"echo up; {hold.wait}; echo down")
+    runs.written(b"up\n")
+    root = pair.site("lab").root / "root_uid"
+    before = root.read_text()
+    root.write_text("another")
+    waiting = pair.user().submit("true")
+    eventually(lambda: "its root is another" in waiting.get().text, "it is told why it waits")
+    next_one = pair.user().submit("true")
+    waits(next_one, "site lab, which has just failed", "its root is another")
+    root.write_text(before)
+    hold.release()
+    for job in (runs, waiting, next_one):
+        assert job.until(SUCCEEDED).attempt == 1

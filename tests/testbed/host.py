@@ -132,7 +132,7 @@ class BedHost:
                     *("nsenter", f"--net=/run/netns/{self._space}"),
                     *("unshare", "--uts", "--mount", "--pid", "--ipc", "--fork"),
                     *("--kill-child=KILL", "--propagation", "private", "--"),
-                    *(sys.executable, "-I", str(Path(__file__).with_name("init.py"))),
+                    *(sys.executable, "-I", "-S", str(Path(__file__).with_name("init.py"))),
                     *(str(self._bed.folder), self.name),
                 ],
                 stdin=subprocess.PIPE,

@@ -32,17 +32,15 @@ do_hello() {
     case $(stat -c %.9Y / 2>/dev/null) in
     '' | *[!0-9.]*) stat_format='=at %n %Y' ;;
     esac
+    user=$(id -un)
     printf '=root %s\n=root_uid %s\n=boot_id %s\n=user %s\n=home %s\n=path %s\n=shell %s\n' \
-        "$root" "$found" "$boot" "$(id -un)" "$HOME" "$PATH" "$SHELL"
+        "$root" "$found" "$boot" "$user" "$HOME" "$PATH" "$SHELL"
     printf '=time %s\n=lang %s\n=lc_all %s\n=tz %s\n' "$(date +%s)" "$LANG" "$SITE_LC_ALL" "$TZ"
     for tool in $5; do
         command -v "$tool" >/dev/null 2>&1 || printf '=lacks %s\n' "$tool"
     done
     [ ! -f "$runner" ] || echo =runner
     tell_limits
-    # A runner gets a session of its own, and nobody waits for it. Without -f, the first setsid makes a
-    # session, whose leader can't make another, so the second one forks.
-    setsid -f true </dev/null >/dev/null 2>&1 && detach='setsid -f' || detach='setsid setsid'
     if [ -n "$found" ]; then
         {
             find "$root/tombstones" -type f -mtime +7 -exec rm -f {} +
@@ -56,11 +54,21 @@ do_hello() {
 # the last login.
 tell_limits() {
     command -v systemd-run >/dev/null 2>&1 && command -v loginctl >/dev/null 2>&1 || return
-    set -- "$(id -un)" "/run/user/$(id -u)"
-    [ "$(loginctl show-user "$1" --property Linger --value)" = yes ] || return
-    XDG_RUNTIME_DIR=$2 systemd-run --user --scope --quiet --property MemoryMax=1G true || return
-    printf '=limits %s\n' "$2"
+    [ -n "$runtime_dir" ] || while read -r name uid _; do
+        [ "$name" != Uid: ] || runtime_dir=/run/user/$uid
+    done </proc/self/status
+    [ -d "$runtime_dir" ] || return
+    [ "$(loginctl show-user "$user" --property Linger --value)" = yes ] || return
+    XDG_RUNTIME_DIR=$runtime_dir \
+        systemd-run --user --scope --quiet --property MemoryMax=1G true || return
+    printf '=limits %s\n' "$runtime_dir"
 } </dev/null 2>/dev/null
+
+# A runner gets a session of its own, and nobody waits for it. Without -f, the first setsid makes a
+# session, whose leader can't make another, so the second one forks.
+find_detach() {
+    setsid -f true </dev/null >/dev/null 2>&1 && detach='setsid -f' || detach='setsid setsid'
+}
 
 # ROOT_UID: the identity of the place, made at the first contact that writes.
 do_make_root() {
@@ -219,6 +227,7 @@ do_launch() {
         skip
         return
     fi
+    [ -n "$detach" ] || find_detach
     key=$1 limit=$2 grace=$3 mark=$4 work=${5:-$folder/work} input=/dev/null path=$7
     [ -z "$6" ] || input=$work/$6
     shift 7
@@ -545,7 +554,8 @@ do_sizes() {
 }
 
 cd /
-trashed=0 unsynced='' kind=
+trashed=0 unsynced='' kind='' detach='' runtime_dir=$SITE_RUNTIME_DIR
+unset SITE_RUNTIME_DIR
 printf '\n%s\n' "$nonce"
 while read -r verb count bytes; do
     failed=.

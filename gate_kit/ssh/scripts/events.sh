@@ -5,7 +5,7 @@ for old in "$root/events/$partition.$node."*; do
     [ ! -p "$old" ] || [ -d "/proc/${old##*.}" ] || rm -f "$old"
 done
 pipe=$root/events/$partition.$node.$$
-mkdir -p "$root/events" 2>/dev/null
+[ -d "$root/events" ] || make_folder "$root/events"
 mkfifo "$pipe" 2>/dev/null || exit 3
 trap 'rm -f "$pipe"' EXIT
 trap 'exit 0' HUP INT TERM PIPE

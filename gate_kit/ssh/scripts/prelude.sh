@@ -85,5 +85,5 @@ check_root() {
 }
 
 make_folder() {
-    mkdir "$1" 2>/dev/null || mkdir -p "$1" 2>/dev/null
+    mkdir -p "$1" 2>/dev/null
 }

@@ -764,7 +764,7 @@ class Node(_message.Message):
     state: Global___NodeState.ValueType
     """REQUIRED."""
     message: _builtins.str
-    """OPTIONAL. For people: why it is not up."""
+    """OPTIONAL. For people: why it is not up, or takes nothing new of the caller (for administrators: of anybody)."""
     flavor: _builtins.str
     """OPTIONAL. The flavor whose name it has."""
     cpus: _builtins.int

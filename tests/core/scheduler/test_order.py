@@ -226,6 +226,31 @@ def test_an_exclusion_that_ends_is_waited_for() -> None:
     assert told(decide([job("a", excluded=excluded)], site, now=NOW + 60)["a"]) == "new cloud/s"
 
 
+def test_a_node_that_is_left_out_takes_other_jobs() -> None:
+    left_out = Exclusion(
+        "lab", partition_id="lab-hosts", node="n1", message="another root", until=NOW + 60
+    )
+    elsewhere = Exclusion("other", partition_id="lab-hosts", node="n2", until=NOW + 60)
+    jobs = [job("a", excluded=(left_out, elsewhere)), job("b")]
+    # The fullest node that has room is the best, as for the second.
+    both = lab(node("n1", 2), node("n2", 4))
+    assert {name: told(each) for name, each in decide(jobs, both).items()} == {"a": "n2", "b": "n1"}
+    # Several nodes, and none but that one.
+    wide = decide([job("a", spec(nodes=2), excluded=(left_out,))], both)["a"]
+    assert isinstance(wide, Wait)
+    assert wide.until == NOW + 60
+    assert wide.text == (
+        "waits for 2 nodes with 1 cpu each on site lab (1 free), or for node n1 of site lab,"
+        " which takes nothing new: another root"
+    )
+    alone = told(decide([job("a", excluded=(left_out,))], lab(node("n1", 2)))["a"])
+    assert alone == (
+        "waits for a node of site lab to come up, or for node n1 of site lab,"
+        " which takes nothing new: another root"
+    )
+    assert told(decide([job("a", excluded=(left_out,))], both, now=NOW + 60)["a"]) == "n2"
+
+
 def test_exclusions_for_good_of_all_places_reject_the_job() -> None:
     excluded = (
         Exclusion("cloud", reason=FailureReason.PROVISIONING_FAILED, message="it did not boot"),

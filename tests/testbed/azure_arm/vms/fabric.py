@@ -155,6 +155,16 @@ class Fabric:
         text = "".join(f"{line}\n" for line in lines)
         _run("nsenter", f"--net={space}", "iptables-restore", "--noflush", stdin=text)
 
+    def shut(self, space: str, port: int) -> None:
+        """Have a namespace answer at a port as if nothing listened there, until `unshut`."""
+        rule = ("INPUT", "-p", "tcp", "--dport", str(port))
+        reject = ("-j", "REJECT", "--reject-with", "tcp-reset")
+        _run("nsenter", f"--net={space}", "iptables", "-w", "-I", *rule, *reject)
+
+    def unshut(self, space: str) -> None:
+        """Let in again whoever is let in by `filter`."""
+        _run("nsenter", f"--net={space}", "iptables", "-w", "-F", "INPUT")
+
 
 def _lines(rule: Rule) -> Iterator[str]:
     target = "ACCEPT" if rule.allow else "DROP"

@@ -1,8 +1,9 @@
 """VMs that are a timer and an sshd: for the life of partitions and for load.
 
 Each is a set of namespaces with an address, processes, accounts and homes of its own, over the file
-system of this machine. When the time to boot has passed its sshd answers, with the host key and the
-accounts of the user-data. Nothing else of the user-data is done, and no metadata service is there.
+system of this machine. Its sshd, with the host key and the accounts of the user-data, is there from
+the beginning, and can be reached when the time to boot has passed. Nothing else of the user-data is
+done, and no metadata service is there.
 """
 
 from __future__ import annotations
@@ -29,8 +30,9 @@ from tests.testbed.sshd import make_key, sshd_program
 __all__ = ["Timers"]
 
 _FIRST_UID = 64_000
-# Port 22, as the kernel tells of it.
-_LISTENS = "00000000:0016 00000000:0000 0A"
+_SSH_PORT = 22
+# As the kernel tells of it.
+_LISTENS = f"00000000:{_SSH_PORT:04X} 00000000:0000 0A"
 
 
 class Timing(Protocol):
@@ -150,7 +152,7 @@ class _Timer(Guest):
                 *("nsenter", f"--net=/run/netns/{self.space}"),
                 *("unshare", "--uts", "--mount", "--pid", "--ipc", "--fork"),
                 *("--kill-child=KILL", "--propagation", "private", "--"),
-                *(sys.executable, "-I", str(Path(tests.testbed.__path__[0]) / "init.py")),
+                *(sys.executable, "-I", "-S", str(Path(tests.testbed.__path__[0]) / "init.py")),
                 *(str(self._folder), self._machine.name),
             ],
             stdin=subprocess.PIPE,
@@ -159,15 +161,7 @@ class _Timer(Guest):
         )
         assert self._init.stdout is not None
         assert self._init.stdout.readline() == b"up\n", f"{self.space} does not start"
-
-    def serve(self) -> None:
-        """Start its sshd, if it does not run."""
-        if self._init is None or self._sshd is not None:
-            return
-        # What cloud-init's last step leaves where it has run.
-        done = Path(f"/proc/{only_child(self._init.pid)}/root/run/skyport")
-        done.mkdir(exist_ok=True)
-        (done / "ready").write_text(f"{int(time.time())}\n")
+        self._fabric.shut(f"/run/netns/{self.space}", _SSH_PORT)
         with (self._folder / "sshd.log").open("ab") as log:
             self._sshd = subprocess.Popen(
                 self._command(sshd_program(), "-D", "-e"),
@@ -178,6 +172,16 @@ class _Timer(Guest):
             )
         table = Path(f"/proc/{only_child(self._init.pid)}/net/tcp")
         until(lambda: _LISTENS in table.read_text(), f"sshd of {self.space} does not answer")
+
+    def serve(self) -> None:
+        """Let in who wants to its sshd, which waits for them."""
+        if self._init is None:
+            return
+        # What cloud-init's last step leaves where it has run.
+        done = Path(f"/proc/{only_child(self._init.pid)}/root/run/skyport")
+        done.mkdir(exist_ok=True)
+        (done / "ready").write_text(f"{int(time.time())}\n")
+        self._fabric.unshut(f"/run/netns/{self.space}")
 
     def crash(self) -> None:
         init, self._init = self._init, None
