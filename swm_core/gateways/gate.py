@@ -294,6 +294,8 @@ class Gate:
             self._health.become(SiteState.STARTING, answer.message or "its gate is starting")
         elif self.incarnation and answer.incarnation != self.incarnation and self.ready:
             raise ValueError("the gate was restarted")
+        elif self.ready:
+            self._health.become(SiteState.READY, answer.message)
         return answer.ready
 
     async def _read_inventory(self) -> None:

@@ -89,7 +89,7 @@ class CatalogService(catalog_pb2_grpc.CatalogServiceServicer):
         site = catalog_pb2.Site(
             name=gate.name,
             state=_SITE_STATES[gate.state],
-            message=gate.message or change,
+            message="; ".join(filter(None, (gate.message, change))),
             supervised=gate.process is not None,
             active_jobs=sum(1 for job in self._context.jobs if _placed_at(job, gate.name)),
             pending_removals=removals.pending + len(deleting),

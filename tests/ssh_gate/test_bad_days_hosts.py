@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.ssh_gate.bad_days import AGAIN_S, USER, HostLatch, Lab, hosts, lab, latch
+from tests.ssh_gate.bad_days import AGAIN_S, SITE, USER, HostLatch, Lab, hosts, lab, latch
 from tests.system.harness.files import File
 from tests.system.harness.jobs import FAILED, RUNNING, SUCCEEDED
+from tests.system.harness.waiting import eventually
 
 __all__ = ["hosts", "lab", "latch"]
 
@@ -31,9 +32,12 @@ def test_a_host_that_is_down_at_the_start_takes_its_jobs_once_it_is_up(lab: Lab)
     waiting = lab.submit("two", "echo here")
     lab.submit("one", "true").until(SUCCEEDED)
     assert waiting.get().state < RUNNING
+    degraded = f"1 of {len(lab.bed.hosts)} hosts is down"
+    eventually(lambda: degraded in lab.core.gate(SITE).message, degraded, within_s=AGAIN_S)
     lab.host("two").boot()
     waiting.until(SUCCEEDED, within_s=AGAIN_S)
     assert waiting.output() == b"here\n"
+    eventually(lambda: not lab.core.gate(SITE).message, "all is well", within_s=AGAIN_S)
 
 
 def test_a_host_that_crashes_fails_its_jobs_once_that_is_certain_and_no_others(
