@@ -6,13 +6,13 @@ Nothing of Azure is asked here: the key is made, a configuration is written, and
 
 from __future__ import annotations
 
-import argparse
 import datetime
 import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from gate_kit import command_line
 from gates.azure_gate import certificate, check_rules
 from gates.azure_gate import config as configuration
 from gates.azure_gate.certificate import Certificate
@@ -32,7 +32,7 @@ def set_up(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog=f"{_PROGRAM} set-up",
         description="Make the certificate and the configuration of a site of Azure, and tell the "
         "commands that make it known there. What is there already stays as it is.",
@@ -82,7 +82,7 @@ def new_certificate(arguments: Sequence[str]) -> int:
     Returns:
         The exit code.
     """
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog=f"{_PROGRAM} new-certificate",
         description="Make a new certificate for a site of Azure, beside the one that it has.",
         allow_abbrev=False,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import json
 import re
@@ -11,6 +10,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+from gate_kit import command_line
 from gates.azure_gate import config as configuration
 from gates.azure_gate.cloud import Cloud, Group
 from gates.azure_gate.sdk import AzureProblem, Sdk
@@ -31,7 +31,7 @@ def main(words: Sequence[str]) -> int:
     Raises:
         rpc_kit.config_file.ConfigError: The configuration can't be used.
     """
-    parser = argparse.ArgumentParser(
+    parser = command_line.Parser(
         prog="swm-azure-gate sweep",
         description="Delete every resource group that carries the tag of an installation, with all "
         "that is in it. Stop the installation's core first: it would make what it misses anew.",
