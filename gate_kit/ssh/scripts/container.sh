@@ -187,7 +187,7 @@ await_stop() {
             read_outcome && return
             tries=$((tries + 1))
             if [ "$tries" -gt 30 ]; then
-                judge "NODE_FAIL $runtime on $node does not answer: $told"
+                judge "NODE_FAIL $runtime on $node does not answer${told:+: $told}"
                 return
             fi
         fi
