@@ -28,8 +28,9 @@ from swm_core.gateways.health import SiteState
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.costs import CostBook
 from swm_core.lifecycle.live import NotLive
+from swm_core.lifecycle.pieces import Pieces
 from swm_core.lifecycle.views import Views
-from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule
+from swm_core.scheduler import Create, Enqueue, Exclusion, Place, Reject, Wait, schedule_in_steps
 from swm_core.scheduler.demand import setup_of
 from swm_core.scheduler.waiting import BACKOFF
 from swm_core.store import Step, StoreError
@@ -48,9 +49,6 @@ _HEAR_S = 10.0
 _PAUSE_FACTOR = 9.0
 """After a round that took t seconds, so many t are left to others before the next: with 10,000 jobs
 queued, a round (some 40 ms) places all that fit two or three times a second."""
-
-_MANY = 500
-"""With so many jobs queued a round takes longer than a call may have to wait."""
 
 
 class Placement:
@@ -125,37 +123,34 @@ class Placement:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            began = time.monotonic()
+            pieces = Pieces()
             try:
-                later = await self._round()
+                later = await self._round(pieces)
             except (StoreError, NotLive):
                 log.exception("a round of placements failed; again soon")
                 later = 1.0
             if later is not None:
                 asyncio.get_running_loop().call_later(later, self._wake.set)
-            await asyncio.sleep(_PAUSE_FACTOR * (time.monotonic() - began))
+            await asyncio.sleep(_PAUSE_FACTOR * pieces.spent_s)
 
-    async def _round(self) -> float | None:
-        """One round; returns in how many seconds a job may be tried that has to wait till then."""
+    async def _round(self, pieces: Pieces) -> float | None:
+        """One round; returns in how many seconds a job may be tried that has to wait till then.
+
+        Others get their turn meanwhile. What they change is looked at when it is committed, and
+        nobody but a round gives anything away.
+        """
         now = self._context.clock()
-        queued = self.views.queued_jobs(
-            {
-                job_id: tuple(exclusion for _, exclusion in places.values())
-                for job_id, places in self._excluded.items()
-            },
-            self._costs,
-        )
+        excluded = {
+            job_id: tuple(exclusion for _, exclusion in places.values())
+            for job_id, places in self._excluded.items()
+        }
+        queued = await pieces.all_of(self.views.queued_jobs(excluded, self._costs))
         if not queued:
             self.waiting = {}
             return None
         sites = self.views.sites()
         policy = self._costs.policy({job.owner for job in queued})
-        if len(queued) < _MANY:
-            decisions = schedule(queued, sites, now, policy)
-        else:
-            # Others get their turn meanwhile. What they change is looked at when it is committed,
-            # and nobody but a round gives anything away.
-            decisions = await asyncio.to_thread(schedule, queued, sites, now, policy)
+        decisions = await pieces.all_of(schedule_in_steps(queued, sites, now, policy))
         later_s: list[float] = []
         if self._sites_may_yet_answer():
             # Nodes that cost money are not made before those that are there have been heard of.

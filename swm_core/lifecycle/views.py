@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from decimal import Decimal
 from typing import Literal
 
@@ -32,6 +32,8 @@ _KINDS = {
     types_pb2.PARTITION_KIND_STATIC: PartitionKind.STATIC,
     types_pb2.PARTITION_KIND_QUEUE: PartitionKind.QUEUE,
 }
+_STEP = 50
+"""So many jobs are looked at at a time."""
 _PORTS = inventory_pb2.PortRange(first=20_000, last=29_999)
 """Where a node tells no range (the Gate API's own default)."""
 
@@ -55,8 +57,8 @@ class Views:
 
     def queued_jobs(
         self, excluded: Mapping[str, tuple[Exclusion, ...]], costs: CostBook
-    ) -> list[QueuedJob]:
-        """The jobs that wait for a place.
+    ) -> Generator[None, None, list[QueuedJob]]:
+        """The jobs that wait for a place; yields again and again, since there may be many.
 
         Args:
             excluded: By job: what is left out for it.
@@ -66,7 +68,9 @@ class Views:
         barred = [
             (gate.name, bar) for gate in self._context.gates.values() for bar in gate.barred.now()
         ]
-        for job in self._context.jobs.queued:
+        for number, job in enumerate(tuple(self._context.jobs.queued)):
+            if number % _STEP == 0:
+                yield
             left_out = excluded.get(job.job_id, ())
             if barred:
                 left_out += _barred_for(job.owner, barred)

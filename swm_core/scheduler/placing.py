@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from decimal import Decimal
 from operator import attrgetter
 
@@ -52,6 +52,9 @@ _MOST_WAIT_S = 3_600.0
 
 _BUDGET_AGAIN_S = 600.0
 """A month ends without anybody's doing: so often it is looked for."""
+
+_STEP = 20
+"""So many jobs are decided at a time."""
 
 _rank = attrgetter("rank")
 
@@ -219,11 +222,26 @@ def schedule(
     other decision is one job's, in the order in which jobs are served. The same arguments give the
     same answer.
     """
+    steps = schedule_in_steps(queued, sites, now, policy)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as done:
+            decisions: list[Decision] = done.value
+            return decisions
+
+
+def schedule_in_steps(
+    queued: Iterable[QueuedJob], sites: Sequence[SiteView], now: float, policy: Policy = FREE
+) -> Generator[None, None, list[Decision]]:
+    """As `schedule`, and yields again and again: a long queue takes longer than others may wait."""
     board = _Board(sites, policy)
     decisions: list[Decision] = []
     waits = waiting.Waits()
     groups: dict[tuple[str, str, bool], _Group] = {}
-    for job in sorted(queued, key=_rank):
+    for number, job in enumerate(sorted(queued, key=_rank)):
+        if number % _STEP == 0:
+            yield
         if _is_ahead(job.not_before, now):
             waits.list_for(waiting.BACKOFF, job.not_before).append(job.job_id)
             continue
