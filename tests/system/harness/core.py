@@ -15,7 +15,6 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import grpc
 import tomlkit
 
 from rpc_kit.endpoint import Endpoint
@@ -132,15 +131,12 @@ class Core:
             self._wait_for(user, until)
 
     def _wait_for(self, user: User, until: float) -> None:
-        """Wait until a user's calls are answered: a channel that found nobody has to look again."""
+        """Wait until a user's calls are answered.
+
+        It is a call that shows it: a channel may be ready still, by the process before.
+        """
         assert self._process is not None
-        while True:
-            # Each time anew: once in a thousand starts, one was never told that it was there.
-            ready = grpc.channel_ready_future(user.channel)
-            with contextlib.suppress(grpc.FutureTimeoutError):
-                ready.result(timeout=0.5)
-                return
-            ready.cancel()
+        while not user.is_answered(within_s=2.0):
             if self._process.poll() is not None or time.monotonic() > until:
                 raise AssertionError(f"the core did not start:\n{self.log()[-3000:]}")
 

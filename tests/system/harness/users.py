@@ -18,6 +18,7 @@ from skyport.terminal.v1 import (
     file_pb2_grpc,
     job_pb2,
     job_pb2_grpc,
+    server_pb2,
     server_pb2_grpc,
     tunnel_pb2_grpc,
 )
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 CALL_S = 30.0
+_NOBODY = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
 
 
 class User:
@@ -62,6 +64,15 @@ class User:
     def close(self) -> None:
         if "channel" in self.__dict__:
             self.channel.close()
+
+    def is_answered(self, *, within_s: float) -> bool:
+        """Whether a core answers calls of this user, be it by a refusal."""
+        request = server_pb2.GetServerInfoRequest()
+        try:
+            self.server.GetServerInfo(request, timeout=within_s, wait_for_ready=True)
+        except grpc.RpcError as error:
+            return error.code() not in _NOBODY
+        return True
 
     @functools.cached_property
     def jobs(self) -> job_pb2_grpc.JobServiceStub:
