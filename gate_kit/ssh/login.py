@@ -55,8 +55,9 @@ class Logins:
         self._hops: dict[SshTarget, asyncssh.SSHClientConnection] = {}
         self._making: dict[SshTarget, asyncio.Lock] = {}
         self._given: weakref.WeakSet[asyncssh.SSHClientConnection] = weakref.WeakSet()
+        # Who goes through another knows it: held here, neither would ever be let go.
         self._through: weakref.WeakKeyDictionary[
-            asyncssh.SSHClientConnection, list[asyncssh.SSHClientConnection]
+            asyncssh.SSHClientConnection, weakref.WeakSet[asyncssh.SSHClientConnection]
         ] = weakref.WeakKeyDictionary()
 
     async def connect(self, node: str, target: SshTarget) -> asyncssh.SSHClientConnection:
@@ -84,10 +85,7 @@ class Logins:
 
     def is_way(self, connection: asyncssh.SSHClientConnection) -> bool:
         """Whether others go through a connection now."""
-        through = [one for one in self._through.get(connection, ()) if not one.is_closed()]
-        if through:
-            self._through[connection] = through
-        return bool(through)
+        return any(not one.is_closed() for one in self._through.get(connection, ()))
 
     def close(self) -> None:
         """Close the connections to hosts on the way, and with them all that goes through."""
@@ -123,7 +121,7 @@ class Logins:
                     target.host, target.port or (), options=options, config=None, tunnel=tunnel
                 )
             if tunnel is not None:
-                self._through.setdefault(tunnel, []).append(made)
+                self._through.setdefault(tunnel, weakref.WeakSet()).add(made)
             return made
         except asyncssh.HostKeyNotVerifiable as error:
             raise _host_key_refused(node, target, witness, str(error)) from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import gc
 import shlex
 import shutil
+import weakref
 from asyncio.subprocess import DEVNULL, PIPE
 from collections.abc import Awaitable
 from pathlib import Path
@@ -229,6 +231,25 @@ async def test_a_host_on_the_way_where_work_is_done_as_well_is_logged_in_to_once
     for process in processes:
         process.close()
     logins.close()
+
+
+async def test_connections_that_went_through_a_host_are_let_go(
+    shared_sshd: Sshd, sshd: Sshd
+) -> None:
+    logins = Logins()
+    target = dataclasses.replace(shared_sshd.target, via=sshd.target)
+    known = []
+    for _ in range(2):
+        connection = await logins.connect("n1", target)
+        known.append(weakref.ref(connection))
+        connection.close()
+        await connection.wait_closed()
+        del connection
+    logins.close()
+    async with asyncio.timeout(WITHIN_S):
+        while any(each() is not None for each in known):
+            gc.collect()
+            await asyncio.sleep(0.05)
 
 
 async def test_what_is_wrong_with_a_host_on_the_way_is_told_of_that_host(
