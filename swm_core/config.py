@@ -50,7 +50,7 @@ class Metrics:
 
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Rules:
-        # Figures name users and jobs, and are served without a login.
+        # Figures tell of all jobs and sites, and are served without a login.
         yield from _wrong_address(table, local_only=True, mend="use 127.0.0.1")
 
 
