@@ -30,7 +30,7 @@ class Spool:
 
     max_size: Bytes = Bytes(100 << 30)
     job_retention: Seconds = Seconds(30 * _DAY)
-    """How long a job's results are kept after its end."""
+    """How long a job is kept after its end, with its results and logs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
