@@ -142,7 +142,7 @@ def _psij(short: bool) -> list[Figure]:
     count, rounds = (_SHORT_JOBS, 1) if short else (_JOBS, 2)
     found = importlib.util.find_spec("psij")
     if found is None or found.origin is None:
-        raise RuntimeError("psij-python is not here; pip install --group bench")
+        raise RuntimeError("psij-python is not here; run `.venv/bin/uv pip install --group bench`")
     ours, theirs = [], []
     with slurm_serving(32) as (slurm, core, watch, _):
         # Accounts of the cluster may not be let into a checkout of somebody else.
