@@ -132,7 +132,6 @@ def test_a_core_and_a_gate_die_while_jobs_wait_and_run(
     core.start()
     core.wait_ready(SITE)
     core.kill_gate(SITE)
-    # What was acknowledged a moment ago is forgotten: it is submitted again.
     go.touch()
     for job in (running, waiting):
         job.until(SUCCEEDED, within_s=LONG_S)
@@ -161,7 +160,7 @@ def test_the_queue_is_asked_at_most_once_a_second_however_many_jobs_there_are(
         job.until(SUCCEEDED, within_s=300)
     asked, took_s = _asked(cluster) - before, time.monotonic() - began
     # Two sites ask, and each may begin and end with a question.
-    assert asked <= took_s + 4, f"{asked} in {took_s:.0f} s"
+    assert 0 < asked <= took_s + 4, f"{asked} in {took_s:.0f} s"
 
 
 def _asked(slurm: Slurm) -> int:

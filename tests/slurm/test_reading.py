@@ -13,6 +13,7 @@ from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.verdicts import State
 from gates.ssh_cluster_gate import config as configuration
+from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
 from gates.ssh_cluster_gate.slurm import check, directives, inventory, judgement, queue, sbatch
@@ -58,6 +59,14 @@ def test_a_mistake_in_the_configuration_is_told(tmp_path: Path, text: str, why: 
 def test_a_site_of_hosts_has_no_settings_of_a_queue(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match='is for a site with scheduler = "slurm"'):
         _load(tmp_path, "shared_account = true\nhosts = ['a']\n[slurm]\nmax_jobs = 1")
+
+
+def test_only_where_nodes_let_people_in_jobs_reach_the_users_side(tmp_path: Path) -> None:
+    site = 'scheduler = "slurm"\nhosts = ["login"]\nshared_account = true\n'
+    for more, has in (("", False), ("[slurm]\ncompute_ssh = true\n", True)):
+        told = planning.make(_load(tmp_path, site + more)).capabilities
+        assert types_pb2.CAPABILITY_TUNNELS in told
+        assert (types_pb2.CAPABILITY_REVERSE_TUNNELS in told) == has
 
 
 # What users say.
