@@ -167,7 +167,8 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
                 raise Refused(
                     f"{counted(len(partitions), 'partition')} did not go in time "
                     f"({plain(first.partition_id)}{text}); the core stays up, since it deletes "
-                    "them; try a longer --timeout, or `swm down` alone: then they go on billing"
+                    f"them; `swm site drain {plain(first.site)}` gives back what only waits for a "
+                    "next job; try a longer --timeout, or `swm down` alone: then they go on billing"
                 )
             waiting.say(f"{counted(len(partitions), 'partition')} to be deleted")
             time.sleep(_PARTITIONS_TICK_S)  # partitions can't be watched
