@@ -163,9 +163,14 @@ class Placement:
         # A job that is tried again says itself why: what failed is its text.
         told = [wait for wait in waits if wait.text != BACKOFF]
         self.waiting = {job_id: wait.text for wait in told for job_id in wait.job_ids}
-        await asyncio.gather(
-            *(self._commit(each) for each in decisions if not isinstance(each, Wait))
+        outcomes = await asyncio.gather(
+            *(self._commit(each) for each in decisions if not isinstance(each, Wait)),
+            return_exceptions=True,
         )
+        # Not before all are done: what is being committed must not be given away once more.
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
         later_s += [max(0.01, wait.until - now) for wait in waits if wait.until]
         return min(later_s, default=None)
 
