@@ -209,6 +209,7 @@ class AttemptDriver:
         await conclude(self._context, self._job_id, outcome.failure, outcome.collected)
 
     async def _conclude(self, failure: Failure | None) -> None:
+        self._forwards.close(self._job_id)
         await conclude(self._context, self._job_id, failure)
 
     async def _fail(self, failure: Failure) -> None:
