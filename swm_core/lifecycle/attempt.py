@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 from rpc_kit.logs import job_context
 from swm_core.domain.failures import Failure, FailureReason
-from swm_core.domain.job import End, Job
+from swm_core.domain.job import End, Job, Launch
 from swm_core.domain.states import AT_SITE_STATES, JobState
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
@@ -150,7 +150,9 @@ class AttemptDriver:
                     await self._forwards.open_out(job, self._gate)
                     await site.start(job)
             case JobState.QUEUED_AT_SITE | JobState.RUNNING:
-                self._mirroring.begin(job)
+                # Where a queue chooses them, the nodes are known once it runs.
+                if job.state is JobState.RUNNING or job.spec.launch is not Launch.EVERY:
+                    self._mirroring.begin(job)
                 if job.state is JobState.RUNNING:
                     await self._forwards.open(job, self._gate)
                 async with self._deadline(job, None):

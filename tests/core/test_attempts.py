@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from swm_core.config import Deadlines
-from swm_core.domain.job import Job, JobSpec
+from swm_core.domain.job import Job, JobSpec, Launch
 from swm_core.domain.states import JobState
 from swm_core.lifecycle import attempt
 from swm_core.lifecycle.attempt import AttemptDriver
@@ -69,3 +69,25 @@ async def test_a_forced_cancel_closes_the_ports(monkeypatch: pytest.MonkeyPatch)
     await made(job, forwards)._step(job, site)
     assert concluded == ["j1"]
     assert forwards.closed == ["j1"]
+
+
+@pytest.mark.parametrize(
+    ("state", "launch", "mirrors"),
+    [
+        (JobState.QUEUED_AT_SITE, Launch.FIRST, True),
+        # A mirror that begins now would know of the first node alone.
+        (JobState.QUEUED_AT_SITE, Launch.EVERY, False),
+        (JobState.RUNNING, Launch.EVERY, True),
+    ],
+)
+async def test_what_each_node_writes_is_mirrored_once_the_nodes_are_known(
+    state: JobState, launch: Launch, mirrors: bool
+) -> None:
+    begun: list[Job] = []
+    job = running(state=state, spec=JobSpec(launch=launch, nodes=2))
+    driver = made(job, Forwards())
+    mirroring: Any = SimpleNamespace(begin=begun.append)
+    driver._mirroring = mirroring
+    site: Any = Site()
+    await driver._advance(job, site)
+    assert bool(begun) is mirrors
