@@ -259,10 +259,10 @@ class AttemptDriver:
         await ended_at_site(self._context, self._job_id, end)
 
     async def _confirm_stopped(self, job: Job, site: AttemptAtSite) -> bool:
-        """Whether nothing of it runs; otherwise the job has ended, given up by its owner."""
+        """Whether nothing of it runs; otherwise the job has ended: given up, or lost."""
         confirmed = await site.confirm_stopped(job, self._force)
         if not confirmed:
-            await self._conclude(None)
+            await self._conclude(self._lost)
         return confirmed
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from swm_core.config import Deadlines
+from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job, JobSpec, Launch
 from swm_core.domain.states import JobState
 from swm_core.lifecycle import attempt
@@ -91,3 +92,26 @@ async def test_what_each_node_writes_is_mirrored_once_the_nodes_are_known(
     site: Any = Site()
     await driver._advance(job, site)
     assert bool(begun) is mirrors
+
+
+async def test_an_attempt_that_is_lost_while_it_is_stopped_ends_as_that(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    ends: list[Failure | None] = []
+
+    async def conclude(context: object, job_id: str, failure: Failure | None) -> None:
+        ends.append(failure)
+
+    monkeypatch.setattr(attempt, "conclude", conclude)
+    lost = Failure(FailureReason.SITE_LOST, "the node is another")
+    job = running(stop=Failure(FailureReason.BUDGET, "spent"))
+    driver = made(job, Forwards())
+
+    class Losing(Site):
+        async def confirm_stopped(self, job: Job, give_up: object) -> bool:
+            driver._lost = lost
+            return False
+
+    site: Any = Losing()
+    await driver._step(job, site)
+    assert ends == [lost]
