@@ -54,6 +54,7 @@ async def put_inputs(
     Raises:
         GateError: It did not work.
         AttemptFailed: The inputs are not in the spool any more.
+        OSError: The spool can't be read now.
     """
     contents = context.spool.owner(job.owner)
     try:
@@ -125,6 +126,8 @@ async def put_inputs(
             if isinstance(outcome, SpoolRefusal):
                 failure = Failure(FailureReason.STAGING_FAILED, str(outcome))
                 raise AttemptFailed(failure) from outcome
+            if isinstance(outcome, OSError):
+                raise outcome
 
 
 async def _status(call: object) -> grpc.aio.AioRpcError:
@@ -179,9 +182,14 @@ async def _send(
     needed: Sequence[file_pb2.NeededFile],
 ) -> None:
     messages = _messages(contents, manifest, needed)
-    while (message := await asyncio.to_thread(next, messages, None)) is not None:
-        await call.write(message)  # type: ignore[attr-defined]
-    await call.done_writing()  # type: ignore[attr-defined]
+    try:
+        while (message := await asyncio.to_thread(next, messages, None)) is not None:
+            await call.write(message)  # type: ignore[attr-defined]
+        await call.done_writing()  # type: ignore[attr-defined]
+    except (SpoolRefusal, OSError):
+        # The gate would wait for the rest, and we for its answer.
+        call.cancel()  # type: ignore[attr-defined]
+        raise
 
 
 def _messages(

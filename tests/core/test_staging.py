@@ -1,0 +1,70 @@
+"""Inputs on their way to a site, where something of them can't be had."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from skyport.gate.v1 import file_pb2, types_pb2
+from swm_core.domain.job import Job, JobSpec
+from swm_core.domain.states import JobState
+from swm_core.lifecycle import staging
+from swm_core.lifecycle.asking import AttemptFailed
+from swm_core.lifecycle.staging import put_inputs
+from swm_core.spool.errors import ContentMissing
+
+DIGEST = bytes(32)
+
+
+class Call:
+    """A PutFiles whose gate wants one content, and waits for it."""
+
+    def __init__(self) -> None:
+        needed = file_pb2.NeededFiles(files=[file_pb2.NeededFile(sha256=DIGEST)], last=True)
+        self._answers = [file_pb2.PutFilesResponse(needed=needed)]
+        self._cancelled = asyncio.Event()
+
+    async def write(self, message: object) -> None:
+        pass
+
+    async def read(self) -> file_pb2.PutFilesResponse:
+        if self._answers:
+            return self._answers.pop()
+        await self._cancelled.wait()
+        # As grpc does for a call that was cancelled on this side.
+        raise asyncio.CancelledError
+
+    def cancel(self) -> None:
+        self._cancelled.set()
+
+
+@pytest.mark.parametrize(
+    ("trouble", "told"),
+    [
+        (ContentMissing("content is not in the spool"), AttemptFailed),
+        (OSError(5, "input/output error"), OSError),
+    ],
+)
+async def test_a_content_that_cannot_be_read_ends_the_transfer(
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception, told: type[Exception]
+) -> None:
+    def refuse(sha256: str) -> None:
+        raise trouble
+
+    manifest = staging._Inputs(DIGEST, [], {DIGEST: 3})
+    monkeypatch.setattr(staging, "_Inputs", SimpleNamespace(load=lambda *_: manifest))
+    contents = SimpleNamespace(open=refuse)
+    context: Any = SimpleNamespace(
+        installation="abc", generation="g1", spool=SimpleNamespace(owner=lambda _: contents)
+    )
+    gate: Any = SimpleNamespace(name="lab", files=SimpleNamespace(PutFiles=Call))
+    job = Job("j1", "ann", JobSpec(), "", JobState.STAGING_IN, 1.0, 1.0, attempt=1)
+    bringing = asyncio.create_task(put_inputs(context, gate, job, types_pb2.JobRef()))
+    done, _ = await asyncio.wait({bringing}, timeout=20)
+    bringing.cancel()
+    assert done
+    with pytest.raises(told):
+        await bringing
