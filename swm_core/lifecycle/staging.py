@@ -130,6 +130,13 @@ async def put_inputs(
                 raise outcome
 
 
+def _silence() -> grpc.aio.AioRpcError:
+    """A call on which nothing was heard for too long, as an error."""
+    nothing = grpc.aio.Metadata()
+    text = "its gate went silent in the middle of a transfer"
+    return grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing, text)
+
+
 async def _status(call: object) -> grpc.aio.AioRpcError:
     """The status of a call that has ended, as an error."""
     metadata = grpc.aio.Metadata()
@@ -346,6 +353,9 @@ class Collection:
                 await asyncio.to_thread(self._take, node, files, answer.pieces)
         except grpc.aio.AioRpcError as error:
             raise self._gate.problem(error, ref) from error
+        except TimeoutError:
+            # What has come is kept, and the next try goes on behind it.
+            raise self._gate.problem(_silence(), ref) from None
 
     def _cursor(self, node: str, file: file_pb2.SiteFile) -> file_pb2.FileCursor:
         cursor = file_pb2.FileCursor(path=file.entry.path)

@@ -1,19 +1,23 @@
-"""Inputs on their way to a site, where something of them can't be had."""
+"""Files on their way to a site and back, where something of them can't be had."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from rpc_kit.errors import Problem
 from skyport.gate.v1 import file_pb2, types_pb2
 from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.states import JobState
+from swm_core.gateways.problems import GateError, Meaning
 from swm_core.lifecycle import staging
 from swm_core.lifecycle.asking import AttemptFailed
-from swm_core.lifecycle.staging import put_inputs
+from swm_core.lifecycle.staging import Collection, put_inputs
 from swm_core.spool.errors import ContentMissing
 
 DIGEST = bytes(32)
@@ -68,3 +72,22 @@ async def test_a_content_that_cannot_be_read_ends_the_transfer(
     assert done
     with pytest.raises(told):
         await bringing
+
+
+async def test_a_gate_that_goes_silent_is_asked_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def silent(call: object) -> AsyncIterator[file_pb2.GetFilesResponse]:
+        raise TimeoutError
+        yield
+
+    monkeypatch.setattr(staging, "heard", silent)
+    contents = SimpleNamespace(holding=contextlib.nullcontext)
+    context: Any = SimpleNamespace(spool=SimpleNamespace(owner=lambda _: contents))
+    gate: Any = SimpleNamespace(
+        files=SimpleNamespace(GetFiles=lambda _: None),
+        problem=lambda error, _: GateError("lab", Problem.from_error(error)),
+    )
+    job = Job("j1", "ann", JobSpec(), "", JobState.STAGING_OUT, 1.0, 1.0, attempt=1)
+    collection = Collection(context, gate, job)
+    with pytest.raises(GateError, match="silent") as caught:
+        await collection._get(types_pb2.JobRef(), "", [])
+    assert caught.value.meaning is Meaning.UNKNOWN
