@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 import grpc.aio
@@ -350,7 +350,7 @@ class Collection:
         )
         try:
             async for answer in heard(self._gate.files.GetFiles(request)):
-                await asyncio.to_thread(self._take, node, files, answer.pieces)
+                await _uncut(asyncio.to_thread(self._take, node, files, answer.pieces))
         except grpc.aio.AioRpcError as error:
             raise self._gate.problem(error, ref) from error
         except TimeoutError:
@@ -435,6 +435,16 @@ class Collection:
             else:
                 kept.append(entry)
         return kept
+
+
+async def _uncut(thread: Coroutine[Any, Any, None]) -> None:
+    """Wait for a thread, also when this is cancelled: it can't be stopped in the middle."""
+    working = asyncio.create_task(thread)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 @dataclasses.dataclass(slots=True)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import AsyncIterator
 from types import SimpleNamespace
 from typing import Any
@@ -91,3 +92,23 @@ async def test_a_gate_that_goes_silent_is_asked_again(monkeypatch: pytest.Monkey
     with pytest.raises(GateError, match="silent") as caught:
         await collection._get(types_pb2.JobRef(), "", [])
     assert caught.value.meaning is Meaning.UNKNOWN
+
+
+async def test_who_is_cancelled_waits_for_what_a_thread_writes() -> None:
+    begun, go, written = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        begun.set()
+        go.wait(20)
+        written.set()
+
+    taking = asyncio.create_task(staging._uncut(asyncio.to_thread(write)))
+    await asyncio.to_thread(begun.wait, 20)
+    taking.cancel()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert not taking.done()
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await taking
+    assert written.is_set()
