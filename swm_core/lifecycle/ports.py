@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from rpc_kit.endpoint import Endpoint
@@ -254,9 +254,17 @@ def _cannot(gate: Gate, capability: str) -> bool:
     return gate.info is not None and not gate.can(capability)
 
 
-def in_ports(job: Job) -> list[int]:
-    """The numbers of the job's IN ports, where they are known."""
-    return _numbers(job, Direction.IN)
+def in_ports(job: Job, node: str = "") -> list[int]:
+    """The numbers of the job's IN ports on a node (empty: the first), where they are known."""
+    return _numbers(job, Direction.IN, node)
+
+
+def ports_at(job: Job, node: str = "") -> Mapping[str, int]:
+    """What a node (empty: the first) has given to the job, by name; each gives other numbers."""
+    for allocation in job.allocations:
+        if node in ("", allocation.node):
+            return allocation.ports
+    return {}
 
 
 def out_ports(job: Job) -> list[int]:
@@ -270,8 +278,8 @@ def _dialling_nodes(job: Job) -> list[str]:
     return ["", *(allocation.node for allocation in others)]
 
 
-def _numbers(job: Job, direction: Direction) -> list[int]:
-    given = job.allocations[0].ports if job.allocations else {}
+def _numbers(job: Job, direction: Direction, node: str = "") -> list[int]:
+    given = ports_at(job, node)
     found = []
     for port in job.spec.ports:
         if port.direction is direction:
