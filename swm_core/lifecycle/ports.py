@@ -19,10 +19,13 @@ from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
 from swm_core.lifecycle.asking import Asker
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.live import NotLive
+from swm_core.store import StoreError
 
 log = logging.getLogger(__name__)
 
 _LISTENING_S = 10.0
+_IN_USE = "PORT_IN_USE"
 _MOST_CONNECTIONS = 1_000
 """Of one job at a time. A site that makes more of them is not to wear the core out."""
 
@@ -153,7 +156,12 @@ class PortForwards:
                     elif not self._is_full(job.job_id):
                         self._own(job.job_id, self._from_job(job, gate, number, connection_id))
             except GateError as error:
-                if error.meaning in (Meaning.GONE, Meaning.REFUSED):
+                if error.reason == _IN_USE:
+                    # It may be let go of; until then the job runs without it, and says so.
+                    listening.set()
+                    with contextlib.suppress(NotLive, StoreError):
+                        await self._context.jobs.note(job.job_id, f"port {number}: {error.message}")
+                elif error.meaning in (Meaning.GONE, Meaning.REFUSED):
                     log.warning("port %d of job %s: %s", number, job.job_id, error.message)
                     listening.set()
                     return
