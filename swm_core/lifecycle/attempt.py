@@ -101,8 +101,10 @@ class AttemptDriver:
                         await self._step(job, site)
                     except NotLive:
                         return
-                    except StoreUnavailable as error:
-                        log.warning("the attempt waits in %s: %s", job.state, error)
+                    except (StoreUnavailable, OSError) as error:
+                        # A disk that may be mended: the store's, or the spool's.
+                        why = str(error) or repr(error)
+                        log.warning("the attempt waits in %s: %s", job.state, why)
                         await asyncio.sleep(backoff.next())
                     except Exception:
                         # A defect: the attempt must not be forgotten.

@@ -60,7 +60,7 @@ async def put_inputs(
     try:
         manifest = await asyncio.to_thread(_Inputs.load, context, job)
     except SpoolRefusal as error:
-        raise AttemptFailed(Failure(FailureReason.STAGING_FAILED, str(error))) from error
+        raise await _lacking(contents, error) from error
     call = gate.files.PutFiles()
     sending: asyncio.Task[None] | None = None
     try:
@@ -124,10 +124,19 @@ async def put_inputs(
             sending.cancel()
             outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
             if isinstance(outcome, SpoolRefusal):
-                failure = Failure(FailureReason.STAGING_FAILED, str(outcome))
-                raise AttemptFailed(failure) from outcome
+                raise await _lacking(contents, outcome) from outcome
             if isinstance(outcome, OSError):
                 raise outcome
+
+
+async def _lacking(contents: OwnerContents, error: SpoolRefusal) -> AttemptFailed:
+    """What it means that the spool lacks an input.
+
+    Raises:
+        OSError: Nothing, since the spool itself is away.
+    """
+    await asyncio.to_thread(contents.check)
+    return AttemptFailed(Failure(FailureReason.STAGING_FAILED, str(error)))
 
 
 def _silence() -> grpc.aio.AioRpcError:

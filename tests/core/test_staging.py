@@ -47,21 +47,27 @@ class Call:
 
 
 @pytest.mark.parametrize(
-    ("trouble", "told"),
+    ("trouble", "away", "told"),
     [
-        (ContentMissing("content is not in the spool"), AttemptFailed),
-        (OSError(5, "input/output error"), OSError),
+        (ContentMissing("content is not in the spool"), False, AttemptFailed),
+        # With its disk everything is away, and will be there again.
+        (ContentMissing("content is not in the spool"), True, OSError),
+        (OSError(5, "input/output error"), False, OSError),
     ],
 )
 async def test_a_content_that_cannot_be_read_ends_the_transfer(
-    monkeypatch: pytest.MonkeyPatch, trouble: Exception, told: type[Exception]
+    monkeypatch: pytest.MonkeyPatch, trouble: Exception, away: bool, told: type[Exception]
 ) -> None:
     def refuse(sha256: str) -> None:
         raise trouble
 
+    def check() -> None:
+        if away:
+            raise OSError(2, "its disk is not mounted")
+
     manifest = staging._Inputs(DIGEST, [], {DIGEST: 3})
     monkeypatch.setattr(staging, "_Inputs", SimpleNamespace(load=lambda *_: manifest))
-    contents = SimpleNamespace(open=refuse)
+    contents = SimpleNamespace(open=refuse, check=check)
     context: Any = SimpleNamespace(
         installation="abc", generation="g1", spool=SimpleNamespace(owner=lambda _: contents)
     )
