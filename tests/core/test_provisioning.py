@@ -1,0 +1,47 @@
+"""Jobs and the partitions that are made for them, where one comes without the other."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from swm_core.domain.job import Job, JobSpec
+from swm_core.domain.partition import Partition, PartitionSpec
+from swm_core.domain.states import JobState, PartitionState
+from swm_core.gateways.slots import Slot
+from swm_core.lifecycle import provisioning
+
+
+def partition(state: PartitionState) -> Partition:
+    spec = PartitionSpec(flavor="small", node_count=1)
+    return Partition("p1", "cloud", "ann", spec, "f", state, 1.0, job_id="j1")
+
+
+async def test_a_partition_is_taken_when_its_gate_tells_of_it_late(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(provisioning, "_LOOK_S", 0.01)
+    monkeypatch.setattr(provisioning, "own_partition", lambda *_: None)
+    monkeypatch.setattr(provisioning, "allocate", lambda *_: ("n1",))
+    placed = asyncio.Event()
+
+    async def apply(*_: object) -> None:
+        placed.set()
+
+    slot: Slot[Partition] = Slot()
+    slot.put(partition(PartitionState.READY))
+    context: Any = SimpleNamespace(
+        partitions=SimpleNamespace(slot=lambda _: slot), jobs=SimpleNamespace(apply=apply)
+    )
+    gate: Any = SimpleNamespace(ready=True, inventory=SimpleNamespace(partitions={}))
+    job = Job("j1", "ann", JobSpec(), "", JobState.PROVISIONING, 1.0, 1.0, partition_id="p1")
+    waiting = asyncio.create_task(provisioning.await_partition(context, gate, job))
+    await asyncio.sleep(0.05)
+    assert not placed.is_set()
+    gate.inventory.partitions["p1"] = True
+    async with asyncio.timeout(20):
+        await waiting
+    assert placed.is_set()
