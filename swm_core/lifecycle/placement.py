@@ -300,14 +300,19 @@ class Placement:
             )
         )
         self._new_partition(partition)
-        await self._place(
-            job.job_id,
-            ready=False,
-            text=_create_text(partition),
-            site=decision.site,
-            partition_id=partition.partition_id,
-            time_limit_s=decision.time_limit_s,
-        )
+        try:
+            await self._place(
+                job.job_id,
+                ready=False,
+                text=_create_text(partition),
+                site=decision.site,
+                partition_id=partition.partition_id,
+                time_limit_s=decision.time_limit_s,
+            )
+        finally:
+            # Without its job nobody needs it: it is not to be made until its gate says something.
+            if slot := self._context.partitions.slot(partition.partition_id):
+                slot.touch()
 
 
 def _create_text(partition: Partition) -> str:

@@ -13,6 +13,9 @@ from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
 from swm_core.gateways.slots import Slot
 from swm_core.lifecycle import provisioning
+from swm_core.lifecycle.live import LivePartitions, NotLive
+from swm_core.lifecycle.placement import Placement
+from swm_core.scheduler import Create
 
 
 def partition(state: PartitionState) -> Partition:
@@ -45,3 +48,38 @@ async def test_a_partition_is_taken_when_its_gate_tells_of_it_late(
     async with asyncio.timeout(20):
         await waiting
     assert placed.is_set()
+
+
+async def test_who_makes_a_partition_hears_that_its_job_is_gone() -> None:
+    store: Any = SimpleNamespace()
+    partitions = LivePartitions(store)
+    versions = []
+
+    def made(partition: Partition) -> None:
+        partitions.add(partition)
+        slot = partitions.slot(partition.partition_id)
+        assert slot is not None
+        versions.append(slot.version)
+
+    async def insert(partition: Partition) -> Partition:
+        return partition
+
+    async def apply(job_id: str, decide: object) -> None:
+        raise NotLive(f"job {job_id} has ended")
+
+    job = Job("j1", "ann", JobSpec(), "", JobState.QUEUED, 1.0, 1.0)
+    context: Any = SimpleNamespace(
+        clock=lambda: 1.0,
+        gates={"cloud": SimpleNamespace(info=None)},
+        jobs=SimpleNamespace(get=lambda _: job, apply=apply),
+        partitions=partitions,
+        store=SimpleNamespace(partitions=SimpleNamespace(insert=insert)),
+    )
+    nobody: Any = None
+    placement = Placement(context, made, nobody, nobody)
+    await placement._commit(Create("j1", "cloud", "", "small", 1, None, "", 0))
+    (live,) = partitions
+    slot = partitions.slot(live.partition_id)
+    assert slot is not None
+    assert slot.version > versions[0]
+    assert not placement.is_placing_on("j1", live.partition_id)
