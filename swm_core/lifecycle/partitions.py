@@ -22,7 +22,7 @@ from swm_core.gateways.problems import GateError, Meaning
 from swm_core.gateways.slots import Slot
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
-from swm_core.lifecycle.reuse import may_wait
+from swm_core.lifecycle.reuse import Reuse
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class PartitionDriver:
         self._gate = gate
         self._wanted = wanted
         self._idle_s = idle_s
+        self._reuse = Reuse(context, gate)
         self._renew_time = 0.0
         """When its end was moved on last; 0: not since the core's start."""
 
@@ -97,7 +98,7 @@ class PartitionDriver:
         if partition.state is PartitionState.DELETING:
             await self._delete(partition, slot)
         elif not self._wanted(self._id):
-            if self._idle_s and may_wait(self._context, self._gate, partition):
+            if self._idle_s and self._reuse.may_wait(partition):
                 await self._idle(slot)
             else:
                 await self._give_back()
@@ -134,7 +135,7 @@ class PartitionDriver:
                 continue
             # A clock that was set back makes it wait no longer than it would have.
             left_s = min(self._idle_s, partition.idle_since + self._idle_s - now)
-            if left_s <= 0 or not may_wait(self._context, self._gate, partition):
+            if left_s <= 0 or not self._reuse.may_wait(partition):
                 await self._give_back()
                 return
             await self._renew(partition)
