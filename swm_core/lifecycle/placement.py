@@ -237,7 +237,8 @@ class Placement:
             )
 
         claimed = await self._context.partitions.apply(decision.partition_id, decide)
-        return decision.job_id in claimed.served
+        # It may have served the job before, too.
+        return claimed.state is PartitionState.READY and claimed.failure is None
 
     async def _place(
         self, job_id: str, *, ready: bool = True, text: str = "", **place: Any

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,7 +17,7 @@ from swm_core.gateways.slots import Slot
 from swm_core.lifecycle import provisioning
 from swm_core.lifecycle.live import LivePartitions, NotLive
 from swm_core.lifecycle.placement import Placement
-from swm_core.scheduler import Create
+from swm_core.scheduler import Create, Place
 
 
 def partition(state: PartitionState) -> Partition:
@@ -83,3 +85,22 @@ async def test_who_makes_a_partition_hears_that_its_job_is_gone() -> None:
     assert slot is not None
     assert slot.version > versions[0]
     assert not placement.is_placing_on("j1", live.partition_id)
+
+
+async def test_a_partition_that_is_given_back_is_not_claimed_by_who_was_there_before() -> None:
+    going = dataclasses.replace(
+        partition(PartitionState.DELETING), pooled=True, served=("j2",), job_id="j1"
+    )
+
+    async def apply(partition_id: str, decide: Callable[[Partition], Partition]) -> Partition:
+        return decide(going)
+
+    job = Job("j2", "ann", JobSpec(), "", JobState.QUEUED, 1.0, 1.0, attempt=1)
+    context: Any = SimpleNamespace(
+        clock=lambda: 1.0,
+        jobs=SimpleNamespace(get=lambda _: job),
+        partitions=SimpleNamespace(get=lambda _: going, apply=apply),
+    )
+    nobody: Any = None
+    placement = Placement(context, nobody, nobody, nobody)
+    assert not await placement._claim(Place("j2", "cloud", "p1", ()))
