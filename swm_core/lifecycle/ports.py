@@ -62,13 +62,21 @@ class PortForwards:
             return
         servers = self._servers[job.job_id] = []
         local = dict(job.local_ports)
-        for number in numbers:
-            server = await self._listen(job, gate, host, number, local.get(str(number), 0))
-            if server is not None:
-                servers.append(server)
-                local[str(number)] = server.sockets[0].getsockname()[1]
-        if local != dict(job.local_ports):
-            await self._context.jobs.note(job.job_id, local_ports=local)
+        try:
+            for number in numbers:
+                server = await self._listen(job, gate, host, number, local.get(str(number), 0))
+                if server is not None:
+                    servers.append(server)
+                    local[str(number)] = server.sockets[0].getsockname()[1]
+            if local != dict(job.local_ports):
+                await self._context.jobs.note(job.job_id, local_ports=local)
+        except BaseException:
+            # Where nobody could be told of them they are opened anew the next time.
+            for server in servers:
+                server.close()
+            if self._servers.get(job.job_id) is servers:
+                del self._servers[job.job_id]
+            raise
 
     async def _listen(
         self, job: Job, gate: Gate, host: str, number: int, wanted: int
