@@ -90,8 +90,13 @@ do_make_root() {
 do_install() {
     script=$runner
     [ -z "$1" ] || script=$root/$1
-    dd bs="$bytes" count=1 iflag=fullblock of="$script.$$" 2>/dev/null &&
-        mv "$script.$$" "$script" 2>/dev/null || refuse_write "$root"
+    taken=
+    { taken=yes && dd bs="$bytes" count=1 iflag=fullblock; } 2>/dev/null >"$script.$$" &&
+        mv "$script.$$" "$script" 2>/dev/null && return
+    # Where nothing could be made nothing was read, and would be taken for a request.
+    [ -n "$taken" ] || skip
+    rm -f "$script.$$" 2>/dev/null
+    refuse_write "$root"
 }
 
 # KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
