@@ -505,8 +505,16 @@ do_remove() {
         fi
         shift 4
     done
+    # A disk may be so full that no folder can be made: the first of them takes the others then.
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    [ -z "$thrown" ] || { mkdir -p "$trash" && mv $thrown "$trash"; } 2>/dev/null
+    [ -z "$thrown" ] || {
+        set -- $thrown
+        if mkdir -p "$trash"; then
+            mv "$@" "$trash"
+        else
+            mv "$1" "$trash" && shift && { [ $# -eq 0 ] || mv "$@" "$trash"; }
+        fi
+    } 2>/dev/null
     for key in $keys; do
         [ ! -d "jobs/$key" ] || say "left $key $root/jobs/$key"
     done
