@@ -552,8 +552,9 @@ do_read() {
         if [ "$more" -gt 0 ]; then
             flush
             printf '#%s\n' "$more"
-            # A file that was cut meanwhile is made up for: so many bytes were promised.
-            { tail -c +$(($2 + 1)) "$file" && head -c "$more" /dev/zero; } | head -c "$more"
+            # A file that was cut meanwhile, or lets nobody read it, is made up for: so many bytes
+            # were promised.
+            { tail -c +$(($2 + 1)) "$file"; head -c "$more" /dev/zero; } | head -c "$more"
         fi
         shift 2
     done
