@@ -198,6 +198,7 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
         "gpu|n1|mixed|64|512000|2-00:00:00|up|1000|gpu:a100:4(S:0-1),license:3|fast,ib|none",
         "gpu|n2|down*|64|512000|2-00:00:00|up|1000|(null)|(null)|broken | really",
         "all|n1|mixed|64|512000|infinite|down|1000|(null)|(null)|none",
+        "all|n3|idle|8|1000|infinite|down|1000|gpu:1g.5gb:4(S:0-1),gpu:a100:2(S:2)|(null)|none",
         "bad name|n1|idle|1|1|1:00|up|1|(null)|(null)|none",
         "half a line",
     ]
@@ -208,6 +209,7 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
     one, two = found["gpu"].nodes.values()
     assert (one.gpus, one.gpu_model, one.flavor) == (4, "a100", "64c-512000m-4a100")
     assert two.message == "Slurm says down*: broken | really"
+    assert found["all"].nodes["n3"].gpus == 6, "of several kinds all count"
 
 
 def test_rows_of_squeue_and_sacct() -> None:
