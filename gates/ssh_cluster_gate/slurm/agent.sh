@@ -124,7 +124,12 @@ do_events() {
     for event; do
         printf '=%s\n' "${event##*/}"
     done
-    rm -f "$@"
+    # Where nobody has looked for long they may be more than fit on a command line.
+    if [ $# -gt 1000 ]; then
+        printf '%s\0' "$@" | xargs -0 rm -f
+    else
+        rm -f "$@"
+    fi
 }
 
 # MODE [KEY ROOT_UID]...: what lies of attempts; "all" of it, or what changes.
