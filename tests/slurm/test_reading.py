@@ -157,6 +157,7 @@ def test_a_start_is_asked_of_the_queue() -> None:
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", 1, "SITE_QUEUE_FULL"),
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping", 124, "SITE_QUEUE_FULL"),
         ("sbatch: error: Unable to contact slurm controller (refused)", 1, "SITE_UNREACHABLE"),
+        ("sbatch: fatal: Could not establish a configuration source", 1, "SITE_UNREACHABLE"),
         ("", 124, "SITE_UNREACHABLE"),
         ("timeout: failed to run command 'sbatch': No such file or directory", 127,
          "SITE_UNREACHABLE"),

@@ -31,6 +31,7 @@ _AWAY = (
     "protocol authentication error",
     "controller not responding",
     "in standby mode",
+    "could not establish a configuration source",
 )
 
 
