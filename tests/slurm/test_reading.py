@@ -11,12 +11,21 @@ from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
+from gate_kit.ssh.layout import AttemptPath
 from gate_kit.verdicts import State
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
-from gates.ssh_cluster_gate.slurm import check, directives, inventory, judgement, queue, sbatch
+from gates.ssh_cluster_gate.slurm import (
+    check,
+    directives,
+    inventory,
+    judgement,
+    queue,
+    sbatch,
+    words,
+)
 from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
 from gates.ssh_cluster_gate.slurm.judgement import Missing
 from gates.ssh_cluster_gate.slurm.queue import Row
@@ -219,6 +228,21 @@ def test_rows_of_squeue_and_sacct() -> None:
     told = queue.read_sacct(["9|CANCELLED by 1000|n", "9.batch|FAILED|batch"])
     assert told == {"9": Row("9", "CANCELLED", "n")}
     assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES
+
+
+def test_which_rows_are_of_an_attempt() -> None:
+    key, ours = AttemptPath("i", "j", 2, "p"), "uid/p/i/j.2"
+    rows = [
+        Row("1", "RUNNING", "swm-j.2", ours),
+        Row("2", "RUNNING", "swm-j.2"),  # the site has taken its comment away
+        Row("3", "RUNNING", "step 5", ours),  # the job has changed its name
+        Row("4", "RUNNING", "swm-j.2", "step 5"),  # or its comment
+        Row("5", "RUNNING", "swm-j.2", "other/p/i/j.2"),
+        Row("6", "RUNNING", "another", ""),
+    ]
+    word = words.Word(0.0, {row.slurm_id: row for row in rows})
+    assert [row.slurm_id for row in word.of(key, "uid")] == ["1", "2", "3"]
+    assert [row.slurm_id for row in word.of(key, "uid", {"4", "6"})] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(

@@ -61,6 +61,12 @@ class Evidence:
     refused: str = ""
     """Why it was not looked at: "REASON text"."""
 
+    @property
+    def slurm_ids(self) -> frozenset[str]:
+        """Under which it was submitted, as far as that is known."""
+        given = self.given.slurm_id if self.given else ""
+        return frozenset({self.slurm_id, given} - {""})
+
 
 def read_look(reply: Reply, known: Mapping[str, Lasting] | None = None) -> dict[str, Evidence]:
     """What the agent answered to `look` or `list`, by the paths of keys.

@@ -23,7 +23,7 @@ from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
 from gates.ssh_cluster_gate.slurm.queue import Row, Stage
 from gates.ssh_cluster_gate.slurm.sites import SlurmSites
-from gates.ssh_cluster_gate.slurm.words import Pace, Queue
+from gates.ssh_cluster_gate.slurm.words import Pace, Queue, is_of
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -247,7 +247,7 @@ class SlurmAttempts:
         """The queue's last word on an attempt."""
         found, word = live.found, self.queue(live.account).word
         if word is not None and found is not None:
-            rows = word.of(live.key, found.root_uid)
+            rows = word.of(live.key, found.root_uid, found.slurm_ids)
             wanted = found.given.slurm_id if found.given else found.slurm_id
             chosen = [row for row in rows if row.slurm_id == wanted] if wanted else []
             if not found.given and (not chosen or chosen[0].stage is Stage.OVER):
@@ -312,7 +312,9 @@ class SlurmAttempts:
             row = await self.queue(live.account).find(wanted)
         except Refusal:
             return None
-        return Missing.UNKNOWN if row is None else row
+        if row is None or not is_of(row, live.key, found.root_uid, {wanted}):
+            return Missing.UNKNOWN
+        return row
 
     # Telling.
 
