@@ -25,6 +25,8 @@ from gates.ssh_cluster_gate.slurm.evidence import Evidence
 
 _WITHIN_S = 10
 """For what only asks."""
+_MOST = 100
+"""Attempts that are looked at by one request."""
 
 
 def _text(name: str) -> bytes:
@@ -95,9 +97,14 @@ class Account:
         Raises:
             Refusal: NODE_UNREACHABLE.
         """
-        words = [word for pair in asked.items() for word in pair]
+        pairs = list(asked.items())
         mode = "all" if known is None else "changes"
-        return evidence.read_look(await self._quick.ask("look", mode, *words), known)
+        found: dict[str, Evidence] = {}
+        # A shell takes more time for each word the more there are, and others wait for it.
+        for start in range(0, len(pairs), _MOST):
+            words = [word for pair in pairs[start : start + _MOST] for word in pair]
+            found |= evidence.read_look(await self._quick.ask("look", mode, *words), known)
+        return found
 
     async def glance(self, path: str, root_uid: str, known: Lasting | None = None) -> Evidence:
         """What lies of one attempt; asked together with others that are asked for meanwhile.
