@@ -25,6 +25,8 @@ from gates.ssh_cluster_gate.slurm.evidence import Evidence
 
 _WITHIN_S = 10
 """For what only asks."""
+_CUT = 124
+"""The code of a command that was ended at its deadline."""
 _MOST = 100
 """Attempts that are looked at by one request."""
 
@@ -263,4 +265,9 @@ def _answer(reply: Reply) -> Answer:
             code = int(value)
         else:
             lines.append(line)
+    if not lines or lines.pop() != ".":
+        # As at a deadline: nobody knows what it has done.
+        return Answer(
+            (), (*told, "there is no room for its answer in the folder of temporary files"), _CUT
+        )
     return Answer(tuple(lines), tuple(told), code)
