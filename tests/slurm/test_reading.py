@@ -302,6 +302,14 @@ def _row(state: str, reason: str = "") -> Row:
         ({"given": GIVEN}, _row("CANCELLED"), "ENDED", "CANCELLED"),
         ({"given": GIVEN}, _row("FAILED"), "ENDED", "NODE_FAIL"),
         ({"given": GIVEN}, Missing.UNKNOWN, "ENDED", "END_UNKNOWN"),
+        # Its folder has been deleted.
+        ({"is_gone": True}, _row("PENDING"), "QUEUED_AT_SITE", ""),
+        ({"is_gone": True}, _row("COMPLETED"), "ENDED", "END_UNKNOWN"),
+        ({"is_gone": True, "slurm_id": "7"}, Missing.UNKNOWN, "ENDED", "END_UNKNOWN"),
+        ({"is_gone": True, "is_buried": True}, Missing.UNKNOWN, "ENDED", "CANCELLED"),
+        ({"given": GIVEN, "is_gone": True}, _row("RUNNING"), "RUNNING", ""),
+        ({"given": GIVEN, "is_gone": True}, _row("COMPLETED"), "ENDED", "END_UNKNOWN"),
+        ({"given": GIVEN, "is_gone": True}, _row("TIMEOUT"), "ENDED", "TIME_LIMIT"),
         # The end is there.
         ({"given": GIVEN, "ends": {0: WELL}}, Missing.UNASKED, "ENDED", 0),
         ({"given": GIVEN, "ends": {0: WELL}}, _row("TIMEOUT"), "ENDED", 0),

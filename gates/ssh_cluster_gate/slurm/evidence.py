@@ -58,6 +58,8 @@ class Evidence:
     final: End | None = None
     is_logged: bool = False
     """Whether Slurm has written anything about the job."""
+    is_gone: bool = False
+    """Whether its folder has been deleted since; all else is what lay there before."""
     refused: str = ""
     """Why it was not looked at: "REASON text"."""
 

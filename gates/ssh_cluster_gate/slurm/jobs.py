@@ -163,9 +163,7 @@ class SlurmAttempts:
         if one.refused:
             with as_refusals(ref):
                 raise refused(account.host.node, one.refused)
-        if live is not None:
-            live.found, live.looked_at = one, looked_at
-        return one
+        return one if live is None else _seen(live, one, looked_at)
 
     async def judged(self, ref: types_pb2.JobRef, found: Evidence) -> job_pb2.JobStatus | None:
         """What follows from what lies there; the queue is asked if nothing does without it.
@@ -383,9 +381,9 @@ class SlurmAttempts:
         found = await account.look(asked, known)
         for live in lives:
             one = found.get(live.key.path)
-            if one is None or one.refused or not one.exists:
+            if one is None or one.refused or not (one.exists or live.found):
                 continue
-            live.found, live.looked_at = one, at
+            _seen(live, one, at)
             try:
                 await self.publish(live)
             except Refusal as refusal:
@@ -457,6 +455,14 @@ class SlurmAttempts:
         self.warnings.pop(key, None)
         self._ended.pop(key, None)
         self.bells.ring(key, "removed")
+
+
+def _seen(live: Live, one: Evidence, at: float) -> Evidence:
+    """Note what lies of an attempt now; what lay there where it has been deleted since."""
+    if not one.exists and live.found is not None:
+        one = dataclasses.replace(live.found, is_gone=True, is_buried=one.is_buried)
+    live.found, live.looked_at = one, at
+    return one
 
 
 def _is_at(ref: types_pb2.JobRef, status: job_pb2.JobStatus) -> bool:
