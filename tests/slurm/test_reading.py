@@ -124,6 +124,24 @@ def test_ours_win_and_a_warning_says_which() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("value", "is_every", "arguments"),
+    [
+        ("B:USR1@60", False, []),
+        ("USR1@60", False, ["--signal=USR1@60"]),
+        ("R:USR1@60", False, ["--signal=R:USR1@60"]),
+        ("USR1@60", True, []),
+    ],
+)
+def test_no_signal_is_asked_for_that_would_not_reach_the_script(
+    value: str, is_every: bool, arguments: list[str]
+) -> None:
+    told, _ = directives.read(f"#SBATCH --signal={value}")
+    given, warnings = directives.merge(told, {}, (), is_every=is_every)
+    assert given == arguments
+    assert bool(warnings) == (not arguments)
+
+
 def test_a_check_says_what_mends_with_the_names_of_the_site() -> None:
     found = Found({"controller": ["yes"], "node": ["debug n1 idle"]})
     slurm = SlurmConfig(partitions=("gpu",))
