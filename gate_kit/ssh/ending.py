@@ -61,7 +61,9 @@ class Ending:
         hosts = self._jobs.sites.hosts(ref)
         # The tombstone first, then what is under way: it must not hold up what ends it.
         with as_refusals(ref):
-            await self._bury(ref, hosts)
+            reached, away = await self._bury(ref, hosts)
+            if away is not None and not reached:
+                raise away
         refusal = errors.job_cancelled(ref)
         self._operations.interrupt(refusal, "start", key)
         for end in self.on_cancel:
@@ -79,8 +81,13 @@ class Ending:
         key = AttemptKey.of(ref)
         with as_refusals(ref):
             # Once more: a start that was under way is over now, and may have left its spec.
-            await self._bury(ref, hosts)
-            on_hosts = await self._jobs.look(ref)
+            reached, away = await self._bury(ref, hosts)
+            if away is None:
+                on_hosts = await self._jobs.look(ref)
+            else:
+                # What does not answer keeps nothing alive on the others.
+                looks = (self._jobs.look_at(ref, host) for host in reached)
+                on_hosts = await asyncio.gather(*looks)
             spec = next((each.spec for each in on_hosts if each.spec), None)
             if spec is not None:
                 if grace_s is None:
@@ -88,21 +95,40 @@ class Ending:
                 self._deadlines[key] = asyncio.get_running_loop().time() + grace_s
                 try:
                     running = set(evidence.nodes_of(spec))
-                    await asyncio.gather(
-                        *(self._stop(ref, host) for host in hosts if host.node in running)
+                    stopped = await asyncio.gather(
+                        *(self._stop(ref, host) for host in reached if host.node in running),
+                        return_exceptions=True,
                     )
                 finally:
                     del self._deadlines[key]
+                away = next((error for error in stopped if error is not None), away)
+            if away is not None:
+                raise away
             return await self._jobs.publish(ref)
 
-    async def _bury(self, ref: types_pb2.JobRef, hosts: Sequence[Host]) -> None:
+    async def _bury(
+        self, ref: types_pb2.JobRef, hosts: Sequence[Host]
+    ) -> tuple[list[Host], BaseException | None]:
+        """Have the attempt's tombstone on all hosts.
+
+        Returns:
+            Those that have it; and why it is not on another one.
+        """
         path = AttemptKey.of(ref).path
-        await asyncio.gather(
+        told = await asyncio.gather(
             *(
                 host.ask("bury", path, root_of(ref, host.node), job_status.CANCELLED)
                 for host in hosts
-            )
+            ),
+            return_exceptions=True,
         )
+        errors_told = [each for each in told if isinstance(each, BaseException)]
+        reached = [
+            host
+            for host, each in zip(hosts, told, strict=True)
+            if not isinstance(each, BaseException)
+        ]
+        return reached, next(iter(errors_told), None)
 
     async def _stop(self, ref: types_pb2.JobRef, host: Host) -> None:
         """End all processes of the attempt on a host, and wait for its runner to write the end."""
@@ -179,7 +205,9 @@ class Ending:
         status = await self._jobs.status(ref)
         if status and not status.HasField("end") and status.state != job_pb2.JOB_STATE_STAGED:
             raise errors.job_running(ref)
-        await self._bury(ref, hosts)
+        _, away = await self._bury(ref, hosts)
+        if away is not None:
+            raise away
         for end in self.on_cancel:
             await end(key, errors.job_cancelled(ref))
         # A runner that nobody knew of may have claimed at the last moment.
