@@ -74,7 +74,7 @@ class Account:
         self.host = host
         self._quick = _Serving(host)
         self._slow = _Serving(host)
-        self._submits = _Serving(host)
+        self._submits = _Serving(host, submits=True)
         self._glances = {
             mode: Batch(functools.partial(self._look, mode), f"glances at {host.node}")
             for mode in ("all", "changes")
@@ -211,10 +211,16 @@ class Account:
 
 
 class _Serving:
-    """One shell that runs agent.sh, made anew when it was lost."""
+    """One shell that runs agent.sh, made anew when it was lost.
 
-    def __init__(self, host: Host) -> None:
+    Args:
+        host: Where.
+        submits: Whether it needs what Slurm is given to run.
+    """
+
+    def __init__(self, host: Host, *, submits: bool = False) -> None:
         self._host = host
+        self._submits = submits
         self._shell: Shell | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
@@ -240,8 +246,8 @@ class _Serving:
             process = await self._host.run(_text("agent.sh"), batch().name, lasting=True)
             shell = Shell(self._host.node, process)
             try:
-                facts = await self._host.open()
-                if facts.root_uid and not (await shell.ask("prepared", (), b"")).lines:
+                if self._submits and not (await shell.ask("prepared", (), b"")).lines:
+                    # Of the others nobody has to wait for room on the disk.
                     await shell.ask("prepare", (), batch().text)
             except BaseException:
                 await shell.close()
