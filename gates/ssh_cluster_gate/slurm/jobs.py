@@ -171,7 +171,7 @@ class SlurmAttempts:
         Raises:
             Refusal: SITE_UNREACHABLE.
         """
-        live = self._follow(ref, found)
+        live = self._follow(ref, found, time.monotonic())
         if live is None:
             return judgement.judge(found, Missing.UNASKED, now_ns=time.time_ns()).status
         judged = await self._judge(live)
@@ -197,7 +197,7 @@ class SlurmAttempts:
         elif is_followed:
             self.tell(live, status)
 
-    def _follow(self, ref: types_pb2.JobRef, found: Evidence) -> Live | None:
+    def _follow(self, ref: types_pb2.JobRef, found: Evidence, looked_at: float) -> Live | None:
         """The attempt as one to be followed; None if it was never asked to start."""
         key = AttemptKey.of(ref)
         live = self.live.get(key)
@@ -208,10 +208,9 @@ class SlurmAttempts:
             with_roots.CopyFrom(found.lasting.spec.ref)
             with_roots.roots.append(types_pb2.SiteRoot(root_uid=found.root_uid))
             account = self.sites.account(ref)
-            now = time.monotonic()
             # What has an id was submitted before now, by this gate or by one before it.
-            since = self.submitted_at if found.slurm_id else now
-            live = Live(with_roots, found.lasting, account, since, found, now)
+            since = self.submitted_at if found.slurm_id else time.monotonic()
+            live = Live(with_roots, found.lasting, account, since, found, looked_at)
         return live
 
     def begin(self, live: Live) -> None:
@@ -396,6 +395,7 @@ class SlurmAttempts:
     ) -> AsyncIterator[job_pb2.JobStatus]:
         """All attempts that can be seen, in order of job and attempt."""
         found: dict[AttemptKey, tuple[types_pb2.JobRef, Evidence]] = {}
+        looked_at = time.monotonic()
         listings = await asyncio.gather(
             *(account.all_of(installation) for account in self.sites.accounts),
             return_exceptions=True,
@@ -414,12 +414,17 @@ class SlurmAttempts:
         await self._word_for(found.values())
         for key in sorted(found):
             ref, one = found[key]
-            live = self._follow(ref, one)
+            if key in self._ended:
+                # The queue was asked about others meanwhile.
+                yield self._ended[key].status
+                continue
+            live = self._follow(ref, one, looked_at)
             try:
                 if live is None:
                     judged = judgement.judge(one, Missing.UNASKED, now_ns=time.time_ns())
                 else:
-                    live.found, live.looked_at = one, time.monotonic()
+                    if live.looked_at < looked_at:
+                        live.found, live.looked_at = one, looked_at
                     judged = await self._judge(live)
                     self._keep(live, judged)
             except Refusal:
