@@ -248,6 +248,12 @@ def test_rows_of_squeue_and_sacct() -> None:
     assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES
 
 
+def test_whether_slurm_keeps_accounts() -> None:
+    assert queue.has_accounts("accounting_storage/slurmdbd")
+    for told in ("accounting_storage/none", "(null)", ""):
+        assert not queue.has_accounts(told)
+
+
 def test_which_rows_are_of_an_attempt() -> None:
     key, ours = AttemptPath("i", "j", 2, "p"), "uid/p/i/j.2"
     rows = [

@@ -199,7 +199,8 @@ class Queue:
         if self.has_accounting is None:
             lines = await self._account.ask("scontrol", "show", "config")
             kinds = [line for line in lines if line.startswith("AccountingStorageType")]
-            self.has_accounting = bool(kinds) and "none" not in kinds[0]
+            kind = kinds[0].partition("=")[2].strip() if kinds else ""
+            self.has_accounting = queue.has_accounts(kind)
         if not self.has_accounting:
             return None
         words = ("sacct", "-n", "-P", "-X", "-j", slurm_id, "-o", queue.SACCT_FORMAT)
