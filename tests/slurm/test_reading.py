@@ -389,6 +389,16 @@ def test_an_end_of_which_only_the_queue_knows_is_not_hurried_and_is_written_down
     assert late.settle == End("failure", "NODE_FAIL", 0.0, 8)
 
 
+def test_an_attempt_that_names_no_nodes_ends_as_well() -> None:
+    every = _start()
+    every.spec.launch = job_pb2.LAUNCH_EVERY
+    given = Given("7", (), {}, (), (), 5)
+    found = dataclasses.replace(_found(given=given), lasting=Lasting(spec=every))
+    status = judgement.judge(found, _row("NODE_FAIL"), now_ns=8).status
+    assert status is not None
+    assert status.end.failure.reason == "NODE_FAIL"
+
+
 def test_of_what_nobody_knows_nothing_is_said() -> None:
     judged = judgement.judge(_found(), Missing.UNASKED, now_ns=8)
     assert judged.status is None

@@ -74,7 +74,8 @@ def judge(
         status.allocations.extend(allocations(found.given, spec.spec))
     if found.final is not None:
         return Judged(_ended(status, found, {0: found.final}))
-    nodes = found.given.nodes if found.given else ("",)
+    # A job may have written there what it likes, or its node knew no names.
+    nodes = (found.given.nodes if found.given else ()) or ("",)
     is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
     ranks = range(len(nodes) if is_every else 1)
     if all(rank in found.ends for rank in ranks):
