@@ -369,6 +369,9 @@ class SlurmAttempts:
                 await self.publish(live)
             except Refusal as refusal:
                 log.info("%s: %s", live.key.path, refusal.message)
+            except Exception:
+                # A mistake of ours about one must not keep the others from being told.
+                log.exception("%s cannot be told of", live.key.path)
 
     async def look_again(self, account: Account, lives: Collection[Live]) -> None:
         """Look at attempts of an account anew, and tell what has changed."""
@@ -387,6 +390,9 @@ class SlurmAttempts:
                 await self.publish(live)
             except Refusal as refusal:
                 log.info("%s: %s", live.key.path, refusal.message)
+            except Exception:
+                # A mistake of ours about one must not keep the others from being told.
+                log.exception("%s cannot be told of", live.key.path)
 
     # Lists.
 
