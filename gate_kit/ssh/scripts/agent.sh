@@ -521,13 +521,16 @@ do_remove() {
     if [ -d "$trash" ]; then
         set -- "jobs/$installation"/*
         [ -e "$1" ] || rmdir "jobs/$installation" 2>/dev/null
-        # A job may have taken its own rights away.
+        # A job may have taken its own rights away; and a network file system keeps for a while what
+        # somebody has open.
         {
-            rm -rf "$trash" || {
+            tries=0
+            until rm -rf "$trash" || [ "$tries" -ge 60 ]; do
+                [ "$tries" -eq 0 ] || sleep 1
+                tries=$((tries + 1))
                 find "$trash" -type d ! -perm -700 -exec chmod u+rwx {} \;
-                rm -rf "$trash"
-            } &
-        } </dev/null >/dev/null 2>&1
+            done
+        } </dev/null >/dev/null 2>&1 &
         say "trash $trash"
     fi
     cd /
