@@ -212,7 +212,7 @@ do_settle() {
         files="$files $key/spec $key/script"
     done
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    { cd "$root/jobs" && sync $files || sync; } </dev/null >/dev/null 2>&1
+    { cd "$root/jobs" && sync -- $files || sync; } </dev/null >/dev/null 2>&1
     cd /
 }
 
@@ -367,7 +367,7 @@ do_glance() {
     done
     [ -n "$files" ] || return 0
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    files=$(cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    files=$(cd "$root/jobs" && stat -c "$stat_format" -- $files 2>/dev/null)
     [ -z "$files" ] || out=$out$files$newline
 }
 
@@ -566,7 +566,7 @@ do_read() {
 # [FILE]...: the sizes of output files.
 do_sizes() {
     cd "$root/jobs" || return 0
-    stat -c '=%s %n' "$@" 2>/dev/null
+    stat -c '=%s %n' -- "$@" 2>/dev/null
     cd /
 }
 

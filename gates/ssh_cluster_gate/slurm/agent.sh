@@ -209,7 +209,7 @@ tell_lines() {
 
 tell_times() {
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" -- $files 2>/dev/null)
 }
 
 # KEY: the end of what Slurm itself has written about a job.
