@@ -113,6 +113,7 @@ def test_what_nobody_understands_is_left_out_with_a_warning(line: str) -> None:
 
 def test_ours_win_and_a_warning_says_which() -> None:
     script = "#SBATCH -p gpu -o out.txt --mem-per-cpu=1G --qos=low -C fast\n#SBATCH -C slow"
+    script += "\n#SBATCH --comment=mine"
     told, _ = directives.read(script)
     arguments, warnings = directives.merge(told, {"qos": "high", "exclusive": "yes"}, {"mem"})
     assert arguments == ["--constraint=slow", "--qos=high", "--exclusive"]
@@ -121,6 +122,7 @@ def test_ours_win_and_a_warning_says_which() -> None:
         "#SBATCH -o out.txt: not used, output is kept by Sky Port",
         "#SBATCH --mem-per-cpu=1G: not used, #SWM says --mem",
         "#SBATCH --qos=low: not used, #SWM site-option slurm.qos says it",
+        "#SBATCH --comment=mine: not used, it says whose the job is",
     ]
 
 

@@ -62,6 +62,7 @@ OURS = {
     "array": "a job is one job",
     "chdir": "it begins in its work folder; see #SWM workdir",
     "clusters": "the cluster is the site's",
+    "comment": "it says whose the job is",
     "container": "a site with Slurm runs no container images",
     "cpus-per-task": "say it as #SWM cpus",
     "error": "output is kept by Sky Port",
