@@ -89,12 +89,14 @@ class Ending:
                 looks = (self._jobs.look_at(ref, host) for host in reached)
                 on_hosts = await asyncio.gather(*looks)
             spec = next((each.spec for each in on_hosts if each.spec), None)
-            if spec is not None:
+            gone = {each.node for each in on_hosts if not each.exists}
+            if spec is not None or gone:
                 if grace_s is None:
-                    grace_s = launching.grace_s(spec.spec)
+                    grace_s = launching.grace_s(spec.spec) if spec else launching.GRACE_S
                 self._deadlines[key] = asyncio.get_running_loop().time() + grace_s
                 try:
-                    running = set(evidence.nodes_of(spec))
+                    # What has deleted its folder may run on.
+                    running = set(evidence.nodes_of(spec)) if spec else gone
                     stopped = await asyncio.gather(
                         *(self._stop(ref, host) for host in reached if host.node in running),
                         return_exceptions=True,
@@ -153,7 +155,9 @@ class Ending:
     async def _is_over(self, ref: types_pb2.JobRef, host: Host) -> bool:
         key = AttemptKey.of(ref)
         on_host = await self._look(ref, host)
-        if not on_host.exists or on_host.phase is Phase.ENDED:
+        if not on_host.exists:
+            return not await count_alive(host, key, "0")
+        if on_host.phase is Phase.ENDED:
             return True
         if on_host.phase is not Phase.LOST:
             # What was not claimed can't be any more.
@@ -214,6 +218,8 @@ class Ending:
         for host in hosts:
             on_host = await self._look(ref, host)
             if on_host.phase is Phase.RUNNING:
+                raise errors.job_running(ref)
+            if not on_host.exists and await count_alive(host, key, "0"):
                 raise errors.job_running(ref)
             if on_host.phase is Phase.LOST:
                 await count_alive(host, key, "KILL")

@@ -236,6 +236,16 @@ async def test_one_term_gives_a_job_time_to_end_by_itself(site: Site) -> None:
     assert b"".join([piece async for piece in site.follow(ref)]) == b"begun\nbye\ndone\n"
 
 
+async def test_a_cancel_reaches_what_has_deleted_its_folder(site: Site) -> None:
+    ref = await site.start('rm -rf "$(dirname "$SWM_WORKDIR")"; exec sleep 60\n')
+    for _ in range(1_000):
+        if marked(ref) and not site.folder(ref).exists():
+            break
+        await asyncio.sleep(0.02)
+    await site.ending.cancel(ref, 0.0)
+    assert marked(ref) == []
+
+
 async def test_a_cancel_before_the_start_forbids_it(site: Site) -> None:
     ref = await site.stage()
     assert await site.ending.cancel(ref, None) is None
