@@ -64,7 +64,7 @@ def _bring(slurm: Slurm) -> None:
     """Put PSI/J on the login node: accounts there may not be let into somebody else's folders."""
     found = importlib.util.find_spec("psij")
     if found is None or found.origin is None:
-        raise RuntimeError("psij-python is not here; pip install --group bench")
+        raise RuntimeError("psij-python is not here; run `.venv/bin/uv pip install --group bench`")
     installed, there = Path(found.origin).parents[1], slurm.login.home() / "psij"
     for name in _PARTS:
         shutil.copytree(installed / name, there / name)
