@@ -111,13 +111,13 @@ class Images:
 
     def __init__(self, settings: ContainerSettings) -> None:
         self._settings = settings
-        self._pulls: dict[tuple[str, str, Login | None], _Pull] = {}
+        self._pulls: dict[tuple[Host, str, Login | None], _Pull] = {}
 
     async def have(self, host: Host, image: str, logins: Mapping[str, Login], told: Told) -> Image:
         """Have an image on a host.
 
         Args:
-            host: Where; any account of it.
+            host: Where; of an account alone, since only Docker keeps images for all of a host.
             image: Its reference.
             logins: Of the one who wants it, by registry; they come before the site's own.
             told: Called with how far it is, for people.
@@ -129,7 +129,7 @@ class Images:
         registry = registry_of(image)
         login = logins.get(registry) or self._settings.logins.get(registry)
         # Another login may open what this one does not: nobody waits for somebody else's.
-        key = (host.node, image, login)
+        key = (host, image, login)
         pull = self._pulls.get(key)
         if pull is None:
             pull = self._pulls[key] = _Pull()
