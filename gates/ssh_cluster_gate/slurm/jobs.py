@@ -136,8 +136,15 @@ class SlurmAttempts:
         return (await self.look(ref)).is_buried
 
     def place(self, status: job_pb2.JobStatus, node: str) -> tuple[Host, str]:
-        """Where what a node writes lies, and its rank."""
+        """Where what a node writes lies, and its rank.
+
+        Raises:
+            Refusal: FIELD_MALFORMED for a node that is none of the attempt, once they are known.
+        """
         nodes = [allocation.node for allocation in status.allocations]
+        if node and nodes and node not in nodes:
+            text = f"{node[:60]} is no node of the attempt ({', '.join(nodes)[:200]})"
+            raise errors.invalid(text, field="cursors")
         rank = nodes.index(node) if node in nodes else 0
         return self.sites.hosts(status.ref)[0], str(rank)
 

@@ -47,7 +47,8 @@ async def test_the_log_of_a_gate_that_runs_and_runs_stays_short(
     script = f"while [ ! -e {tmp_path}/enough ]; do echo so it goes; done; exit 5"
     gate = GateProcess("lab", ["sh", "-c", script, "gate"], endpoint, tmp_path / "gate.log")
     running = asyncio.create_task(gate.run())
-    old, times = tmp_path / "gate.log.1", set()
+    times: set[int] = set()
+    old = tmp_path / "gate.log.1"
     async with asyncio.timeout(60):
         while len(times) < 3:
             await asyncio.sleep(0.01)
