@@ -90,8 +90,8 @@ do_make_root() {
 do_install() {
     script=$runner
     [ -z "$1" ] || script=$root/$1
-    dd bs="$bytes" count=1 iflag=fullblock of="$script.$$" 2>/dev/null &&
-        mv "$script.$$" "$script" 2>/dev/null || refuse_write "$root"
+    dd bs="$bytes" count=1 iflag=fullblock of="$script.$node.$$" 2>/dev/null &&
+        mv "$script.$node.$$" "$script" 2>/dev/null || refuse_write "$root"
 }
 
 # KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
@@ -488,7 +488,7 @@ throw_away() {
 # tells where that goes on; `removed` tells when it is over.
 do_remove() {
     trashed=$((trashed + 1))
-    trash=trash/$$.$trashed thrown='' keys='' installation=${1%/*}
+    trash=trash/$node.$$.$trashed thrown='' keys='' installation=${1%/*}
     cd "$root" 2>/dev/null || cd /
     while [ $# -gt 3 ]; do
         throw_away "$@"
