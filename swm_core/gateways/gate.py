@@ -129,7 +129,7 @@ class Gate:
 
     @property
     def message(self) -> str:
-        """Why it can't be used, for people."""
+        """Why it can't be used, or what of it is degraded; for people."""
         return self._health.message
 
     @property

@@ -213,7 +213,7 @@ class PartitionDriver:
                 # What has been there is not given up with all that lies on it.
                 was_there = error.meaning is Meaning.NO_ROOM and partition.ready_time is not None
                 if error.meaning in (Meaning.NO_ROOM, Meaning.REFUSED) and not was_there:
-                    await self._failed(error.reason, error.message)
+                    await self._failed(_failure(error.reason, error.message))
                     return False
                 await self._context.partitions.note(
                     self._id, text=f"site {partition.site} could not create it yet: {error.message}"
@@ -242,12 +242,12 @@ class PartitionDriver:
                     # Its jobs have ended, and their gate says how; that is worth a moment.
                     await self._context.partitions.note(
                         self._id,
-                        failure=_failure(told.failure.reason, words(told.failure.message)),
+                        failure=_told(told.failure),
                         pauses=self._paused(partition),
                         text=words(told.failure.message),
                     )
                     await self._ends_told()
-                await self._failed(told.failure.reason, words(told.failure.message))
+                await self._failed(_told(told.failure))
                 return True
             case partition_pb2.PARTITION_STATE_STOPPED:
                 if partition.state is PartitionState.READY:
@@ -299,7 +299,11 @@ class PartitionDriver:
         """Commit that it is not what it was, if so; whether it is in another state now."""
         if slot.missing and await self._is_gone():
             self._gate.partition_gone(self._id)
-            await self._failed("PROVISIONING_FAILED", "it vanished at its site")
+            await self._failed(
+                Failure(
+                    FailureReason.PROVISIONING_FAILED, "it vanished at its site", retryable=True
+                )
+            )
             return True
         slot.missing = False
         return slot.value is not None and await self._saw(slot.value)
@@ -341,9 +345,9 @@ class PartitionDriver:
         except GateError as error:
             log.warning("partition %s was not renewed: %s", self._id, error.message)
 
-    async def _failed(self, reason: str, message: str) -> None:
+    async def _failed(self, failure: Failure) -> None:
         await self._context.partitions.move(
-            self._id, PartitionState.DELETING, text=message, failure=_failure(reason, message)
+            self._id, PartitionState.DELETING, text=failure.message, failure=failure
         )
 
     async def _delete(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
@@ -399,8 +403,14 @@ class PartitionDriver:
         return self._gate.scope_uid
 
 
+def _told(failure: types_pb2.Failure) -> Failure:
+    """Why it failed after it was accepted; its gate knows whether another one may do."""
+    known = _failure(failure.reason, words(failure.message))
+    return dataclasses.replace(known, retryable=known.retryable or failure.retryable)
+
+
 def _failure(reason: str, message: str) -> Failure:
-    """Why it could not be made, or was lost, as its gate says."""
+    """Why it could not be made, or was lost."""
     no_room = reason in _NO_ROOM
     kind = FailureReason.NO_CAPACITY if no_room else FailureReason.PROVISIONING_FAILED
     kind = _FAILURES.get(reason, kind)
