@@ -140,8 +140,8 @@ class _Inputs:
         if not self._open or self._is_nothing:
             return {}
         # Of several attempts with the same inputs one brings them, and the others wait for it.
-        for host in sorted(self._open, key=lambda host: host.node):
-            growing = self._uploads.operations.exclusive(("tree", host, self._digest))
+        for root in sorted({self._roots[host] for host in self._open}):
+            growing = self._uploads.operations.exclusive(("tree", root, self._digest))
             await self._growing.enter_async_context(growing)
         async with mismatches():
             return await self._cached.look(

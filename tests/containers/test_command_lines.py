@@ -188,11 +188,14 @@ async def test_an_image_is_looked_for_anew_where_the_site_says_so(
 async def test_the_login_of_a_pull_that_was_killed_is_removed_by_the_next_one(
     make_gate: MakeGate, fakes: Fakes
 ) -> None:
-    left = fakes.cluster.home("n1") / ".skyport" / "login.4194305"  # beyond all process ids
-    left.mkdir(parents=True)
-    (left / "auth.json").write_text("psst")
+    root = fakes.cluster.home("n1") / ".skyport"
+    # Beyond all process ids. Other hosts with the same root may be in the middle of a pull.
+    names = [f"login.{node}.4194305" for node in ("n1", "n2", "n1.example")]
+    for name in names:
+        (root / name).mkdir(parents=True)
+        (root / name / "auth.json").write_text("psst")
     await ended(make_gate, fakes, "podman", containers={"runtime": "podman", "pull": "always"})
-    assert not list(left.parent.glob("login.*"))
+    assert sorted(each.name for each in root.glob("login.*")) == sorted(names[1:])
 
 
 async def test_a_host_without_any_of_them_says_so(make_gate: MakeGate, cluster: Cluster) -> None:

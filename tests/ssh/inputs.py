@@ -83,11 +83,18 @@ class Put:
 class Rig:
     """Some hosts, and uploads to them."""
 
-    def __init__(self, hosts: Sequence[Host], roots: Sequence[Path], **uploads: int) -> None:
+    def __init__(
+        self,
+        hosts: Sequence[Host],
+        roots: Sequence[Path],
+        *,
+        is_shared: bool = False,
+        **uploads: int,
+    ) -> None:
         self.hosts = hosts
         self.roots = roots
         self.operations = Operations()
-        sites = OwnSites(hosts)
+        sites = OwnSites(hosts, is_shared)
         limit = uploads.get("cache_bytes", 1 << 30)
         self.uploads = Uploads(sites, self.operations, Bells(), limit)
 

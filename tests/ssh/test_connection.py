@@ -298,6 +298,39 @@ async def test_a_host_that_comes_back_is_reached_again(sshd: Sshd, reach: Reach)
     assert await said(transport, "echo in") == b"in\n"
 
 
+# What it is encrypted with.
+
+
+@pytest.mark.parametrize(
+    ("settings", "cipher"),
+    [
+        ([], "aes128-gcm@openssh.com"),
+        (
+            ["Ciphers chacha20-poly1305@openssh.com,aes256-gcm@openssh.com"],
+            "aes256-gcm@openssh.com",
+        ),
+        (["Ciphers chacha20-poly1305@openssh.com"], "chacha20-poly1305@openssh.com"),
+    ],
+    ids=["stock", "one-of-two", "the-only-one"],
+)
+async def test_the_cipher_that_processors_know_is_preferred(
+    tmp_path: Path, settings: list[str], cipher: str
+) -> None:
+    server = Sshd(tmp_path / "sshd", *settings)
+    server.start()
+    logins = Logins()
+    try:
+        async with asyncio.timeout(WITHIN_S):
+            connection = await logins.connect("n1", server.target)
+            used = {connection.get_extra_info(f"{way}_cipher") for way in ("send", "recv")}
+            connection.close()
+            await connection.wait_closed()
+    finally:
+        logins.close()
+        server.stop()
+    assert used == {cipher}
+
+
 # Limits of sshd.
 
 

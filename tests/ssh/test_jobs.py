@@ -18,11 +18,11 @@ from gate_kit import errors
 from gate_kit.errors import Refusal
 from gate_kit.ssh.connection import SshTransport
 from gate_kit.ssh.layout import AttemptKey
-from gate_kit.ssh.local import LocalTransport
+from gate_kit.ssh.local import LocalProcess, LocalTransport
 from gate_kit.ssh.shell import Reply
 from gate_kit.ssh.transport import Transport
 from skyport.gate.v1 import job_pb2, types_pb2
-from tests.ssh.site import Site, make_site
+from tests.ssh.site import WITHIN_S, Site, make_site
 from tests.ssh.sshd import Sshd
 
 Again = Callable[[], Site]
@@ -467,6 +467,69 @@ async def test_a_job_that_runs_is_not_removed(site: Site) -> None:
     with refused("JOB_RUNNING"):
         await site.ending.remove(ref)
     await site.ending.cancel(ref, 0.0)
+
+
+class PipelessTransport(LocalTransport):
+    """This machine, as if no pipes could be made: some file systems have none.
+
+    Args:
+        node: The node's name.
+        folder: Where what stands for `mkfifo` goes.
+    """
+
+    def __init__(self, node: str, folder: Path) -> None:
+        super().__init__(node)
+        self._tools = folder / "tools"
+        self._tools.mkdir()
+        self.asked = folder / "asked"
+        program = self._tools / "mkfifo"
+        program.write_text(f"#!/bin/sh\necho >>'{self.asked}'\nexit 1\n")
+        program.chmod(0o700)
+
+    async def open(self, command: str, *, lasting: bool = False) -> LocalProcess:
+        line = f"PATH='{self._tools}':$PATH; export PATH; {command}"
+        return await super().open(line, lasting=lasting)
+
+
+async def test_what_runners_cannot_tell_is_told_all_the_same(tmp_path: Path) -> None:
+    transport = PipelessTransport("n1", tmp_path)
+    site = make_site({"n1": transport}, {"n1": tmp_path / "root"})
+    watch = site.hub.watch(nothing)
+    try:
+        async with asyncio.timeout(WITHIN_S), contextlib.aclosing(watch):
+            await anext(watch)
+            ref = await site.stage()
+            while not transport.asked.exists():  # noqa: ASYNC110 - of another process
+                await asyncio.sleep(0.02)
+            script = "until [ -e go ]; do sleep 0.02; done; exit 3\n"
+            await site.starts.start(site.request(ref, script))
+            # Nobody asks how it is.
+            status = await watched(watch, lambda s: s.state == job_pb2.JOB_STATE_RUNNING)
+            assert status.HasField("start_time")
+            (site.folder(ref) / "work" / "go").touch()
+            status = await watched(watch, lambda s: s.HasField("end"))
+        assert status.end.exit_code == 3
+        assert not site.host.is_listening
+        assert list((site.roots["n1"] / "events").iterdir()) == []
+    finally:
+        await site.close()
+
+
+async def nothing() -> AsyncIterator[job_pb2.JobEvent]:
+    """What a watch tells at first of a site that has nothing."""
+    for event in list[job_pb2.JobEvent]():
+        yield event
+
+
+async def watched(
+    watch: AsyncIterator[list[job_pb2.JobEvent]], is_good: Callable[[job_pb2.JobStatus], bool]
+) -> job_pb2.JobStatus:
+    """The first status as wished that is told."""
+    async for events in watch:
+        for event in events:
+            if event.HasField("status") and is_good(event.status):
+                return event.status
+    raise AssertionError("the watch has ended")
 
 
 async def test_a_lost_shell_is_made_anew(site: Site) -> None:

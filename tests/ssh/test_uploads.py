@@ -441,3 +441,28 @@ async def test_several_nodes_each_get_everything(tmp_path: Path) -> None:
         check_found(rig.work(ref, host), tree.files)
     assert (await rig.put(rig.ref(attempt=2), tree)).needed == []
     await rig.close()
+
+
+async def test_hosts_with_one_root_get_everything_once(tmp_path: Path) -> None:
+    root = tmp_path / "root"
+    hosts = [Host(LocalTransport(node), "local", str(root)) for node in ("n1", "n2")]
+    rig = Rig(hosts, [root, root], is_shared=True)
+    tree = Tree(files={f"f{number}": os.urandom(10_000) for number in range(100)})
+    ref = rig.ref()
+    refs = [make_ref(f"many-{number}", f"n{1 + number % 2}") for number in range(4)]
+    try:
+        put = await rig.put(ref, tree)
+        before = dict(tree.files)
+        tree.files["new"] = os.urandom(2 << 20)
+        # Jobs that come to both of them at the same moment.
+        puts = await asyncio.gather(*(rig.put(each, tree) for each in refs))
+    finally:
+        await rig.close()
+    assert len(put.needed) == 100
+    assert put.result is not None
+    (told,) = put.result.roots
+    assert (told.node, told.root_uid) == ("", (root / "root_uid").read_text().strip())
+    assert sorted(len(each.needed) for each in puts) == [0, 0, 0, 1]
+    check_found(rig.work(ref), before)
+    for each in refs:
+        check_found(rig.work(each), tree.files)

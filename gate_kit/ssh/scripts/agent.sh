@@ -90,12 +90,13 @@ do_make_root() {
 do_install() {
     script=$runner
     [ -z "$1" ] || script=$root/$1
-    taken=
-    { taken=yes && dd bs="$bytes" count=1 iflag=fullblock; } 2>/dev/null >"$script.$$" &&
-        mv "$script.$$" "$script" 2>/dev/null && return
+    # Nodes may share it, and their shells may have the same number.
+    draft=$script.$node.$$ taken=
+    { taken=yes && dd bs="$bytes" count=1 iflag=fullblock; } 2>/dev/null >"$draft" &&
+        mv "$draft" "$script" 2>/dev/null && return
     # Where nothing could be made nothing was read, and would be taken for a request.
     [ -n "$taken" ] || skip
-    rm -f "$script.$$" 2>/dev/null
+    rm -f "$draft" 2>/dev/null
     refuse_write "$root"
 }
 
@@ -493,7 +494,7 @@ throw_away() {
 # tells where that goes on; `removed` tells when it is over.
 do_remove() {
     trashed=$((trashed + 1))
-    trash=trash/$$.$trashed thrown='' keys='' installation=${1%/*}
+    trash=trash/$node.$$.$trashed thrown='' keys='' installation=${1%/*}
     cd "$root" 2>/dev/null || cd /
     while [ $# -gt 3 ]; do
         throw_away "$@"

@@ -40,11 +40,14 @@ if [ "$policy" = missing ] && tell_image; then
     exit 0
 fi
 
-# A login is only ever in memory, or in a file of ours alone for as long as the pull takes.
-for old in "$root"/login.*; do
-    [ ! -d "$old" ] || [ -d "/proc/${old##*.}" ] || rm -rf "$old"
+# A login is only ever in memory, or in a file of ours alone for as long as the pull takes. Other hosts
+# may have the same root, and their processes are not seen from here.
+for old in "$root/login.$node."*; do
+    pid=${old#"$root/login.$node."}
+    case $pid in *[!0-9]*) continue ;; esac
+    [ -d "/proc/$pid" ] || rm -rf "$old"
 done
-place=$root/login.$$
+place=$root/login.$node.$$
 trap 'rm -rf "$place"' EXIT
 trap 'exit 1' HUP INT TERM PIPE
 mkdir -p "$place" || exit 1
@@ -68,8 +71,8 @@ podman)
 apptainer)
     [ -z "$name" ] || export APPTAINER_DOCKER_USERNAME="$name" APPTAINER_DOCKER_PASSWORD="$password"
     mkdir -p "$root/images" &&
-        apptainer pull --force "$file.$$" "docker://$image" 2>&1 </dev/null &&
-        mv "$file.$$" "$file"
+        apptainer pull --force "$file.$node.$$" "docker://$image" 2>&1 </dev/null &&
+        mv "$file.$node.$$" "$file"
     ;;
 esac &
 # A shell waits for what is in front before it heeds a signal.

@@ -61,11 +61,12 @@ write_whole() {
     printf '%s\n.\n' "$2" >"$1"
 } 2>/dev/null
 
-# Of several who write a file this way the first one counts, and it is whole.
+# Of several who write a file this way the first one counts, and it is whole. Some of them may be on
+# other hosts that have the same root, with the same process number.
 link_whole() {
-    { printf '%s\n' "$2" >"$1.$$" && ln "$1.$$" "$1"; } 2>/dev/null
+    { printf '%s\n' "$2" >"$1.$node.$$" && ln "$1.$node.$$" "$1"; } 2>/dev/null
     linked=$?
-    rm -f "$1.$$" 2>/dev/null
+    rm -f "$1.$node.$$" 2>/dev/null
     return "$linked"
 }
 
