@@ -46,8 +46,9 @@ PROCESSES ?= 2
 # A folder with recordings of Azure, which `make check` compares the stand-in for it with if it is given.
 RECORDINGS ?=
 
-# Of make kill-matrix: worlds side by side, one site or all, which part of the cases, or one by name.
+# Of make kill-matrix: worlds side by side, one site or scenario or all, which part of the cases, or one by name.
 WORLDS ?= 2
+SCENARIO ?=
 SHARE ?= 1/1
 CASE ?=
 
@@ -146,7 +147,7 @@ soak: system-packages $(STAMP) ## Kill core and gates at random under load: make
 	@$(BIN)/python -m tests.crash.soak --kills $(KILLS) --seed $(SEED)
 
 kill-matrix: system-packages $(STAMP) ## Kill core and gates at every point: make kill-matrix WORLDS=2 SHARE=1/1
-	@$(BIN)/python -m tests.crash.matrix --worlds $(WORLDS) --share $(SHARE) $(if $(SITE),--site $(SITE)) $(if $(CASE),--case '$(CASE)')
+	@$(BIN)/python -m tests.crash.matrix --worlds $(WORLDS) --share $(SHARE) $(if $(SITE),--site $(SITE)) $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(CASE),--case '$(CASE)')
 
 lock: $(STAMP) ## Write requirements.lock, and its parts for images, anew from pyproject.toml
 	@$(LOCK) pyproject.toml --all-extras --group build --output-file requirements.lock

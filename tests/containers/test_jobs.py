@@ -86,12 +86,22 @@ async def test_an_image_without_a_shell_says_so(lab: Lab, gate: Gate) -> None:
 
 async def test_limits_hold_and_what_exceeds_its_memory_is_told_so(lab: Lab, gate: Gate) -> None:
     ref = lab_ref("greedy")
-    script = "a=0123456789abcdef; while :; do a=$a$a; done"
+    # It has one of several cores: 100 ms in each 100 ms, told by either generation of cgroups.
+    script = """
+cd /sys/fs/cgroup
+[ -e cpu.max ] && read -r quota period <cpu.max || {
+    read -r quota <cpu/cpu.cfs_quota_us && read -r period <cpu/cpu.cfs_period_us
+}
+echo $quota $period
+a=0123456789abcdef
+while :; do a=$a$a; done
+"""
     await gate.stage(ref)
     request = start_request(ref, script, container_image=lab.busybox)
     request.allocations[0].memory_bytes = 32 << 20
     await gate.jobs.StartJob(request)
     assert (await gate.ended(ref)).failure.reason == "OUT_OF_MEMORY"
+    assert await gate.output(ref) == b"100000 100000\n"
     assert not running(lab)
 
 

@@ -125,7 +125,7 @@ def _look_at(found: Verdict, submitted: Submitted, record: JobRecord, facts: Fac
     lost = [*_not_ended(record), *_wrong_ends(submitted, record, facts)]
     if not lost:
         try:
-            lost += _not_whole(submitted, record)
+            lost += _not_whole(submitted, record, facts)
         except (grpc.RpcError, AssertionError) as error:
             lost.append(f"what it wrote can't be had: {error}")
     for text in lost:
@@ -162,29 +162,33 @@ def _not_ended(record: JobRecord) -> Iterator[str]:
 
 def _wrong_ends(submitted: Submitted, record: JobRecord, facts: Facts) -> Iterator[str]:
     """Ends that are none of those that its work has, and runs that are missing."""
-    code = submitted.work.exit_code
-    wanted = ("FAILED", "EXIT_CODE") if code else ("SUCCEEDED", "")
+    work = submitted.work
     if len(record.lives) != 1 + submitted.requeues:
         yield f"it has {len(record.lives)} lives, and was queued again {submitted.requeues} times"
     for life in record.lives:
-        end = life[-1]
-        told = (end.to_state, end.reason if code else "")
-        if _is_other_end(submitted, end):
+        end, ran = life[-1], facts[record.job_id, life[-1].attempt]
+        if _is_other_end(submitted, end, ran):
             continue
-        if told != wanted:
-            yield f"it ended as {end.to_state} {end.reason} ({end.message}), not {wanted}"
-        elif not facts[record.job_id, end.attempt]:
+        told = (end.to_state, end.reason if work.end[1] else "")
+        attempt = record.attempts.get(end.attempt)
+        if told != work.end:
+            yield f"it ended as {end.to_state} {end.reason} ({end.message}), not {work.end}"
+        elif not ran:
             yield f"attempt {end.attempt} ended as {end.to_state}, and never ran"
+        elif attempt is not None and attempt.status != work.status:
+            yield f"it ended with code and signal {attempt.status}, not {work.status}"
 
 
-def _is_other_end(submitted: Submitted, end: Row) -> bool:
+def _is_other_end(submitted: Submitted, end: Row, ran: int) -> bool:
     """Whether it is right, and none that its script gives itself."""
     if end.to_state == "CANCELLED" and submitted.may_cancel:
         return True
+    if end.reason == "TIME_LIMIT" == submitted.work.cut and not ran:
+        return True  # the machine was too busy to begin it within that time
     return (end.to_state, end.reason) in submitted.work.ends
 
 
-def _not_whole(submitted: Submitted, record: JobRecord) -> Iterator[str]:
+def _not_whole(submitted: Submitted, record: JobRecord, facts: Facts) -> Iterator[str]:
     """Logs and outputs that are not what the job wrote."""
     job, work = submitted.job, submitted.work
     for life in record.lives:
@@ -193,7 +197,7 @@ def _not_whole(submitted: Submitted, record: JobRecord) -> Iterator[str]:
             continue  # cancelled before it had a place
         written = work.log(record.job_id, number)
         log = insist(lambda number=number: job.output(STDOUT, attempt=number))  # type: ignore[misc]
-        if _is_other_end(submitted, life[-1]):
+        if _is_other_end(submitted, life[-1], facts[record.job_id, number]):
             if not written.startswith(log):
                 yield f"the log of attempt {number} has what was never written: {_ends(log)}"
             continue
@@ -204,7 +208,8 @@ def _not_whole(submitted: Submitted, record: JobRecord) -> Iterator[str]:
         said = insist(lambda number=number: job.output(STDERR, attempt=number))  # type: ignore[misc]
         if said:
             yield f"attempt {number} said on its standard error: {_ends(said)}"
-    if not _is_other_end(submitted, record.lives[-1][-1]):
+    last = record.lives[-1][-1]
+    if not _is_other_end(submitted, last, facts[record.job_id, last.attempt]):
         outputs = insist(job.outputs)
         found = {
             path: sha256(each.data) for path, each in outputs.items() if isinstance(each, File)

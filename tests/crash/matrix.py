@@ -3,6 +3,7 @@
     python -m tests.crash.matrix                      all of it; takes long
     python -m tests.crash.matrix --case 'NAME'        one case, as a run has named it
     python -m tests.crash.matrix --site azure         all cases of one site
+    python -m tests.crash.matrix --scenario contained   those of one scenario
     python -m tests.crash.matrix --sample             the short form that CI runs
     python -m tests.crash.matrix --write-sample       choose the cases of the short form anew
 
@@ -19,7 +20,7 @@ import time
 from collections.abc import Sequence
 
 from tests.crash import ending
-from tests.crash.matrix_cases import SAMPLE, Case, Reached, full, make_sample, sample, wrong_points
+from tests.crash.matrix_cases import Case, Reached, full, sample, write_sample, wrong_points
 from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import all_points
 from tests.crash.matrix_run import Outcome
@@ -83,6 +84,11 @@ def run(workers: Workers, cases: list[Case], summary: Summary) -> None:
             say("\n".join([*outcome.missed, str(outcome.verdict)]))
 
 
+def _sites_of(scenarios: Sequence[str] | None) -> set[str]:
+    """The sites where any of these is played; all sites, if none are named."""
+    return {site for name in scenarios or SCENARIOS for site in SCENARIOS[name].sites}
+
+
 def say(text: str) -> None:
     print(text, flush=True)  # noqa: T201 - what it is for
 
@@ -93,6 +99,9 @@ def main() -> int:
     parser.add_argument("--sample", action="store_true", help="run the short form")
     parser.add_argument("--write-sample", action="store_true", help="choose the short form anew")
     parser.add_argument("--site", action="append", choices=SITES, help="these sites only")
+    parser.add_argument(
+        "--scenario", action="append", choices=SCENARIOS, help="the cases of these scenarios only"
+    )
     parser.add_argument("--share", default="1/1", help="every Nth case, as 1/3")
     parser.add_argument("--worlds", type=int, default=2, help="how many side by side")
     options = parser.parse_args()
@@ -106,17 +115,19 @@ def main() -> int:
         elif options.sample:
             cases = sample()
         else:
-            sites = options.site or SITES
+            sites = [site for site in options.site or SITES if site in _sites_of(options.scenario)]
             reached, wrong = look(workers, sites)
             wrong += wrong_points(reached, sites)
             for text in wrong:
                 say(text)
             if options.write_sample:
-                chosen = make_sample(reached)
-                SAMPLE.write_text("".join(f"{case.name}\n" for case in chosen))
-                say(f"{len(chosen)} cases are in {SAMPLE}")
+                say(f"the short form has {write_sample(reached)} cases now")
                 return 1 if wrong else 0
-            cases = full(reached)[int(part) - 1 :: int(parts)]
+            cases = [
+                case
+                for case in full(reached)
+                if not options.scenario or case.scenario in options.scenario
+            ][int(part) - 1 :: int(parts)]
             say(f"{len(reached)} points, {len(cases)} cases")
         run(workers, cases, summary)
     for name in summary.failed:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import fnmatch
 import itertools
 import zlib
 from collections.abc import Iterable, Mapping, Sequence
@@ -11,17 +12,28 @@ from pathlib import Path
 
 from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import IMPOSSIBLE, Point, all_points
-from tests.crash.matrix_scenarios import SCENARIOS
+from tests.crash.matrix_scenarios import SCENARIOS, Scenario
 
 Reached = Mapping[Point, Sequence[str]]
 """The names of the scenarios that reach each point, the cheapest first."""
 
 VICTIMS = (("core",), ("gate",), ("core", "gate"))
 SAMPLE = Path(__file__).with_name("matrix_sample.txt")
+BY_HAND = "# By hand, and kept when the others are chosen anew:"
+"""In the file of the short form: cases that no choice by subjects would make."""
 _MOST_KILLS = 4
 """In one case of the short form: after more of them a job seldom comes by all the points."""
 _SURE = {"/Probe": "gate_comes_back", "/ListJobs": "rejected", "/ListPartitions": "rejected"}
 """What reaches calls that otherwise come by the clock, or when a site is first used."""
+_OF_SITES = (
+    "*.IdentityService/*",
+    "*.InventoryService/*",
+    "*/WatchJobs",
+    "*/WatchPartitions",
+    "*/ListJobs",
+    "*/ListPartitions",
+)
+"""Subjects of a site as such: when it is first used, by the clock, or when its gate is back."""
 _ANYWAY = (
     ("used_again", "azure"),
     ("cancelled_while_booting", "azure"),
@@ -96,14 +108,31 @@ def _parse(text: str, site: str) -> Kill:
 
 
 def full(reached: Reached) -> list[Case]:
-    """A case for each point that is reached, and for all who can be killed there."""
+    """A case for each point that is reached, and for all who can be killed there.
+
+    Beside these one for each point of scenarios that have their own cases, victims in turn.
+    """
+    usual = {point: _scenario(point, reached[point]) for point in sorted(reached)}
     cases = [
-        Case(_scenario(point, reached[point]), point.site, (Kill(point, victims),))
-        for point in sorted(reached)
+        Case(name, point.site, (Kill(point, victims),))
+        for point, name in usual.items()
         for victims in VICTIMS
     ]
+    turns = itertools.cycle(VICTIMS)
+    for scenario in SCENARIOS.values():
+        for point, name in usual.items():
+            is_there = scenario.name != name and scenario.name in reached[point]
+            if is_there and _has_own_case(scenario, point):
+                kill = Kill(point, next(turns))
+                cases.append(Case(scenario.name, point.site, (kill,)))
     # In no order: a run that is stopped half-way has seen something of everything.
     return sorted(cases, key=lambda case: zlib.crc32(case.name.encode()))
+
+
+def _has_own_case(scenario: Scenario, point: Point) -> bool:
+    """Whether a scenario has a case for a point that others reach too."""
+    of_site = any(fnmatch.fnmatchcase(point.subject, pattern) for pattern in _OF_SITES)
+    return scenario.own_cases and not of_site
 
 
 def _scenario(point: Point, names: Sequence[str]) -> str:
@@ -126,7 +155,7 @@ def make_sample(reached: Reached) -> list[Case]:
     used: collections.Counter[str] = collections.Counter()
     cases = []
     first = list(_ANYWAY)
-    while missing:
+    while missing or first:
         scenario, site = (
             first.pop()
             if first
@@ -141,7 +170,7 @@ def make_sample(reached: Reached) -> list[Case]:
         )
         used[site] += 1
         subjects = plays[scenario, site]
-        chosen = sorted(missing & subjects.keys())[:_MOST_KILLS]
+        chosen = sorted(missing & subjects.keys() or subjects)[:_MOST_KILLS]
         kills = []
         for subject in chosen:
             points = subjects[subject]
@@ -153,7 +182,8 @@ def make_sample(reached: Reached) -> list[Case]:
 
 def sample() -> list[Case]:
     """The cases of the short form: those of the file, and one for whatever is new since."""
-    cases = [Case.parse(line) for line in SAMPLE.read_text().splitlines() if line]
+    lines = SAMPLE.read_text().splitlines()
+    cases = [Case.parse(line) for line in lines if line and not line.startswith("#")]
     known = {kill.point.subject for case in cases for kill in case.kills}
     new = {
         point.subject: point
@@ -163,6 +193,14 @@ def sample() -> list[Case]:
     nowhere = {subject for subject in new if is_impossible(subject)}
     kills = [Kill(point, VICTIMS[2]) for subject, point in new.items() if subject not in nowhere]
     return cases + [Case(*_USUAL, (kill,)) for kill in kills]
+
+
+def write_sample(reached: Reached, file: Path = SAMPLE) -> int:
+    """Choose the cases of the file anew, but for those by hand; returns how many there are."""
+    chosen = [case.name for case in make_sample(reached)]
+    kept = file.read_text().partition(BY_HAND)[2].splitlines()[1:]
+    file.write_text("\n".join([*chosen, BY_HAND, *kept, ""]))
+    return len(chosen) + len(kept)
 
 
 def is_impossible(subject: str) -> bool:

@@ -102,16 +102,47 @@ def seen_running_first(play: Play) -> None:
 
 CONTAINED = (f"container-image {images.BUSYBOX}", "storage world")
 
+in_container = scenario(sites=("lab",), own_cases=True)
 
-@scenario(sites=("lab",))
+
+@in_container
 def contained(play: Play) -> None:
-    """In a container, with inputs, outputs and a log."""
+    """With inputs, outputs and a log."""
     play.ended(play.submit(inputs=INPUTS, directives=CONTAINED))
 
 
-@scenario(sites=("lab",))
+@in_container
+def contained_fails(play: Play) -> None:
+    """An exit code that one has too which was killed."""
+    play.ended(play.submit(inputs=INPUTS, exit_code=137, directives=CONTAINED))
+
+
+@in_container
+def contained_killed(play: Play) -> None:
+    """By itself, by the signal that comes too where memory runs out."""
+    play.ended(play.submit(inputs=INPUTS, hold="kill -KILL $$", cut="SIGNAL", directives=CONTAINED))
+
+
+@in_container
+def contained_out_of_memory(play: Play) -> None:
+    """It takes more memory than it may."""
+    hold = "a=0123456789abcdef; while :; do a=$a$a; done"
+    directives = (*CONTAINED, "mem 32M")
+    play.ended(play.submit(inputs=INPUTS, hold=hold, cut="OUT_OF_MEMORY", directives=directives))
+
+
+@in_container
+def contained_too_long(play: Play) -> None:
+    """It does not end by itself within its time limit."""
+    directives = (*CONTAINED, "time 6")
+    play.ended(
+        play.submit(inputs=INPUTS, hold="exec sleep 600", cut="TIME_LIMIT", directives=directives)
+    )
+
+
+@in_container
 def contained_cancelled(play: Play) -> None:
-    """Its owner ends it while it runs in a container."""
+    """Its owner ends it while it runs."""
     submitted = play.submit(hold="sleep 600", directives=CONTAINED)
     play.begun(submitted)
     play.until(submitted, RUNNING)

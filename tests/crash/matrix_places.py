@@ -81,6 +81,7 @@ def cancelled_while_booting(play: Play) -> None:
 @scenario(
     sites=CLOUDS,
     extras=(Extra("gate", f"serve {API}.PartitionService/CreatePartition before", delay_s=3),),
+    own_cases=True,
 )
 def created_too_late(play: Play) -> None:
     """The create arrives after the delete: nothing may be made."""
@@ -157,7 +158,7 @@ def _expire(play: Play, partition_id: str) -> None:
             insist(lambda: stub.RenewPartition(request, timeout=10))
 
 
-@scenario(sites=CLOUDS)
+@scenario(sites=CLOUDS, own_cases=True)
 def used_again(play: Play) -> None:
     """A second job of the same owner gets the machine of the first, which waits for it."""
     with _idle_time(play, "30s"):
@@ -197,7 +198,7 @@ def _idle_time(play: Play, idle_time: str) -> Iterator[None]:
 # ---- machines ----
 
 
-@scenario(sites=("azure",))
+@scenario(sites=("azure",), own_cases=True)
 def on_two_machines(play: Play) -> None:
     """The second is reached through the first."""
     hold = '[ "$SWM_NUM_NODES" = 2 ]'

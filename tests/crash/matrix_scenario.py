@@ -35,25 +35,35 @@ class Extra:
 
 @dataclasses.dataclass(frozen=True)
 class Scenario:
-    """Something that happens to jobs at a site."""
+    """Something that happens to jobs at a site.
+
+    Attributes:
+        name: Of the function that plays it.
+        play: Has it happen.
+        sites: Where it can.
+        extras: What else happens at fail points.
+        own_cases: Whether the full form kills at each point that it reaches, though cheaper
+            scenarios reach the same one: what is behind the point is another.
+    """
 
     name: str
     play: Callable[[Play], None]
     sites: tuple[str, ...] = SITES
     extras: tuple[Extra, ...] = ()
+    own_cases: bool = False
 
 
 SCENARIOS: dict[str, Scenario] = {}
 
 
 def scenario(
-    sites: tuple[str, ...] = SITES, extras: tuple[Extra, ...] = ()
+    sites: tuple[str, ...] = SITES, extras: tuple[Extra, ...] = (), *, own_cases: bool = False
 ) -> Callable[[Callable[[Play], None]], Callable[[Play], None]]:
     """Make a scenario of a function, named after it. The cheapest come first in this file."""
 
     def make(play: Callable[[Play], None]) -> Callable[[Play], None]:
         name = play.__name__
-        SCENARIOS[name] = Scenario(name, play, sites, extras)
+        SCENARIOS[name] = Scenario(name, play, sites, extras, own_cases)
         return play
 
     return make

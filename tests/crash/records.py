@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import json
 import sqlite3
 from pathlib import Path
 
@@ -40,6 +41,12 @@ class AttemptRow:
     finish: str
     """How it ended at its site, as JSON; or empty."""
     to_remove: int
+
+    @property
+    def status(self) -> tuple[int | None, int | None]:
+        """Exit code and signal of its script; neither where its site told no such thing."""
+        told = json.loads(self.finish or "{}")
+        return told.get("exit_code"), told.get("signal")
 
 
 @dataclasses.dataclass

@@ -6,12 +6,25 @@ API, each at some site, at some moment and with some victim.
 
 from __future__ import annotations
 
+import collections
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from tests.crash.matrix import Summary, run
-from tests.crash.matrix_cases import Case, Kill, is_impossible, sample, wrong_points
+from tests.crash.matrix_cases import (
+    BY_HAND,
+    SAMPLE,
+    VICTIMS,
+    Case,
+    Kill,
+    full,
+    is_impossible,
+    sample,
+    write_sample,
+    wrong_points,
+)
 from tests.crash.matrix_parts import SITES
 from tests.crash.matrix_points import (
     IMPOSSIBLE,
@@ -21,6 +34,7 @@ from tests.crash.matrix_points import (
     methods,
     transitions,
 )
+from tests.crash.matrix_scenarios import SCENARIOS
 from tests.crash.matrix_workers import Workers
 
 _WORLDS = 3
@@ -52,6 +66,59 @@ def test_the_short_form_has_all_sites_and_all_victims() -> None:
     cases = sample()
     assert {case.site for case in cases} == set(SITES)
     assert len({kill.victims for case in cases for kill in case.kills}) == 3
+
+
+def test_the_short_form_kills_in_each_scenario_with_cases_of_its_own() -> None:
+    marked = {name for name, scenario in SCENARIOS.items() if scenario.own_cases}
+    assert marked >= {name for name in SCENARIOS if name.startswith("contained")}
+    assert marked <= {case.scenario for case in sample()}
+
+
+def test_cases_by_hand_are_kept_when_the_others_are_chosen_anew(tmp_path: Path) -> None:
+    before = SAMPLE.read_text()
+    file = tmp_path / "sample.txt"
+    file.write_text(before)
+    reached = _all_reach_all()
+    count = write_sample(reached, file)
+    chosen, _, kept = file.read_text().partition(BY_HAND)
+    assert kept == before.partition(BY_HAND)[2]
+    assert "contained_out_of_memory" in kept
+    cases = [Case.parse(line) for line in (chosen + kept).splitlines() if line]
+    assert len(cases) == count
+    assert all(case.kills for case in cases)
+    covered = {kill.point.subject for case in cases for kill in case.kills}
+    assert covered == {point.subject for point in reached}
+
+
+def test_the_full_form_has_each_point_of_a_scenario_with_cases_of_its_own() -> None:
+    reached = _all_reach_all()
+    victims: dict[tuple[str, Point], list[tuple[str, ...]]] = collections.defaultdict(list)
+    everyone: dict[Point, set[tuple[str, ...]]] = collections.defaultdict(set)
+    for case in full(reached):
+        (kill,) = case.kills
+        victims[case.scenario, kill.point].append(kill.victims)
+        everyone[kill.point].add(kill.victims)
+    assert all(everyone[point] == set(VICTIMS) for point in reached)
+    of_sites = ("Identity", "Inventory", "/WatchJ", "/WatchP", "/ListJ", "/ListP")
+    for scenario in SCENARIOS.values():
+        own = [
+            victims[scenario.name, point]
+            for point in reached
+            if point.site in scenario.sites and not any(word in point.what for word in of_sites)
+        ]
+        if scenario.own_cases:
+            assert own, scenario.name
+            assert all(map(len, own)), scenario.name
+            assert {each for found in own for each in found} == set(VICTIMS), scenario.name
+
+
+def _all_reach_all() -> dict[Point, list[str]]:
+    """Each point that can be reached, by all scenarios of its site."""
+    return {
+        point: [scenario.name for scenario in SCENARIOS.values() if point.site in scenario.sites]
+        for point in all_points()
+        if not any(entry.covers(point) for entry in IMPOSSIBLE)
+    }
 
 
 def test_a_point_that_is_not_reached_needs_a_reason() -> None:

@@ -139,6 +139,10 @@ def listener(world: World) -> Iterator[None]:
         yield
 
 
+def failed(world: World) -> Submitted:
+    return next(each for each in world.jobs.values() if each.work.exit_code)
+
+
 def blob(world: World) -> Path:
     return next(world.core.home.spool.glob("u-*/blobs/*/*"))
 
@@ -156,6 +160,13 @@ WRONG: dict[str, tuple[str, str, Spoil]] = {
     "log": ("lost", "the log of attempt 1", lambda w, j: other_work(w, j, lines=9)),
     "outputs": ("lost", "its outputs", lambda w, j: other_work(w, j, joined_sha256=b"9")),
     "end": ("lost", "it ended as SUCCEEDED", lambda w, j: other_work(w, j, exit_code=1)),
+    "other end": (
+        "lost", "not ('FAILED', 'SIGNAL')", lambda w, j: other_work(w, j, cut="SIGNAL")
+    ),
+    "exit code": (
+        "lost", "code and signal (3, None), not (4, None)",
+        lambda w, _: other_work(w, failed(w), exit_code=4),
+    ),
     "process": ("leaked", "has the environment of a job", process),
     "folder": ("leaked", "jobs/a/b/c", lambda w, _: file(w.site("lab").root / "jobs/a/b/c")),
     "allocation": ("leaked", "is allocated", runs_on),

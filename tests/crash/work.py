@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import signal
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -20,6 +21,8 @@ class Work:
         lines: How long log and output are.
         inputs: Files that it brings, and gives back joined as an output.
         exit_code: How it ends.
+        cut: Why it ends in `hold`, and does not come to what is after that: `SIGNAL` (KILL is
+            meant), `TIME_LIMIT` or `OUT_OF_MEMORY`.
         directives: More `#SWM` lines, without `#SWM`.
         ends: State and reason of other ends that are right too. One that has ended so need not have
             run, and what it wrote need not be whole.
@@ -33,6 +36,7 @@ class Work:
     lines: int = 400
     inputs: Mapping[str, bytes] = dataclasses.field(default_factory=dict)
     exit_code: int = 0
+    cut: str = ""
     directives: tuple[str, ...] = ()
     ends: tuple[tuple[str, str], ...] = ()
     runs: int = 1
@@ -53,14 +57,28 @@ class Work:
             f"echo ended\nexit {self.exit_code}\n"
         )
 
+    @property
+    def end(self) -> tuple[str, str]:
+        """State and reason of the end that its script gives itself."""
+        reason = self.cut or ("EXIT_CODE" if self.exit_code else "")
+        return "FAILED" if reason else "SUCCEEDED", reason
+
+    @property
+    def status(self) -> tuple[int | None, int | None]:
+        """Exit code and signal that its site tells then; neither where it tells why instead."""
+        if self.cut:
+            return None, signal.SIGKILL if self.cut == "SIGNAL" else None
+        return self.exit_code, None
+
     def log(self, job_id: str, attempt: int) -> bytes:
         """What an attempt writes to its standard output."""
-        return b"begun %s %d\n%sended\n" % (job_id.encode(), attempt, self._numbers)
+        begun = b"begun %s %d\n" % (job_id.encode(), attempt)
+        return begun if self.cut else b"%s%sended\n" % (begun, self._numbers)
 
     @property
     def outputs(self) -> dict[str, bytes]:
         """What comes home: SHA-256 by path."""
-        files = {"result/numbers": sha256(self._numbers)}
+        files = {} if self.cut else {"result/numbers": sha256(self._numbers)}
         if self.inputs:
             files["result/joined"] = self.joined_sha256 or self._joined()
         return files
