@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from google.protobuf.duration_pb2 import Duration
 from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.verdicts import State
+from gates.ssh_cluster_gate import check as site_check
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
@@ -123,6 +125,39 @@ def test_a_check_says_what_mends_with_the_names_of_the_site() -> None:
     assert partitions.mend == 'partitions = ["debug"] in [slurm]'
     shared = next(each for each in verdicts if each.check == "shared")
     assert (shared.state, shared.mend) == (State.WARNING, "srun -N1 ls /scratch/x")
+
+
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        # What `timeout` makes of one that hangs.
+        (124, "the controller does not answer: sinfo took more than 10 s"),
+        (1, "the controller does not answer: a word of Slurm"),
+    ],
+)
+def test_a_check_asks_no_more_of_a_controller_that_does_not_answer(
+    tmp_path: Path, code: int, why: str
+) -> None:
+    for name in ("sinfo", "squeue", "sbatch", "scancel", "scontrol", "srun"):
+        program = tmp_path / name
+        words = "echo a word of Slurm >&2; " if code == 1 else ""
+        program.write_text(f'#!/bin/sh\necho {name} >>"{tmp_path}/called"; {words}exit {code}\n')
+        program.chmod(0o755)
+    helpers = site_check.helpers()
+    told = subprocess.run(
+        ["/bin/sh", "-s"],
+        input=f"root={tmp_path}/root\n{helpers}\n{check.probe()}",
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (tmp_path / "called").read_text() == "sinfo\n"
+    found = Found.parse(told)
+    assert found is not None
+    slurm, *rest = check.judge(found, Config(hosts=("h",)))
+    assert (slurm.state, slurm.text) == (State.FAILED, why)
+    assert {each.state for each in rest} == {State.UNKNOWN}
 
 
 def _start(**spec: object) -> job_pb2.StartJobRequest:
