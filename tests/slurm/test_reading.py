@@ -248,6 +248,8 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
 def test_rows_of_squeue_and_sacct() -> None:
     rows = queue.read_squeue(["7|PENDING|a name|(null)|Resources", "x|RUNNING|n|c|None", "8|odd"])
     assert rows == {"7": Row("7", "PENDING", "a name", "", "Resources")}
+    verbose = ["names      = (null)", "last_update_time=1795901 records=2", "7|PENDING|n|c|None"]
+    assert (queue.read_count(verbose), queue.read_count(verbose[2:])) == (2, None)
     told = queue.read_sacct(["9|CANCELLED by 1000|n", "9.batch|FAILED|batch"])
     assert told == {"9": Row("9", "CANCELLED", "n")}
     assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES

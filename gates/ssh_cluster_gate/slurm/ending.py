@@ -12,8 +12,9 @@ from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.removals import Removals
 from gates.ssh_cluster_gate.slurm.commands import Account
-from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
-from gates.ssh_cluster_gate.slurm.queue import Stage
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts, is_told, sought
+from gates.ssh_cluster_gate.slurm.queue import Row, Sought, Stage, Word
+from gates.ssh_cluster_gate.slurm.words import Queue
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _TERM_S = 2.0
@@ -92,7 +93,10 @@ class SlurmEnding:
             self._deadlines[key] = time.monotonic() + grace_s + (_TERM_S if grace_s else 0.0)
             try:
                 is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
-                await self._stop(key, account, found.root_uid, "USR1" if is_every else "KILL")
+                has_ended = found.final or (found.ends and is_told(found))
+                job = None if has_ended else sought(key, found)
+                in_steps = "USR1" if is_every else "KILL"
+                await self._stop(key, account, found.root_uid, job, in_steps)
             finally:
                 del self._deadlines[key]
             await self._jobs.look(ref)
@@ -105,13 +109,16 @@ class SlurmEnding:
         key, host = AttemptKey.of(ref), account.host
         await host.ask("bury", key.path, root_of(ref, host.node), job_status.CANCELLED)
 
-    async def _stop(self, key: AttemptKey, account: Account, root_uid: str, in_steps: str) -> None:
+    async def _stop(
+        self, key: AttemptKey, account: Account, root_uid: str, job: Sought | None, in_steps: str
+    ) -> None:
         """Have the queue end all submissions of an attempt, and wait for its word.
 
         Args:
             key: The attempt.
             account: Whose it is.
             root_uid: Where it lies.
+            job: The one that should be in the queue; None if there is none, or its end is known.
             in_steps: What its steps get when the grace time is over. Where our own guards are in
                 them they are told to kill; else they are the script's, and are killed.
 
@@ -124,6 +131,8 @@ class SlurmEnding:
         while True:
             word = await queue.fresh()
             rows = [row for row in word.of(key, root_uid) if row.stage is not Stage.OVER]
+            if not rows and job is not None:
+                rows = await self._unseen(queue, word, job)
             if not rows:
                 return
             now = time.monotonic()
@@ -146,6 +155,25 @@ class SlurmEnding:
                     await self._ask(account, row.slurm_id)
             rest_s = max(self._deadlines[key] - time.monotonic(), 0.05)
             await self._jobs.bells.heard(key, min(rest_s, 0.5))
+
+    async def _unseen(self, queue: Queue, word: Word, job: Sought) -> list[Row]:
+        """The row of a job that is in none with its name, unless nothing of it waits or runs.
+
+        Raises:
+            Refusal: SITE_UNREACHABLE, NODE_UNREACHABLE: nobody knows.
+        """
+        row = word.rows.get(job.slurm_id)
+        if row is None:
+            try:
+                said = await queue.found_out(job)
+            except Refusal:
+                if not word.is_whole:
+                    raise
+                return []  # where no row is missing, only how it ended is not known
+            if not isinstance(said, Row):
+                return []
+            row = said
+        return [row] if job.is_of(row) and row.stage is not Stage.OVER else []
 
     async def _signal(self, account: Account, slurm_id: str, name: str, in_steps: str) -> None:
         """Send signals: one to the script's own part of the job, one to the steps."""
