@@ -172,14 +172,17 @@ async def test_accounts_know_what_the_queue_has_forgotten(
     await asyncio.to_thread(accounted.until_accounted, ids, list(reasons))
     well = await running(gate, "well")
     gate.kill()
-    # Nothing is left that tells of them but what accounts say, and those are away.
+    accounted.kill_accounting()
+    go(gate, well)
+    await asyncio.to_thread(accounted.until_over)
+    # A controller does not begin without them.
+    accounted.start_accounting()
+    accounted.forget()
+    # Nothing is left that tells of the others but what accounts say, and those are away.
     for ref in reasons.values():
         for name in ("final", "end.0", "slurm.log"):
             (gate.attempt_folder(ref) / name).unlink(missing_ok=True)
     accounted.kill_accounting()
-    go(gate, well)
-    await asyncio.to_thread(accounted.until_over)
-    accounted.forget()
     seen = len(accounted.calls)
     await gate.start()
     await gate.ready()

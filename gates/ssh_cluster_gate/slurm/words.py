@@ -103,6 +103,7 @@ class Queue:
             Refusal: SITE_UNREACHABLE, NODE_UNREACHABLE: nobody knows.
         """
         since = time.monotonic()
+        said: Row | Missing | None = None
         self._unseen.hurry(sought)
         self.poke()
         try:
@@ -114,7 +115,7 @@ class Queue:
                     if self.refusal is not None:
                         raise self.refusal
         except TimeoutError:
-            said = None
+            pass
         if said is None:
             raise errors.site_unreachable("nobody says whether Slurm still knows the job")
         return said
