@@ -199,8 +199,7 @@ def _of_queue(
     from gates.ssh_cluster_gate import check_contact
     from gates.ssh_cluster_gate.slurm import check as slurm
 
-    helpers = _PROBE.read_text().partition("echo check-begins")[0]
-    text = f"{_root(site.config.work_root)}\n{helpers}\n{slurm.probe()}"
+    text = f"{_root(site.config.work_root)}\n{helpers()}\n{slurm.probe()}"
     try:
         if target is None:
             answer = check_contact.ask_local(text, limits)
@@ -210,6 +209,11 @@ def _of_queue(
         return slurm.unknown()
     found = Found.parse(answer.text)
     return slurm.unknown() if found is None else slurm.judge(found, site.config)
+
+
+def helpers() -> str:
+    """What a probe is written with, for one that is sent by itself."""
+    return _PROBE.read_text().partition("echo check-begins")[0]
 
 
 def _no_shell(answer: Answer) -> str:

@@ -29,6 +29,7 @@ def queue_lines(data: bytes) -> None:
     for row in (*queue.read_squeue(lines).values(), *queue.read_sacct(lines).values()):
         assert row.slurm_id.isdigit()
         _ = row.stage, row.text, row.why
+    assert (queue.read_count(lines) or 0) >= 0
     queue.why_of_log(text)
     assert sbatch.job_id(text) == "" or sbatch.job_id(text).isdigit()
     assert sbatch.refusal(lines, 1).message

@@ -33,12 +33,21 @@ def slurm(cluster: Slurm) -> Iterator[Slurm]:
 
 
 @pytest.fixture(scope="session")
-def accounted() -> Iterator[Slurm]:
+def accounted_cluster() -> Iterator[Slurm]:
     """One compute node with GPUs, and accounting; memory is kept to, accounts have limits."""
     need_root()
     settings = ("JobAcctGatherParams=OverMemoryKill",)
-    with Slurm(nodes=1, cpus=16, gpus=2, accounting=True, settings=settings) as slurm:
+    with Slurm(
+        nodes=1, cpus=16, gpus=2, features="fast", accounting=True, settings=settings
+    ) as slurm:
         yield slurm
+
+
+@pytest.fixture
+def accounted(accounted_cluster: Slurm) -> Iterator[Slurm]:
+    """The same, up and idle before and after a test."""
+    yield accounted_cluster
+    accounted_cluster.heal()
 
 
 async def _gate(slurm: Slurm) -> AsyncIterator[SlurmGate]:

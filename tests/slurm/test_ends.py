@@ -5,9 +5,13 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from skyport.gate.v1 import types_pb2
+import pytest
+
+from skyport.gate.v1 import job_pb2, types_pb2
+from swm_core.jobscript import parser
 from tests.fake_gate.harness import make_ref, refused, start_request
 from tests.slurm.harness import SlurmGate
+from tests.slurm.promises import PROMISES, Promise, go, running
 from tests.testbed.slurm import Slurm
 
 FOREVER = "echo up; sleep 3602"
@@ -34,15 +38,20 @@ async def test_its_own_time_limit_ends_it_with_time_to_end(gate: SlurmGate) -> N
     assert await gate.output(ref) == b"bye\n"
 
 
-async def test_slurms_own_time_limit_ends_it(gate: SlurmGate, slurm: Slurm) -> None:
+async def test_slurms_own_time_limit_ends_it(
+    gate: SlurmGate, slurm: Slurm, accounted_gate: SlurmGate, accounted: Slurm
+) -> None:
     script = f"#!/bin/sh\n#SBATCH --time=5\ntrap 'echo bye; exit' TERM; echo up; {_WAIT}"
-    ref, status = await gate.submit("job-1", script)
-    await gate.printed(ref, b"up\n")
-    assert "TimeLimit=00:05:00" in slurm.ask(f"scontrol show job {status.handle}")
-    # A minute is the least that it takes, and every half minute it looks.
-    slurm.controller.run(f"scontrol update JobId={status.handle} EndTime=now+1")
-    assert (await gate.ended(ref)).failure.reason == "TIME_LIMIT"
-    assert await gate.output(ref) == b"up\nbye\n"
+    sites = ((gate, slurm), (accounted_gate, accounted))
+    started = [(each, cluster, *await each.submit("job-1", script)) for each, cluster in sites]
+    for each, cluster, ref, status in started:
+        await each.printed(ref, b"up\n")
+        assert "TimeLimit=00:05:00" in cluster.ask(f"scontrol show job {status.handle}")
+        # A minute is the least that it takes, and every half minute it looks.
+        cluster.controller.run(f"scontrol update JobId={status.handle} EndTime=now+1")
+    for each, _, ref, _ in started:
+        assert (await each.ended(ref)).failure.reason == "TIME_LIMIT"
+        assert await each.output(ref) == b"up\nbye\n"
 
 
 async def test_somebody_else_cancels_it(gate: SlurmGate, slurm: Slurm) -> None:
@@ -133,19 +142,104 @@ async def test_gpus_are_asked_for_and_told(accounted_gate: SlurmGate, accounted:
     assert (await gate.ended(other)).exit_code == 0
 
 
+@pytest.mark.parametrize("promise", PROMISES)
+async def test_it_holds_with_accounting(
+    accounted_gate: SlurmGate, accounted: Slurm, promise: Promise
+) -> None:
+    await promise(accounted_gate, accounted)
+
+
+@pytest.mark.timeout(300)
 async def test_accounts_know_what_the_queue_has_forgotten(
     accounted_gate: SlurmGate, accounted: Slurm
 ) -> None:
     gate = accounted_gate
-    ref, handle, _ = await _up(gate, "job-1")
+    preempted, first, _ = await _up(gate, "preempted", cpus=12)
+    urgent, _ = await gate.submit("urgent", "true", partition="urgent", cpus=8)
+    assert (await gate.ended(preempted)).failure.reason == "PREEMPTED"
+    assert (await gate.ended(urgent)).exit_code == 0
+    cancelled, second, _ = await _up(gate, "cancelled")
+    accounted.ask(f"scancel {second}")
+    assert (await gate.ended(cancelled)).failure.reason == "CANCELLED"
+    failed, third, node = await _up(gate, "failed")
+    try:
+        accounted.controller.run(f"scontrol update NodeName={node} State=DOWN Reason=test")
+        assert (await gate.ended(failed)).failure.reason == "NODE_FAIL"
+    finally:
+        accounted.controller.run(f"scontrol update NodeName={node} State=RESUME || true")
+    reasons = {"PREEMPTED": preempted, "CANCELLED": cancelled, "NODE_FAIL": failed}
+    ids = [first, second, third]
+    await asyncio.to_thread(accounted.until_accounted, ids, list(reasons))
+    well = await running(gate, "well")
     gate.kill()
-    accounted.ask(f"scancel {handle}")
+    accounted.kill_accounting()
+    go(gate, well)
     await asyncio.to_thread(accounted.until_over)
-    for name in ("end.0", "slurm.log"):
-        (gate.attempt_folder(ref) / name).unlink(missing_ok=True)
+    # A controller does not begin without them.
+    accounted.start_accounting()
     accounted.forget()
+    # Nothing is left that tells of the others but what accounts say, and those are away.
+    for ref in reasons.values():
+        for name in ("final", "end.0", "slurm.log"):
+            (gate.attempt_folder(ref) / name).unlink(missing_ok=True)
+    accounted.kill_accounting()
+    seen = len(accounted.calls)
     await gate.start()
-    assert (await gate.ended(ref)).failure.reason == "CANCELLED"
+    await gate.ready()
+    assert (await gate.ended(well)).exit_code == 0
+    await asyncio.to_thread(accounted.until_asked, 3)
+    for ref in reasons.values():
+        assert (await gate.status(ref)).state == job_pb2.JOB_STATE_RUNNING
+    assert not [call for call in accounted.calls[seen:] if " -j " in call]
+    accounted.start_accounting()
+    for reason, ref in reasons.items():
+        assert (await gate.ended(ref)).failure.reason == reason
+
+
+async def test_what_a_project_may_have_is_asked_of_slurm(
+    accounted_gate: SlurmGate, accounted: Slurm
+) -> None:
+    gate, user = accounted_gate, accounted.user
+    for words in (
+        "add account project Cluster=skytest",
+        f"add user {user} account=project",
+        "add qos high",
+        f"modify user {user} set qos+=high",
+    ):
+        accounted.manage(words)
+    accounted.controller.run(
+        "scontrol create reservation ReservationName=booked StartTime=now Duration=30 "
+        "Nodes=n1 Accounts=project Flags=IGNORE_JOBS"
+    )
+    script = (
+        "#!/bin/sh\n#SWM account project\n#SWM site-option slurm.qos high\n"
+        "#SWM site-option slurm.reservation booked\n#SWM site-option slurm.constraint fast\n"
+        "scontrol show job $SLURM_JOB_ID"
+    )
+    asked = parser.parse(script.encode()).spec
+    options = asked.options_of("slurm")
+    try:
+        # One without a limit does not fit into what is booked.
+        ref, _ = await gate.submit(
+            "job-1", script, account=asked.account, site_options=options, time_limit_s=60
+        )
+        assert (await gate.ended(ref)).exit_code == 0
+        told = (await gate.output(ref)).decode()
+        for part in ("Account=project", "QOS=high", "Reservation=booked", "Features=fast"):
+            assert part in told, told
+        options["account"] = asked.account
+        for name, why in {
+            "account": "Invalid account",
+            "qos": "Invalid qos",
+            "reservation": "reservation is invalid",
+        }.items():
+            wrong = make_ref(f"wrong-{name}", partition="debug")
+            await gate.stage(wrong)
+            request = start_request(wrong, "true", site_options=options | {name: "nobodys"})
+            found = await refused(gate.jobs.StartJob(request), "FIELD_MALFORMED")
+            assert why in found.message
+    finally:
+        accounted.controller.run("scontrol delete ReservationName=booked")
 
 
 async def test_the_queue_is_full_until_a_job_has_ended(

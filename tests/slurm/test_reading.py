@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
 from gate_kit.ssh.layout import AttemptPath
 from gate_kit.verdicts import State
+from gates.ssh_cluster_gate import check as site_check
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
@@ -24,7 +26,6 @@ from gates.ssh_cluster_gate.slurm import (
     judgement,
     queue,
     sbatch,
-    words,
 )
 from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
 from gates.ssh_cluster_gate.slurm.judgement import Missing
@@ -154,6 +155,39 @@ def test_a_check_says_what_mends_with_the_names_of_the_site() -> None:
     assert (shared.state, shared.mend) == (State.WARNING, "srun -N1 ls /scratch/x")
 
 
+@pytest.mark.parametrize(
+    ("code", "why"),
+    [
+        # What `timeout` makes of one that hangs.
+        (124, "the controller does not answer: sinfo took more than 10 s"),
+        (1, "the controller does not answer: a word of Slurm"),
+    ],
+)
+def test_a_check_asks_no_more_of_a_controller_that_does_not_answer(
+    tmp_path: Path, code: int, why: str
+) -> None:
+    for name in ("sinfo", "squeue", "sbatch", "scancel", "scontrol", "srun"):
+        program = tmp_path / name
+        words = "echo a word of Slurm >&2; " if code == 1 else ""
+        program.write_text(f'#!/bin/sh\necho {name} >>"{tmp_path}/called"; {words}exit {code}\n')
+        program.chmod(0o755)
+    helpers = site_check.helpers()
+    told = subprocess.run(
+        ["/bin/sh", "-s"],
+        input=f"root={tmp_path}/root\n{helpers}\n{check.probe()}",
+        env={"PATH": f"{tmp_path}:/usr/bin:/bin", "HOME": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert (tmp_path / "called").read_text() == "sinfo\n"
+    found = Found.parse(told)
+    assert found is not None
+    slurm, *rest = check.judge(found, Config(hosts=("h",)))
+    assert (slurm.state, slurm.text) == (State.FAILED, why)
+    assert {each.state for each in rest} == {State.UNKNOWN}
+
+
 def _start(**spec: object) -> job_pb2.StartJobRequest:
     ref = types_pb2.JobRef(installation="i", partition_id="p", job_id="j", attempt=2, owner="o")
     made = job_pb2.JobSpec(
@@ -245,6 +279,8 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
 def test_rows_of_squeue_and_sacct() -> None:
     rows = queue.read_squeue(["7|PENDING|a name|(null)|Resources", "x|RUNNING|n|c|None", "8|odd"])
     assert rows == {"7": Row("7", "PENDING", "a name", "", "Resources")}
+    verbose = ["names      = (null)", "last_update_time=1795901 records=2", "7|PENDING|n|c|None"]
+    assert (queue.read_count(verbose), queue.read_count(verbose[2:])) == (2, None)
     told = queue.read_sacct(["9|CANCELLED by 1000|n", "9.batch|FAILED|batch"])
     assert told == {"9": Row("9", "CANCELLED", "n")}
     assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES
@@ -266,7 +302,7 @@ def test_which_rows_are_of_an_attempt() -> None:
         Row("5", "RUNNING", "swm-j.2", "other/p/i/j.2"),
         Row("6", "RUNNING", "another", ""),
     ]
-    word = words.Word(0.0, {row.slurm_id: row for row in rows})
+    word = queue.Word(0.0, {row.slurm_id: row for row in rows})
     assert [row.slurm_id for row in word.of(key, "uid")] == ["1", "2", "3"]
     assert [row.slurm_id for row in word.of(key, "uid", {"4", "6"})] == ["1", "2", "3", "4"]
 

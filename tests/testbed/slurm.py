@@ -93,6 +93,7 @@ class Slurm:
         nodes: How many compute nodes, n1 and so on.
         cpus: Of each.
         gpus: Of each; devices that every machine has stand for them.
+        features: Of each, which jobs may have as constraints.
         accounting: Whether there is a slurmdbd, with its database.
         settings: Further lines of slurm.conf.
         partitions: Lines of slurm.conf for partitions.
@@ -104,6 +105,7 @@ class Slurm:
         nodes: int = 2,
         cpus: int = 4,
         gpus: int = 0,
+        features: str = "",
         accounting: bool = False,
         settings: Sequence[str] = (),
         partitions: Sequence[str] = (
@@ -116,6 +118,7 @@ class Slurm:
         self.has_accounting = accounting
         self._cpus = cpus
         self._gpus = gpus
+        self._features = features
         self._settings = tuple(settings)
         self._partitions = tuple(partitions)
         self._undo = contextlib.ExitStack()
@@ -202,9 +205,17 @@ class Slurm:
         """Has a line for each squeue on the login node."""
         return self.folder / "squeue.log"
 
-    def until_asked(self, size: int) -> None:
-        """Wait until so many bytes tell of squeue."""
-        self._until(lambda: len(self.counted.read_text()) >= size, "squeue is called")
+    @property
+    def calls(self) -> list[str]:
+        """The arguments of each squeue on the login node until now."""
+        return self.counted.read_text().splitlines()
+
+    def until_asked(self, times: int) -> None:
+        """Wait until squeue was called so often for all jobs of an account."""
+        last = len(self.calls)
+        self._until(
+            lambda: sum(" -u " in call for call in self.calls[last:]) >= times, "squeue is called"
+        )
 
     # What goes wrong.
 
@@ -240,8 +251,27 @@ class Slurm:
             file.unlink()
         self.start_controller()
 
+    def kill_accounting(self) -> None:
+        """Have slurmdbd gone at once."""
+        self._kill(self.controller, "slurmdbd")
+
+    def start_accounting(self) -> None:
+        """Start slurmdbd again."""
+        self._run(self.controller, "slurmdbd")
+        self._until(self._accounting_answers, "slurmdbd answers")
+
+    def until_accounted(self, ids: Sequence[str], states: Sequence[str]) -> None:
+        """Wait until accounts have these states of jobs."""
+        line = f"sacct -n -X -P -o State -j {','.join(ids)}"
+        self._until(
+            lambda: [told.split()[0] for told in self._says(line).split("\n") if told] == [*states],
+            f"accounts have {', '.join(states)}",
+        )
+
     def heal(self) -> None:
         """Have all daemons up, and nothing running."""
+        if self.has_accounting and not self._is_up(self.controller, "slurmdbd"):
+            self.start_accounting()
         if self._is_well():
             return
         self.bed.heal()
@@ -290,6 +320,8 @@ class Slurm:
             of_each += f" Gres=gpu:{self._gpus}"
             devices = "".join(f"Name=gpu File={file}\n" for file in _DEVICES[: self._gpus])
             (folder / "etc/gres.conf").write_text(devices)
+        if self._features:
+            of_each += f" Features={self._features}"
         lines += [
             f"NodeName={name} NodeAddr={self.node(name).address} {of_each}" for name in self.names
         ]
@@ -406,8 +438,7 @@ class Slurm:
             for place in ("127.0.0.1", "localhost")
         )
         subprocess.run([*client, f"create database slurm_acct; {grants}"], check=True)
-        self._run(self.controller, "slurmdbd")
-        self._until(self._accounting_answers, "slurmdbd answers")
+        self.start_accounting()
         for words in (
             "add cluster skytest",
             "add account test Cluster=skytest",

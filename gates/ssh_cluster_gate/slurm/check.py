@@ -93,6 +93,8 @@ def _shared(found: Found, work_root: str) -> Verdict:
         return Verdict("shared", State.FAILED, kind, text, 'work_root = "/…" on a shared folder')
     if any(name in kind for name in _SHARED):
         return Verdict("shared", State.OK, kind)
+    if found.one("controller") != "yes":
+        return Verdict("shared", State.UNKNOWN, kind)
     why = told.removeprefix("unknown ")[:200] or "no job ran"
     text = (
         f"whether compute nodes see the work root ({kind or 'no file system'}) is not known: {why}"

@@ -1,24 +1,34 @@
 # What `--check` asks of a login node about Slurm, after check_probe.sh, whose helpers it has. It runs one
-# short job, which looks for a file in the work root.
+# short job, which looks for a file in the work root. Of a controller that does not answer nothing more is
+# asked: each command would wait for it as long as the first.
 
 echo check-begins
 for tool in sinfo squeue sbatch scancel scontrol srun timeout; do
     has "$tool" || say lacks "$tool"
 done
-if told=$(limited sinfo -h -N -o '%R|%N|%t' 2>&1); then
+answers=
+told=$(limited sinfo -h -N -o '%R|%N|%t' 2>&1)
+case $? in
+0)
+    answers=yes
     say controller yes
     printf '%s\n' "$told" | while IFS='|' read -r partition node state; do
         say node "$partition $node $state"
     done
-else
-    say controller "no $(flat "$told")"
-fi
-say accounting "$(limited scontrol show config 2>/dev/null | sed -n 's/^AccountingStorageType *= *//p')"
+    ;;
+124) say controller "no sinfo took more than 10 s" ;;
+*) say controller "no $(flat "$told")" ;;
+esac
+[ -z "$answers" ] || say accounting "$(limited scontrol show config 2>/dev/null | sed -n 's/^AccountingStorageType *= *//p')"
 case $root in
 '~') root=$HOME ;;
 '~/'*) root=$HOME/${root#??} ;;
 esac
 say filesystem "$(stat -f -c %T "$root" 2>/dev/null || stat -f -c %T "$HOME" 2>/dev/null)"
+[ -n "$answers" ] || {
+    echo check-ends
+    exit
+}
 made=
 [ -d "$root" ] || { mkdir "$root" 2>/dev/null && made=$root; }
 probe=$root/.check.$$

@@ -13,8 +13,9 @@ from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.removals import Removals
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
-from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
-from gates.ssh_cluster_gate.slurm.queue import Stage
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts, is_told, sought
+from gates.ssh_cluster_gate.slurm.queue import Row, Sought, Stage, Word
+from gates.ssh_cluster_gate.slurm.words import Queue
 from skyport.gate.v1 import job_pb2, types_pb2
 
 _TERM_S = 2.0
@@ -93,7 +94,10 @@ class SlurmEnding:
             self._deadlines[key] = time.monotonic() + grace_s + (_TERM_S if grace_s else 0.0)
             try:
                 is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
-                await self._stop(key, account, found, "USR1" if is_every else "KILL")
+                has_ended = found.final or (found.ends and is_told(found))
+                job = None if has_ended else sought(key, found)
+                in_steps = "USR1" if is_every else "KILL"
+                await self._stop(key, account, found, job, in_steps)
             finally:
                 del self._deadlines[key]
             await self._jobs.look(ref)
@@ -102,7 +106,9 @@ class SlurmEnding:
                 status = await self._jobs.publish(live, is_settled=True)
             else:
                 status = await self._jobs.status(ref)
-            if status is not None and not status.HasField("end"):
+            word = self._jobs.queue(account).word
+            is_whole = word is not None and word.is_whole
+            if status is not None and not status.HasField("end") and not is_whole:
                 # A row that is missing says nothing.
                 raise errors.site_unreachable("the queue has not said yet that nothing of it runs")
             return status
@@ -112,7 +118,7 @@ class SlurmEnding:
         await host.ask("bury", key.path, root_of(ref, host.node), job_status.CANCELLED)
 
     async def _stop(
-        self, key: AttemptKey, account: Account, found: Evidence, in_steps: str
+        self, key: AttemptKey, account: Account, found: Evidence, job: Sought | None, in_steps: str
     ) -> None:
         """Have the queue end all submissions of an attempt, and wait for its word.
 
@@ -120,6 +126,7 @@ class SlurmEnding:
             key: The attempt.
             account: Whose it is.
             found: What lies of it.
+            job: The one that should be in the queue; None if there is none, or its end is known.
             in_steps: What its steps get when the grace time is over. Where our own guards are in
                 them they are told to kill; else they are the script's, and are killed.
 
@@ -133,6 +140,8 @@ class SlurmEnding:
             word = await queue.fresh()
             of_it = word.of(key, found.root_uid, found.slurm_ids)
             rows = [row for row in of_it if row.stage is not Stage.OVER]
+            if not rows and job is not None:
+                rows = await self._unseen(queue, word, job)
             if not rows:
                 return
             now = time.monotonic()
@@ -155,6 +164,25 @@ class SlurmEnding:
                     await self._ask(account, row.slurm_id)
             rest_s = max(self._deadlines[key] - time.monotonic(), 0.05)
             await self._jobs.bells.heard(key, min(rest_s, 0.5))
+
+    async def _unseen(self, queue: Queue, word: Word, job: Sought) -> list[Row]:
+        """The row of a job that is in none with its name, unless nothing of it waits or runs.
+
+        Raises:
+            Refusal: SITE_UNREACHABLE, NODE_UNREACHABLE: nobody knows.
+        """
+        row = word.rows.get(job.slurm_id)
+        if row is None:
+            try:
+                said = await queue.found_out(job)
+            except Refusal:
+                if not word.is_whole:
+                    raise
+                return []  # where no row is missing, only how it ended is not known
+            if not isinstance(said, Row):
+                return []
+            row = said
+        return [row] if job.is_of(row) and row.stage is not Stage.OVER else []
 
     async def _signal(self, account: Account, slurm_id: str, name: str, in_steps: str) -> None:
         """Send signals: one to the script's own part of the job, one to the steps."""

@@ -21,9 +21,10 @@ from gates.ssh_cluster_gate.slurm import judgement
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
-from gates.ssh_cluster_gate.slurm.queue import Row, Stage
+from gates.ssh_cluster_gate.slurm.pace import Pace
+from gates.ssh_cluster_gate.slurm.queue import Row, Sought, Stage
 from gates.ssh_cluster_gate.slurm.sites import SlurmSites
-from gates.ssh_cluster_gate.slurm.words import Pace, Queue, is_of
+from gates.ssh_cluster_gate.slurm.words import Queue
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -264,7 +265,7 @@ class SlurmAttempts:
     async def _judge(self, live: Live, *, is_settled: bool = False) -> Judged:
         assert live.found is not None  # noqa: S101 - for the type only: it was looked at
         row = self._row(live)
-        if row is Missing.UNASKED and not _is_told(live.found):
+        if row is Missing.UNASKED and not is_told(live.found):
             row = await self._missing(live) or row
         if isinstance(row, Row) and row.stage is not Stage.OVER:
             live.over = None
@@ -303,22 +304,26 @@ class SlurmAttempts:
         return found
 
     async def _missing(self, live: Live) -> Row | Missing | None:
-        """What to make of an attempt that is in no row; None: nothing yet."""
+        """What to make of an attempt that is in no row; None: nothing yet.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE.
+        """
         word, found = self.queue(live.account).word, live.found
         if word is None or found is None or live.is_starting:
             return None
         if word.asked_at < live.since + (0.0 if found.slurm_id else _LATE_S):
             return None
-        wanted = found.given.slurm_id if found.given else found.slurm_id
-        if not wanted:
+        job = sought(live.key, found)
+        if job is None:
             return Missing.UNKNOWN
-        try:
-            row = await self.queue(live.account).find(wanted)
-        except Refusal:
-            return None
-        if row is None or not is_of(row, live.key, found.root_uid, {wanted}):
-            return Missing.UNKNOWN
-        return row
+        queue = self.queue(live.account)
+        said = queue.missing(job)
+        if said is None and queue.waits_for_accounts(job) and found.is_logged:
+            # They may be away for long, and Slurm's own log is here.
+            live.log_reason = live.log_reason or await live.account.log_reason(live.key.path)
+            return Missing.UNKNOWN if live.log_reason else None
+        return said
 
     # Telling.
 
@@ -489,7 +494,13 @@ def _is_at(ref: types_pb2.JobRef, status: job_pb2.JobStatus) -> bool:
     return bool(ref.roots) and all(root.root_uid in there for root in ref.roots)
 
 
-def _is_told(found: Evidence) -> bool:
+def sought(key: AttemptKey, found: Evidence) -> Sought | None:
+    """The job that the queue has for an attempt, or had; None if none is known."""
+    slurm_id = found.given.slurm_id if found.given else found.slurm_id
+    return Sought.of(slurm_id, key, found.root_uid) if slurm_id else None
+
+
+def is_told(found: Evidence) -> bool:
     """Whether the end is known without the queue."""
     status = judgement.judge(found, Missing.UNASKED).status
     return status is not None and status.HasField("end")

@@ -4,12 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-from collections.abc import Iterable
+import re
+from collections.abc import Collection, Iterable, Mapping
 
 from gate_kit import job_status
+from gate_kit.ssh.layout import AttemptPath
+from gates.ssh_cluster_gate.slurm import sbatch
 
-SQUEUE_FORMAT = "%A|%T|%j|%k|%r"
-"""Job, state, name, comment; the reason last: it may hold anything."""
+SQUEUE = ("squeue", "-h", "-a", "-t", "all", "-o", "%A|%T|%j|%k|%r")
+"""Job, state, name, comment; the reason last: it may hold anything.
+
+All states: what has ended stays a while, and says how.
+"""
 SACCT_FORMAT = "JobIDRaw,State,JobName"
 
 _WAITING = frozenset({"PENDING", "CONFIGURING", "REQUEUED", "REQUEUE_HOLD", "REQUEUE_FED",
@@ -87,6 +93,71 @@ class Row:
         return "" if self.state == "RUNNING" else self.state.lower().replace("_", " ")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Sought:
+    """A job that should be in the queue."""
+
+    slurm_id: str
+    name: str
+    comment: str
+
+    @classmethod
+    def of(cls, slurm_id: str, key: AttemptPath, root_uid: str) -> Sought:
+        """An attempt under the id that Slurm gave it."""
+        return cls(slurm_id, sbatch.job_name(key), sbatch.comment(key, root_uid))
+
+    def is_of(self, row: Row) -> bool:
+        """Whether a row is of it. Users may rename jobs, and sites have comments of their own."""
+        return row.slurm_id == self.slurm_id and (
+            row.name == self.name or row.comment == self.comment
+        )
+
+    def may_be(self, row: Row) -> bool:
+        """Whether a row may be of it, whatever was done to it.
+
+        A controller that has lost its state gives ids a second time: those of other attempts are
+        not of it.
+        """
+        return self.is_of(row) or (
+            row.slurm_id == self.slurm_id and not row.name.startswith(sbatch.PREFIX)
+        )
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Word:
+    """All that the queue has said of an account, at one time."""
+
+    asked_at: float
+    """By the monotonic clock: when the question was put."""
+    rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
+    """By Slurm's ids."""
+    is_whole: bool = False
+    """Whether there is a row for each job of the account that the controller knows."""
+
+    def of(self, key: AttemptPath, root_uid: str, known: Collection[str] = ()) -> list[Row]:
+        """The rows of one attempt, the latest last.
+
+        Args:
+            key: The attempt.
+            root_uid: Where it lies.
+            known: The ids under which it was submitted, as far as that is known.
+        """
+        found = [row for row in self.rows.values() if is_of(row, key, root_uid, known)]
+        return sorted(found, key=lambda row: int(row.slurm_id))
+
+
+def is_of(row: Row, key: AttemptPath, root_uid: str, known: Collection[str]) -> bool:
+    """Whether a row is one of an attempt; as for `Word.of`.
+
+    A site may take comments away, and a job may change its own, or its name. An id alone says
+    nothing: a queue that has begun anew gives it to somebody else.
+    """
+    if row.comment == sbatch.comment(key, root_uid):
+        return True
+    is_named = row.name == sbatch.job_name(key)
+    return is_named and (not row.comment or row.slurm_id in known)
+
+
 def waiting_text(state: str, reason: str) -> str:
     """Why a job waits: Slurm's own word for it, and what that means where it is known."""
     if state != "PENDING":
@@ -98,8 +169,20 @@ def waiting_text(state: str, reason: str) -> str:
     return f"queued: {word}{f' ({meaning})' if meaning else ''}"
 
 
+_COUNT = re.compile(r"last_update_time=[0-9]+ records=([0-9]{1,10})")
+
+
+def read_count(lines: Iterable[str]) -> int | None:
+    """How many jobs the controller has told a verbose squeue of; None if it does not say."""
+    for line in lines:
+        found = _COUNT.fullmatch(line.strip())
+        if found:
+            return int(found[1])
+    return None
+
+
 def read_squeue(lines: Iterable[str]) -> dict[str, Row]:
-    """The rows of squeue in `SQUEUE_FORMAT`, by their ids; others are left out."""
+    """The rows of `SQUEUE`, by their ids; others are left out."""
     rows = {}
     for line in lines:
         parts = line.split("|", 4)

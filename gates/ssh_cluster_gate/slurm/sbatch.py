@@ -13,6 +13,8 @@ from gate_kit.ssh.layout import AttemptPath
 from gates.ssh_cluster_gate.slurm import directives
 from skyport.gate.v1 import job_pb2
 
+PREFIX = "swm-"
+"""With what the names of all jobs begin."""
 _FULL_RETRY_S = 5.0
 _MIB = 1 << 20
 _MOST_WARNINGS = 19
@@ -46,7 +48,7 @@ class Request:
 
 def job_name(key: AttemptPath) -> str:
     """By what an attempt is known in the queue, should the answer of sbatch be lost."""
-    return f"swm-{key.job_id}.{key.attempt}"
+    return f"{PREFIX}{key.job_id}.{key.attempt}"
 
 
 def comment(key: AttemptPath, root_uid: str) -> str:
