@@ -83,11 +83,11 @@ podman)
     ;;
 apptainer)
     [ -z "$name" ] || export APPTAINER_DOCKER_USERNAME="$name" APPTAINER_DOCKER_PASSWORD="$password"
-    # The digest is among what it says for debugging.
+    # The digest is among what it says for debugging; the rest of that is nobody's business.
     {
         apptainer --debug pull "$place/image.sif" "docker://$image" 2>&1 </dev/null
         echo "$?" >"$place/code"
-    } | tee "$place/log"
+    } | sed -u '/^DEBUG/{/ source image digest for /!d;}' | tee "$place/log"
     { IFS= read -r code <"$place/code"; } 2>/dev/null && [ "$code" = 0 ] && keep_sif 2>&1
     ;;
 esac &
