@@ -21,6 +21,7 @@ from bench import (
     memory,
     slurm,
     slurm_makespan,
+    slurm_psij,
     ssh_files,
     ssh_memory,
     ssh_rate,
@@ -45,6 +46,7 @@ _ALL: tuple[Benchmark, ...] = (
     *ssh_memory.BENCHMARKS,
     *slurm.BENCHMARKS,
     *slurm_makespan.BENCHMARKS,
+    *slurm_psij.BENCHMARKS,
     *containers.BENCHMARKS,
     *azure.BENCHMARKS,
 )

@@ -84,7 +84,8 @@ def _by_hand(slurm: Slurm, folder: Path) -> tuple[float, float]:
     return start_s, time.time() - ended
 
 
-def _by_core(core: Core, watch: Watch, folder: Path) -> tuple[float, float]:
+def by_core(core: Core, watch: Watch, folder: Path) -> tuple[float, float]:
+    """Seconds from submit to RUNNING, and from the end until it is seen, as a terminal has them."""
     began = time.time()
     request = job_pb2.SubmitJobRequest(script=_script(folder).encode(), request_id=f"b{began}")
     job_id = core.client.jobs.SubmitJob(request, timeout=30).job.job_id
@@ -100,7 +101,7 @@ def _times(short: bool) -> list[Figure]:
         (folder / "job.sh").write_text(_script(folder))
         ours, theirs = [], []
         for number in range(rounds + 1):
-            pair = _by_hand(slurm, folder), _by_core(core, watch, folder)
+            pair = _by_hand(slurm, folder), by_core(core, watch, folder)
             if number:
                 theirs.append(pair[0])
                 ours.append(pair[1])

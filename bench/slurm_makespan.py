@@ -2,8 +2,7 @@
 
 By hand the same is done over one SSH connection that is open: the scripts go to the login node as
 one archive, each into a folder of its own; a loop there submits them with sbatch, and asks squeue
-until none is left; what they have written comes back as one archive. PSI/J runs on the login node
-itself, with its default polling, and leaves what jobs write there.
+until none is left; what they have written comes back as one archive.
 
 All of the cluster shares this machine with the core, the gate and the peer. Where jobs do nothing
 it is the processors of this machine that limit everybody, and a ratio is one of the processor time
@@ -13,7 +12,6 @@ that a job takes with all its daemons. Where jobs last, the cluster's own size i
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import shutil
 import statistics
 import subprocess
@@ -47,13 +45,6 @@ _FULL = Limit(
     1.1,
     f"{_JOBS} jobs of {_LASTING_S} s on {_SLOTS} processors, in what they take by hand",
 )
-_PSIJ = Limit(
-    "slurm-makespan-psij",
-    Good.AT_MOST,
-    1,
-    f"{_JOBS} jobs of one line, from submit to SUCCEEDED, in what PSI/J takes",
-)
-_PSIJ_PARTS = ("psij", "psij-descriptors", "psutil", "pystache", "typeguard", "packaging")
 
 
 class _ByHand:
@@ -138,44 +129,7 @@ def _full(short: bool) -> list[Figure]:
     return _beside_hand(_FULL, _LASTING, count, rounds, _SLOTS // 2)
 
 
-def _psij(short: bool) -> list[Figure]:
-    count, rounds = (_SHORT_JOBS, 1) if short else (_JOBS, 2)
-    found = importlib.util.find_spec("psij")
-    if found is None or found.origin is None:
-        raise RuntimeError("psij-python is not here; pip install --group bench")
-    ours, theirs = [], []
-    with slurm_serving(32) as (slurm, core, watch, _):
-        # Accounts of the cluster may not be let into a checkout of somebody else.
-        for name in _PSIJ_PARTS:
-            part = Path(found.origin).parents[1] / name
-            shutil.copytree(part, slurm.login.home() / "psij" / name)
-        modules = Path(found.origin).parents[1].glob("typing_extensions.py")
-        for module in modules:
-            shutil.copy(module, slurm.login.home() / "psij")
-        makespan(core, watch, 5)
-        for _ in range(rounds):
-            ours.append(makespan(core, watch, count, _SCRIPT.encode(), within_s=_WITHIN_S))
-            theirs.append(_by_psij(slurm, count))
-    return [_PSIJ.figure(statistics.median(ours), statistics.median(theirs), "s")]
-
-
-def _by_psij(slurm: Slurm, count: int) -> float:
-    words = ("env", f"PYTHONPATH=/home/{slurm.user}/psij", "python3", "-", str(count))
-    done = subprocess.run(
-        slurm.login.command(*words, user=slurm.user),
-        input=Path(__file__).with_name("psij_jobs.py").read_text(),
-        text=True,
-        capture_output=True,
-        timeout=_WITHIN_S,
-        check=False,
-    )
-    if done.returncode:
-        raise RuntimeError(f"PSI/J: {done.stderr[-500:]}")
-    return float(done.stdout)
-
-
 BENCHMARKS = (
     Benchmark((_MAKESPAN,), _together),
     Benchmark((_FULL,), _full),
-    Benchmark((_PSIJ,), _psij),
 )

@@ -26,7 +26,7 @@ START_FAILED = "START_FAILED"
 
 _WITH_TEXT = frozenset({"failure", "unstarted"})
 _KINDS = frozenset({"exit", "signal"}) | _WITH_TEXT
-_RETRYABLE = frozenset({NODE_FAIL, "PREEMPTED", START_FAILED})
+_RETRYABLE = frozenset({NODE_FAIL, "PREEMPTED", START_FAILED, "REGISTRY_UNREACHABLE", "DISK_FULL"})
 _TEXTS = {
     CANCELLED: "it was cancelled",
     "TIME_LIMIT": "it reached its time limit",

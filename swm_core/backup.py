@@ -178,7 +178,10 @@ def _copy_store(home: Home, copy: Path, *, with_files: bool) -> str:
 
 
 def _kept(home: Home, *, with_files: bool) -> Iterator[Path]:
-    """The files of a home that are in a backup; of the spool only what is whole."""
+    """The files of a home that are in a backup; of the spool only what is whole.
+
+    A file that is linked to, as a `swm.toml` that lies elsewhere, is in it as a file.
+    """
     left_out = {home.run, home.log, home.database.parent}
     if not with_files:
         left_out.add(home.spool)
@@ -192,7 +195,8 @@ def _kept(home: Home, *, with_files: bool) -> Iterator[Path]:
         )
         for name in sorted(names):
             path = here / name
-            if path.is_file() and not path.is_symlink():
+            is_settings = home.spool not in path.parents
+            if path.is_file() and (is_settings or not path.is_symlink()):
                 yield path
 
 

@@ -30,7 +30,7 @@ class Spool:
 
     max_size: Bytes = Bytes(100 << 30)
     job_retention: Seconds = Seconds(30 * _DAY)
-    """How long a job's results are kept after its end."""
+    """How long a job is kept after its end, with its results and logs."""
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Metrics:
 
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Rules:
-        # Figures name users and jobs, and are served without a login.
+        # Figures tell of all jobs and sites, and are served without a login.
         yield from _wrong_address(table, local_only=True, mend="use 127.0.0.1")
 
 

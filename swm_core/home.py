@@ -378,6 +378,7 @@ listen = "127.0.0.1:{port}"
 
 [spool]
 # max_size = "100G"            # sizes: bytes, or a number with K M G T (powers of 1024)
+# A job goes so long after its end, with its results and logs.
 # job_retention = "30d"        # durations: seconds, MM:SS, HH:MM:SS, or as "1d2h30m"
 
 [log]
@@ -424,6 +425,7 @@ listen = "127.0.0.1:{port}"
 # [sites.here]
 # command = ["swm-ssh-gate", "--local"]    # started and supervised by the core, or
 # endpoint = "unix:///run/demo/gate.sock"  # reached where it runs: one of the two
+# certificate = ""             # the name in that of a gate on TCP; empty: the site's
 # max_partitions = 0           # that the core makes there; 0: as many as the gate allows
 # idle_time = 0                # how long one waits for the next job of its owner, as "10m"
 # monthly_budget = ""          # of all users together, as "500 EUR"; empty: no limit

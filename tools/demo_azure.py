@@ -121,6 +121,7 @@ ca_file = "{ready.ca_file}"
         # Nobody who is impatient leaves machines behind.
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         _quietly("swm", "down", "--cancel", "--timeout", "120")
+        _quietly("swm", "down")  # what is not gone by then is in the books
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 

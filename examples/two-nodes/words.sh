@@ -13,6 +13,9 @@
 #SWM time 10m
 #SWM max-cost 1
 
+# It wants a web server at port 8099 of the machine that its core runs on, with dull.txt there (words to leave out, one a
+# line), and with seen.txt once the counts were seen. `make demo-azure` has that.
+
 echo "node $SWM_NODE_RANK of $SWM_NUM_NODES: $(hostname), one of $SWM_NODES, as $(id -u)"
 
 # An out-port leads from each node to the machine that the job was submitted on.

@@ -189,7 +189,10 @@ class CachedInputs:
                 continue
             size, _, path = rest.partition(" ")
             place, _, name = path.rpartition("/")
-            sha256 = bytes.fromhex(name)
+            try:
+                sha256 = bytes.fromhex(name)
+            except ValueError:
+                continue  # a network file system has names of its own for what is still open
             content = self._contents.all.get(sha256)
             if content is None:
                 continue

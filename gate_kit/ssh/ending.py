@@ -61,7 +61,9 @@ class Ending:
         hosts = self._jobs.sites.hosts(ref)
         # The tombstone first, then what is under way: it must not hold up what ends it.
         with as_refusals(ref):
-            await self._bury(ref, hosts)
+            reached, away = await self._bury(ref, hosts)
+            if away is not None and not reached:
+                raise away
         refusal = errors.job_cancelled(ref)
         self._operations.interrupt(refusal, "start", key)
         for end in self.on_cancel:
@@ -79,30 +81,56 @@ class Ending:
         key = AttemptKey.of(ref)
         with as_refusals(ref):
             # Once more: a start that was under way is over now, and may have left its spec.
-            await self._bury(ref, hosts)
-            on_hosts = await self._jobs.look(ref)
+            reached, away = await self._bury(ref, hosts)
+            if away is None:
+                on_hosts = await self._jobs.look(ref)
+            else:
+                # What does not answer keeps nothing alive on the others.
+                looks = (self._jobs.look_at(ref, host) for host in reached)
+                on_hosts = await asyncio.gather(*looks)
             spec = next((each.spec for each in on_hosts if each.spec), None)
-            if spec is not None:
+            gone = {each.node for each in on_hosts if not each.exists}
+            if spec is not None or gone:
                 if grace_s is None:
-                    grace_s = launching.grace_s(spec.spec)
+                    grace_s = launching.grace_s(spec.spec) if spec else launching.GRACE_S
                 self._deadlines[key] = asyncio.get_running_loop().time() + grace_s
                 try:
-                    running = set(evidence.nodes_of(spec))
-                    await asyncio.gather(
-                        *(self._stop(ref, host) for host in hosts if host.node in running)
+                    # What has deleted its folder may run on.
+                    running = set(evidence.nodes_of(spec)) if spec else gone
+                    stopped = await asyncio.gather(
+                        *(self._stop(ref, host) for host in reached if host.node in running),
+                        return_exceptions=True,
                     )
                 finally:
                     del self._deadlines[key]
+                away = next((error for error in stopped if error is not None), away)
+            if away is not None:
+                raise away
             return await self._jobs.publish(ref)
 
-    async def _bury(self, ref: types_pb2.JobRef, hosts: Sequence[Host]) -> None:
+    async def _bury(
+        self, ref: types_pb2.JobRef, hosts: Sequence[Host]
+    ) -> tuple[list[Host], BaseException | None]:
+        """Have the attempt's tombstone on all hosts.
+
+        Returns:
+            Those that have it; and why it is not on another one.
+        """
         path = AttemptKey.of(ref).path
-        await asyncio.gather(
+        told = await asyncio.gather(
             *(
                 host.ask("bury", path, root_of(ref, host.node), job_status.CANCELLED)
                 for host in hosts
-            )
+            ),
+            return_exceptions=True,
         )
+        errors_told = [each for each in told if isinstance(each, BaseException)]
+        reached = [
+            host
+            for host, each in zip(hosts, told, strict=True)
+            if not isinstance(each, BaseException)
+        ]
+        return reached, next(iter(errors_told), None)
 
     async def _stop(self, ref: types_pb2.JobRef, host: Host) -> None:
         """End all processes of the attempt on a host, and wait for its runner to write the end."""
@@ -127,7 +155,9 @@ class Ending:
     async def _is_over(self, ref: types_pb2.JobRef, host: Host) -> bool:
         key = AttemptKey.of(ref)
         on_host = await self._look(ref, host)
-        if not on_host.exists or on_host.phase is Phase.ENDED:
+        if not on_host.exists:
+            return not await count_alive(host, key, "0")
+        if on_host.phase is Phase.ENDED:
             return True
         if on_host.phase is not Phase.LOST:
             # What was not claimed can't be any more.
@@ -179,13 +209,17 @@ class Ending:
         status = await self._jobs.status(ref)
         if status and not status.HasField("end") and status.state != job_pb2.JOB_STATE_STAGED:
             raise errors.job_running(ref)
-        await self._bury(ref, hosts)
+        _, away = await self._bury(ref, hosts)
+        if away is not None:
+            raise away
         for end in self.on_cancel:
             await end(key, errors.job_cancelled(ref))
         # A runner that nobody knew of may have claimed at the last moment.
         for host in hosts:
             on_host = await self._look(ref, host)
             if on_host.phase is Phase.RUNNING:
+                raise errors.job_running(ref)
+            if not on_host.exists and await count_alive(host, key, "0"):
                 raise errors.job_running(ref)
             if on_host.phase is Phase.LOST:
                 await count_alive(host, key, "KILL")

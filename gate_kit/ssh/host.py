@@ -102,6 +102,7 @@ class Host:
         self._events: asyncio.Task[None] | None = None
         self._is_listening = False
         self._has_root = asyncio.Event()
+        self._has_runner = False
 
     @property
     def node(self) -> str:
@@ -209,9 +210,17 @@ class Host:
         names = (self.partition_id, self._claims_as, runner().name)
         words = (self._work_root, *names, " ".join(TOOLS))
         told = await shell.ask("hello", words, b"")
-        self.facts, has_runner = _facts(told, time.time())
-        if self.facts.root_uid and not has_runner:
-            await shell.ask("install", (), runner().text)
+        self.facts, self._has_runner = _facts(told, time.time())
+        if self.facts.root_uid and not self._has_runner:
+            try:
+                await shell.ask("install", (), runner().text)
+            except ShellLost:
+                raise
+            except Refusal as refusal:
+                # What runs there can be seen and ended all the same.
+                log.warning("%s: %s", self.node, refusal.message)
+            else:
+                self._has_runner = True
 
     async def begin_anew(self) -> None:
         """Have the next request begin a new shell: what the host said of itself may be outdated."""
@@ -225,9 +234,21 @@ class Host:
         root_uid = reply.lines[0].partition(" ")[2]
         if facts.root_uid != root_uid:
             await self.ask("install", data=runner().text)
+            self._has_runner = True
             self.facts = dataclasses.replace(facts, root_uid=root_uid)
             self._has_root.set()
         return root_uid
+
+    async def need_runner(self) -> None:
+        """Have what supervises jobs there, if there is a root.
+
+        Raises:
+            Refusal: DISK_FULL, NODE_UNREACHABLE where it can't be written; and as for `open`.
+        """
+        facts = await self.open()
+        if facts.root_uid and not self._has_runner:
+            await self.ask("install", data=runner().text)
+            self._has_runner = True
 
     async def _begin(self, scripts: Sequence[bytes], head: bytes, *, lasting: bool) -> Process:
         """Start a script, and skip all that comes before it speaks.

@@ -120,7 +120,7 @@ class Images:
         """Have an image on a host.
 
         Args:
-            host: Where, and as which account: not every engine shows images to all.
+            host: Where; of an account alone, since only Docker keeps images for all of a host.
             image: Its reference.
             logins: Of the one who wants it, by registry; they come before the site's own.
             told: Called with how far it is, for people.

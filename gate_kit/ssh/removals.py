@@ -73,10 +73,13 @@ class Removal:
 
     async def _gone(self, trash: str) -> None:
         pause_s = _LOOK_S[0]
-        async with asyncio.timeout(_WITHIN_S):
-            while not (await self._host.ask("removed", trash)).lines:
-                await asyncio.sleep(pause_s)
-                pause_s = min(pause_s * 1.5, _LOOK_S[1])
+        try:
+            async with asyncio.timeout(_WITHIN_S):
+                while not (await self._host.ask("removed", trash)).lines:
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(pause_s * 1.5, _LOOK_S[1])
+        except TimeoutError as error:
+            raise HostRefused(self._host.node, "BUSY", f"{trash} can't be emptied") from error
 
 
 class Removals(PerHost[Removal]):

@@ -15,13 +15,16 @@ def _text(name: str) -> bytes:
 
 @functools.cache
 def agent(shell: str) -> tuple[bytes, bytes]:
-    """The shell of a host: what clears the environment of all but a login's, and what serves."""
+    """The shell of a host: what clears the environment of all but a login's, and what serves.
+
+    It begins with LC_ALL=C: a shell may go by what it has begun with when it counts letters.
+    """
     text = (
         _text("prelude") + f"IFS= read -r nonce\nposix_shell='{shell}'\n".encode() + _text("agent")
     )
-    clean = f"""exec env -i HOME="$HOME" LANG="$LANG" LOGNAME="${{LOGNAME:-$USER}}" PATH="$PATH" \\
-    SHELL="${{SHELL:-/bin/sh}}" SITE_LC_ALL="$LC_ALL" SITE_RUNTIME_DIR="$XDG_RUNTIME_DIR" \\
-    TZ="$TZ" USER="${{USER:-$LOGNAME}}" \\
+    clean = f"""exec env -i HOME="$HOME" LANG="$LANG" LC_ALL=C LOGNAME="${{LOGNAME:-$USER}}" \\
+    PATH="$PATH" SHELL="${{SHELL:-/bin/sh}}" SITE_LC_ALL="$LC_ALL" \\
+    SITE_RUNTIME_DIR="$XDG_RUNTIME_DIR" TZ="$TZ" USER="${{USER:-$LOGNAME}}" \\
     {BOOTSTRAP.format(shell=shell, size=len(text)).removeprefix("exec ")}
 """
     return clean.encode(), text

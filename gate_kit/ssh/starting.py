@@ -60,7 +60,7 @@ class Starts:
         hosts = self._sites.hosts(ref)
         text = evidence.encode_spec(request)
         with as_refusals(ref, path=request.spec.stdin_path):
-            await asyncio.gather(*(host.open() for host in hosts))
+            await asyncio.gather(*(host.need_runner() for host in hosts))
             missing = next((host for host in hosts if not root_of(ref, host.node)), None)
             if missing is not None:
                 return await self._unrooted(request, missing)

@@ -149,6 +149,9 @@ class Watching:
                 await self._jobs.publish(ref)
             except Refusal as refusal:
                 log.info("%s: %s", path, refusal.message)
+            except Exception:
+                # A mistake of ours about one must not end the looking at all others.
+                log.exception("%s cannot be looked at", path)
 
     async def _late(self, host: Host, key: AttemptKey) -> None:
         """End what no runner has claimed: it had no space for it, or no shell to run it."""

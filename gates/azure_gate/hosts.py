@@ -10,6 +10,7 @@ from gate_kit import errors
 from gate_kit.ssh.connection import SshTransport
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.login import Logins
+from gate_kit.ssh.one_way import OneWay
 from gate_kit.ssh.target import SshTarget
 from gate_kit.ssh.transport import Transport
 from gates.azure_gate.cloud_init import LOGIN_CONTAINERS, LOGIN_PLAIN
@@ -100,7 +101,8 @@ class Hosts:
         made = self._made.get((known.id, node))
         if made is None:
             transport = self._first.pop((known.id, node), None) or self.first_way(known, node)
-            made = self._made[known.id, node] = Host(transport, known.id, WORK_ROOT)
+            # A job may take the key out of its own account: that is no word for all machines.
+            made = self._made[known.id, node] = Host(OneWay(transport), known.id, WORK_ROOT)
             for told in self.on_made:
                 told(made)
         return made

@@ -290,8 +290,10 @@ def _ports(forwards: bool | None, on_host: Remote) -> Verdict:
     if forwards:
         return Verdict("ports", State.OK)
     text = "sshd forwards no ports, so that no port of a job can be reached"
+    # It reads its configuration when it starts, and when it is told to.
     mend = (
-        "sudo sed -i.bak 's/^ *AllowTcpForwarding .*/AllowTcpForwarding yes/' /etc/ssh/sshd_config"
+        "sudo sed -i.bak 's/^ *AllowTcpForwarding .*/AllowTcpForwarding yes/' /etc/ssh/sshd_config "
+        '&& sudo kill -HUP "$(cat /run/sshd.pid)"'
     )
     return Verdict("ports", State.FAILED, "", text, on_host(mend))
 

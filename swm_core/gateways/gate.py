@@ -46,6 +46,9 @@ _PROBE_S = 10.0
 _INVENTORY_EVERY_S = 300.0
 _HUNG_S = 60.0
 """A gate that the core started and that answers nothing for so long is killed, and started anew."""
+_BROKEN_S = 60.0
+"""So long a site is left alone after a call was refused for good, though its gate is well: whether
+what was wrong has been mended is known by another call."""
 _STEADY_S = 10.0
 """A connection that held so long was a good one: the next wait is short again."""
 
@@ -105,6 +108,8 @@ class Gate:
         """Roots that an administrator has given up: an answer about one of them comes late."""
         self._heard = time.monotonic()
         """When the gate last answered."""
+        self._broken_at = 0.0
+        """When a call last told that the site is broken; by the monotonic clock."""
         self.on_change: Callable[[], None] = lambda: None
         self._core_version = core_version
         self._health = Health(name, endpoint, lambda: self.on_change())
@@ -129,7 +134,7 @@ class Gate:
 
     @property
     def message(self) -> str:
-        """Why it can't be used, for people."""
+        """Why it can't be used, or what of it is degraded; for people."""
         return self._health.message
 
     @property
@@ -188,6 +193,7 @@ class Gate:
         """
         found = GateError(self.name, Problem.from_error(error))
         if found.reason in SITE_BROKEN:
+            self._broken_at = time.monotonic()
             self._health.become(SiteState.BROKEN, found.message)
         elif found.reason == HOST_KEY_MISMATCH and ref is not None:
             self.barred.bar(ref, found.node, found.message, everyone=True)
@@ -327,11 +333,17 @@ class Gate:
             read_at = time.monotonic()
             while True:
                 await asyncio.sleep(_PROBE_EVERY_S)
-                await self._probe()
+                if await self._probe() and not self.ready and not self._is_left_alone():
+                    self._health.become(SiteState.READY)
                 if time.monotonic() - read_at > _INVENTORY_EVERY_S:
                     await self._read_inventory()
                     read_at = time.monotonic()
                     self.on_change()
+
+    def _is_left_alone(self) -> bool:
+        """Whether the site is broken, and has not been so for long enough to be tried again."""
+        broken = self.state is SiteState.BROKEN
+        return broken and time.monotonic() - self._broken_at < _BROKEN_S
 
     async def _watch_jobs(self, synced: asyncio.Event) -> None:
         call = self.jobs.WatchJobs(job_pb2.WatchJobsRequest(installation=self.installation))

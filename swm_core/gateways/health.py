@@ -9,10 +9,13 @@ from collections.abc import Callable
 
 from rpc_kit.endpoint import Endpoint
 from swm_core.domain.words import words
-from swm_core.gateways.problems import SITE_BROKEN, GateError
+from swm_core.gateways.problems import HOST_KEY_MISMATCH, SITE_BROKEN, GateError
 from swm_core.gateways.process import GateProcess
 
 log = logging.getLogger(__name__)
+
+_BROKEN = SITE_BROKEN | {HOST_KEY_MISMATCH}
+"""Of the site as a whole, also that all of its hosts show other keys than they should."""
 
 
 class SiteState(enum.StrEnum):
@@ -72,7 +75,7 @@ class Health:
             heard: When the gate last answered, by the monotonic clock.
         """
         reason = error.reason if isinstance(error, GateError) else ""
-        broken = reason in SITE_BROKEN or isinstance(error, SiteUnusable)
+        broken = reason in _BROKEN or isinstance(error, SiteUnusable)
         # Whether it is the process that there is now, or was last, that has never answered.
         is_new = process is not None and (process.pid is None or heard < process.start_time)
         if process is not None and process.last_exit and is_new:

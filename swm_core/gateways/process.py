@@ -7,6 +7,7 @@ import contextlib
 import json
 import logging
 import os
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -21,6 +22,8 @@ log = logging.getLogger(__name__)
 
 _SPAWN = Path(__file__).with_name("spawn.py")
 _LOG_BYTES = 10 << 20
+_LOG_LOOK_S = 60.0
+"""How often it is looked whether the log of a gate that runs has become so long."""
 _TAIL_BYTES = 4 << 10
 _TAIL_LINES = 10
 _END_S = 12.0
@@ -126,9 +129,27 @@ class GateProcess:
             )  # fmt: skip
         self.pid = self._running.pid
         log.info("gate %s runs as process %d", self.name, self.pid)
-        code = await self._running.wait()
+        code = await self._ended(self._running)
         self.pid = None
         return code
+
+    async def _ended(self, process: asyncio.subprocess.Process) -> int:
+        """Its exit code; its log is kept short meanwhile."""
+        while True:
+            try:
+                async with asyncio.timeout(_LOG_LOOK_S):
+                    return await process.wait()
+            except TimeoutError:
+                await asyncio.to_thread(self._shorten_log)
+
+    def _shorten_log(self) -> None:
+        """Put aside what a gate has written, which writes on into the same file."""
+        try:
+            if self._log_path.stat().st_size > _LOG_BYTES:
+                shutil.copy(self._log_path, self._old_log_path)
+                os.truncate(self._log_path, 0)
+        except OSError as error:
+            log.warning("the log of gate %s gets longer: %s", self.name, error)
 
     async def _end(self) -> None:
         process = self._running
@@ -143,12 +164,16 @@ class GateProcess:
             process.kill()
             await process.wait()
 
+    @property
+    def _old_log_path(self) -> Path:
+        return self._log_path.with_suffix(".log.1")
+
     def _log(self) -> IO[bytes]:
         """Where its output goes. A disk that takes none is no reason to have no gate."""
         try:
             with contextlib.suppress(FileNotFoundError):
                 if self._log_path.stat().st_size > _LOG_BYTES:
-                    self._log_path.replace(self._log_path.with_suffix(".log.1"))
+                    self._log_path.replace(self._old_log_path)
             return self._log_path.open("ab")
         except OSError as error:
             log.warning("gate %s runs without a log: %s", self.name, error)

@@ -171,6 +171,7 @@ class AttemptAtSite:
 
     async def _look(self, job: Job) -> None:
         """Ask for the attempt itself: a list that lacks it proves nothing."""
+        version = self._slot.version
         try:
             answer = await self._asker.ask(
                 job,
@@ -182,7 +183,9 @@ class AttemptAtSite:
             # It was never seen running, and the site has lost it: it is asked for anew.
             await self._ask_to_start(job)
         else:
-            self._slot.put(answer.status)
+            # The watch may have told more meanwhile, and tells nothing twice.
+            if self._slot.version == version or answer.status.HasField("end"):
+                self._slot.put(answer.status)
 
     async def _saw(self, status: job_pb2.JobStatus | None) -> bool:
         """Commit what the gate says; whether the job is in another state now."""

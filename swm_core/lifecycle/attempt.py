@@ -14,7 +14,7 @@ from collections.abc import AsyncIterator
 
 from rpc_kit.logs import job_context
 from swm_core.domain.failures import Failure, FailureReason
-from swm_core.domain.job import End, Job
+from swm_core.domain.job import End, Job, Launch
 from swm_core.domain.states import AT_SITE_STATES, JobState
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
@@ -101,8 +101,10 @@ class AttemptDriver:
                         await self._step(job, site)
                     except NotLive:
                         return
-                    except StoreUnavailable as error:
-                        log.warning("the attempt waits in %s: %s", job.state, error)
+                    except (StoreUnavailable, OSError) as error:
+                        # A disk that may be mended: the store's, or the spool's.
+                        why = str(error) or repr(error)
+                        log.warning("the attempt waits in %s: %s", job.state, why)
                         await asyncio.sleep(backoff.next())
                     except Exception:
                         # A defect: the attempt must not be forgotten.
@@ -150,7 +152,9 @@ class AttemptDriver:
                     await self._forwards.open_out(job, self._gate)
                     await site.start(job)
             case JobState.QUEUED_AT_SITE | JobState.RUNNING:
-                self._mirroring.begin(job)
+                # Where a queue chooses them, the nodes are known once it runs.
+                if job.state is JobState.RUNNING or job.spec.launch is not Launch.EVERY:
+                    self._mirroring.begin(job)
                 if job.state is JobState.RUNNING:
                     await self._forwards.open(job, self._gate)
                 async with self._deadline(job, None):
@@ -209,6 +213,7 @@ class AttemptDriver:
         await conclude(self._context, self._job_id, outcome.failure, outcome.collected)
 
     async def _conclude(self, failure: Failure | None) -> None:
+        self._forwards.close(self._job_id)
         await conclude(self._context, self._job_id, failure)
 
     async def _fail(self, failure: Failure) -> None:
@@ -256,10 +261,10 @@ class AttemptDriver:
         await ended_at_site(self._context, self._job_id, end)
 
     async def _confirm_stopped(self, job: Job, site: AttemptAtSite) -> bool:
-        """Whether nothing of it runs; otherwise the job has ended, given up by its owner."""
+        """Whether nothing of it runs; otherwise the job has ended: given up, or lost."""
         confirmed = await site.confirm_stopped(job, self._force)
         if not confirmed:
-            await self._conclude(None)
+            await self._conclude(self._lost)
         return confirmed
 
 

@@ -48,8 +48,12 @@ async def collect(
     try:
         async with patient(job, gate, spent, limit_s=limit_s, lost_s=lost_s):
             if not job.cancel_requested and job.end is not None and job.end.start_time:
-                collected = await _results(context, job, asker, collection)
-                failure = failure or collected.failure
+                try:
+                    collected = await _results(context, job, asker, collection)
+                    failure = failure or collected.failure
+                except AttemptFailed as error:
+                    # What it wrote may tell why, and is to be had all the same.
+                    failure = failure or error.failure
             await asyncio.shield(output)
     except Overdue:
         text = f"results could not be collected within {limit_s:.0f} s"
@@ -60,8 +64,6 @@ async def collect(
     except OutOfReach as error:
         text = f"its results are lost: {error}"
         failure = failure or Failure(FailureReason.SITE_LOST, text)
-    except AttemptFailed as error:
-        failure = failure or error.failure
     finally:
         collection.close()
     return Outcome(_explained(context, job, failure), collected)

@@ -107,7 +107,8 @@ class CostGuard:
             shared = self._shared_accounts(partition)
             if partition.idle_since is not None and any(each.is_over for each in shared):
                 # Time zero: it has waited long enough.
-                await self._context.partitions.note(partition.partition_id, idle_since=0.0)
+                with contextlib.suppress(NotLive):
+                    await self._context.partitions.note(partition.partition_id, idle_since=0.0)
             for job in self._jobs_on(partition):
                 for account in (*self._own_account(job, partition), *shared):
                     await self._judge(job, account)

@@ -151,6 +151,9 @@ class LiveJobs:
         return await asyncio.shield(asyncio.create_task(self._apply(job_id, decide)))
 
     async def _apply(self, job_id: str, decide: Callable[[Job], Sequence[Step]]) -> Job:
+        if job_id not in self._jobs:
+            # Before a lock is made, which nobody would forget.
+            raise NotLive(f"job {job_id} has ended")
         async with self._locks.setdefault(job_id, asyncio.Lock()):
             before = self._jobs.get(job_id)
             if before is None:
@@ -259,6 +262,8 @@ class LivePartitions:
     async def _apply(
         self, partition_id: str, decide: Callable[[Partition], Partition]
     ) -> Partition:
+        if partition_id not in self._slots:
+            raise NotLive(f"partition {partition_id} is gone")
         async with self._locks.setdefault(partition_id, asyncio.Lock()):
             slot = self._slots.get(partition_id)
             if slot is None or slot.value is None:

@@ -17,6 +17,7 @@ from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.removing import remove_attempt
+from swm_core.store import StoreError
 
 log = logging.getLogger(__name__)
 
@@ -24,6 +25,8 @@ _MOST = 10_000
 """Of one site; a site that tells of more is told of once, in the log."""
 _AT_ONCE = 8
 _LONGEST_S = 60.0
+_STORE_S = 5.0
+"""So long a store that can't write is given before it is tried again."""
 
 Key = tuple[OrphanKind, str]
 
@@ -199,8 +202,16 @@ class Orphans:
             self._wake.clear()
             permits = asyncio.Semaphore(_AT_ONCE)
             due = [each for each in self.all() if self._due_in_s(each) <= 0]
-            await asyncio.gather(*(self._delete(each, permits) for each in due))
+            outcomes = await asyncio.gather(
+                *(self._delete(each, permits) for each in due), return_exceptions=True
+            )
             wait_s = min([_LONGEST_S, *(self._due_in_s(each) for each in self.all())])
+            for outcome in outcomes:
+                if isinstance(outcome, StoreError):
+                    log.warning("site %s: orphans can't be noted: %s", self._name, outcome)
+                    wait_s = _STORE_S
+                elif isinstance(outcome, BaseException):
+                    raise outcome
             try:
                 async with asyncio.timeout(max(0.0, wait_s)):
                     await self._wake.wait()

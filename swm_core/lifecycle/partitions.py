@@ -22,7 +22,7 @@ from swm_core.gateways.problems import GateError, Meaning
 from swm_core.gateways.slots import Slot
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.live import NotLive
-from swm_core.lifecycle.reuse import may_wait
+from swm_core.lifecycle.reuse import Reuse
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +76,7 @@ class PartitionDriver:
         self._gate = gate
         self._wanted = wanted
         self._idle_s = idle_s
+        self._reuse = Reuse(context, gate)
         self._renew_time = 0.0
         """When its end was moved on last; 0: not since the core's start."""
 
@@ -97,7 +98,7 @@ class PartitionDriver:
         if partition.state is PartitionState.DELETING:
             await self._delete(partition, slot)
         elif not self._wanted(self._id):
-            if self._idle_s and may_wait(self._context, self._gate, partition):
+            if self._idle_s and self._reuse.may_wait(partition):
                 await self._idle(slot)
             else:
                 await self._give_back()
@@ -134,7 +135,7 @@ class PartitionDriver:
                 continue
             # A clock that was set back makes it wait no longer than it would have.
             left_s = min(self._idle_s, partition.idle_since + self._idle_s - now)
-            if left_s <= 0 or not may_wait(self._context, self._gate, partition):
+            if left_s <= 0 or not self._reuse.may_wait(partition):
                 await self._give_back()
                 return
             await self._renew(partition)
@@ -213,7 +214,7 @@ class PartitionDriver:
                 # What has been there is not given up with all that lies on it.
                 was_there = error.meaning is Meaning.NO_ROOM and partition.ready_time is not None
                 if error.meaning in (Meaning.NO_ROOM, Meaning.REFUSED) and not was_there:
-                    await self._failed(error.reason, error.message)
+                    await self._failed(_failure(error.reason, error.message))
                     return False
                 await self._context.partitions.note(
                     self._id, text=f"site {partition.site} could not create it yet: {error.message}"
@@ -242,12 +243,12 @@ class PartitionDriver:
                     # Its jobs have ended, and their gate says how; that is worth a moment.
                     await self._context.partitions.note(
                         self._id,
-                        failure=_failure(told.failure.reason, words(told.failure.message)),
+                        failure=_told(told.failure),
                         pauses=self._paused(partition),
                         text=words(told.failure.message),
                     )
                     await self._ends_told()
-                await self._failed(told.failure.reason, words(told.failure.message))
+                await self._failed(_told(told.failure))
                 return True
             case partition_pb2.PARTITION_STATE_STOPPED:
                 if partition.state is PartitionState.READY:
@@ -299,7 +300,11 @@ class PartitionDriver:
         """Commit that it is not what it was, if so; whether it is in another state now."""
         if slot.missing and await self._is_gone():
             self._gate.partition_gone(self._id)
-            await self._failed("PROVISIONING_FAILED", "it vanished at its site")
+            await self._failed(
+                Failure(
+                    FailureReason.PROVISIONING_FAILED, "it vanished at its site", retryable=True
+                )
+            )
             return True
         slot.missing = False
         return slot.value is not None and await self._saw(slot.value)
@@ -341,9 +346,9 @@ class PartitionDriver:
         except GateError as error:
             log.warning("partition %s was not renewed: %s", self._id, error.message)
 
-    async def _failed(self, reason: str, message: str) -> None:
+    async def _failed(self, failure: Failure) -> None:
         await self._context.partitions.move(
-            self._id, PartitionState.DELETING, text=message, failure=_failure(reason, message)
+            self._id, PartitionState.DELETING, text=failure.message, failure=failure
         )
 
     async def _delete(self, partition: Partition, slot: Slot[partition_pb2.Partition]) -> None:
@@ -399,8 +404,14 @@ class PartitionDriver:
         return self._gate.scope_uid
 
 
+def _told(failure: types_pb2.Failure) -> Failure:
+    """Why it failed after it was accepted; its gate knows whether another one may do."""
+    known = _failure(failure.reason, words(failure.message))
+    return dataclasses.replace(known, retryable=known.retryable or failure.retryable)
+
+
 def _failure(reason: str, message: str) -> Failure:
-    """Why it could not be made, or was lost, as its gate says."""
+    """Why it could not be made, or was lost."""
     no_room = reason in _NO_ROOM
     kind = FailureReason.NO_CAPACITY if no_room else FailureReason.PROVISIONING_FAILED
     kind = _FAILURES.get(reason, kind)

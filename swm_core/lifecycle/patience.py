@@ -144,11 +144,12 @@ async def _until_too_long(
     away_s = 0.0
     while True:
         spent_s = spent.of(job)
+        before, began = out_of_reach(gate, job), time.monotonic()
         left_s = lost_s - away_s
-        if limit_s is not None:
+        if limit_s is not None and not before:
+            # What is spent already may be all of it: a core that was restarted knows that.
             left_s = min(left_s, limit_s - spent_s)
         tick_s = max(0.0, min(_TICK_S, (limit_s or lost_s) / _TICKS, lost_s / _TICKS, left_s))
-        before, began = out_of_reach(gate, job), time.monotonic()
         await asyncio.sleep(tick_s)
         after = out_of_reach(gate, job)
         # What a machine does while it is stopped counts for nothing either.

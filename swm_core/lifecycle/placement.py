@@ -163,9 +163,14 @@ class Placement:
         # A job that is tried again says itself why: what failed is its text.
         told = [wait for wait in waits if wait.text != BACKOFF]
         self.waiting = {job_id: wait.text for wait in told for job_id in wait.job_ids}
-        await asyncio.gather(
-            *(self._commit(each) for each in decisions if not isinstance(each, Wait))
+        outcomes = await asyncio.gather(
+            *(self._commit(each) for each in decisions if not isinstance(each, Wait)),
+            return_exceptions=True,
         )
+        # Not before all are done: what is being committed must not be given away once more.
+        for outcome in outcomes:
+            if isinstance(outcome, BaseException):
+                raise outcome
         later_s += [max(0.01, wait.until - now) for wait in waits if wait.until]
         return min(later_s, default=None)
 
@@ -232,7 +237,8 @@ class Placement:
             )
 
         claimed = await self._context.partitions.apply(decision.partition_id, decide)
-        return decision.job_id in claimed.served
+        # It may have served the job before, too.
+        return claimed.state is PartitionState.READY and claimed.failure is None
 
     async def _place(
         self, job_id: str, *, ready: bool = True, text: str = "", **place: Any
@@ -295,14 +301,19 @@ class Placement:
             )
         )
         self._new_partition(partition)
-        await self._place(
-            job.job_id,
-            ready=False,
-            text=_create_text(partition),
-            site=decision.site,
-            partition_id=partition.partition_id,
-            time_limit_s=decision.time_limit_s,
-        )
+        try:
+            await self._place(
+                job.job_id,
+                ready=False,
+                text=_create_text(partition),
+                site=decision.site,
+                partition_id=partition.partition_id,
+                time_limit_s=decision.time_limit_s,
+            )
+        finally:
+            # Without its job nobody needs it: it is not to be made until its gate says something.
+            if slot := self._context.partitions.slot(partition.partition_id):
+                slot.touch()
 
 
 def _create_text(partition: Partition) -> str:

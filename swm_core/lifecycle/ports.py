@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from typing import Any
 
 from rpc_kit.endpoint import Endpoint
@@ -19,10 +19,13 @@ from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
 from swm_core.lifecycle.asking import Asker
 from swm_core.lifecycle.context import Context
+from swm_core.lifecycle.live import NotLive
+from swm_core.store import StoreError
 
 log = logging.getLogger(__name__)
 
 _LISTENING_S = 10.0
+_IN_USE = "PORT_IN_USE"
 _MOST_CONNECTIONS = 1_000
 """Of one job at a time. A site that makes more of them is not to wear the core out."""
 
@@ -59,13 +62,21 @@ class PortForwards:
             return
         servers = self._servers[job.job_id] = []
         local = dict(job.local_ports)
-        for number in numbers:
-            server = await self._listen(job, gate, host, number, local.get(str(number), 0))
-            if server is not None:
-                servers.append(server)
-                local[str(number)] = server.sockets[0].getsockname()[1]
-        if local != dict(job.local_ports):
-            await self._context.jobs.note(job.job_id, local_ports=local)
+        try:
+            for number in numbers:
+                server = await self._listen(job, gate, host, number, local.get(str(number), 0))
+                if server is not None:
+                    servers.append(server)
+                    local[str(number)] = server.sockets[0].getsockname()[1]
+            if local != dict(job.local_ports):
+                await self._context.jobs.note(job.job_id, local_ports=local)
+        except BaseException:
+            # Where nobody could be told of them they are opened anew the next time.
+            for server in servers:
+                server.close()
+            if self._servers.get(job.job_id) is servers:
+                del self._servers[job.job_id]
+            raise
 
     async def _listen(
         self, job: Job, gate: Gate, host: str, number: int, wanted: int
@@ -153,7 +164,12 @@ class PortForwards:
                     elif not self._is_full(job.job_id):
                         self._own(job.job_id, self._from_job(job, gate, number, connection_id))
             except GateError as error:
-                if error.meaning in (Meaning.GONE, Meaning.REFUSED):
+                if error.reason == _IN_USE:
+                    # It may be let go of; until then the job runs without it, and says so.
+                    listening.set()
+                    with contextlib.suppress(NotLive, StoreError):
+                        await self._context.jobs.note(job.job_id, f"port {number}: {error.message}")
+                elif error.meaning in (Meaning.GONE, Meaning.REFUSED):
                     log.warning("port %d of job %s: %s", number, job.job_id, error.message)
                     listening.set()
                     return
@@ -254,9 +270,17 @@ def _cannot(gate: Gate, capability: str) -> bool:
     return gate.info is not None and not gate.can(capability)
 
 
-def in_ports(job: Job) -> list[int]:
-    """The numbers of the job's IN ports, where they are known."""
-    return _numbers(job, Direction.IN)
+def in_ports(job: Job, node: str = "") -> list[int]:
+    """The numbers of the job's IN ports on a node (empty: the first), where they are known."""
+    return _numbers(job, Direction.IN, node)
+
+
+def ports_at(job: Job, node: str = "") -> Mapping[str, int]:
+    """What a node (empty: the first) has given to the job, by name; each gives other numbers."""
+    for allocation in job.allocations:
+        if node in ("", allocation.node):
+            return allocation.ports
+    return {}
 
 
 def out_ports(job: Job) -> list[int]:
@@ -270,8 +294,8 @@ def _dialling_nodes(job: Job) -> list[str]:
     return ["", *(allocation.node for allocation in others)]
 
 
-def _numbers(job: Job, direction: Direction) -> list[int]:
-    given = job.allocations[0].ports if job.allocations else {}
+def _numbers(job: Job, direction: Direction, node: str = "") -> list[int]:
+    given = ports_at(job, node)
     found = []
     for port in job.spec.ports:
         if port.direction is direction:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import Any
 
 from swm_core.domain.failures import Failure, FailureReason
@@ -13,6 +15,9 @@ from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.placement import ready_steps
 from swm_core.lifecycle.views import own_partition
 from swm_core.scheduler import QueuedJob, allocate
+
+_LOOK_S = 2.0
+"""How often it is looked whether a gate has told the nodes of a partition that is there."""
 
 
 async def await_partition(context: Context, gate: Gate, job: Job) -> None:
@@ -61,7 +66,11 @@ async def await_partition(context: Context, gate: Gate, job: Job) -> None:
             continue
         if partition.text and partition.text != job.text:
             job = await context.jobs.note(job.job_id, partition.text)
-        await slot.newer(version)
+        # Of a READY one its gate has yet to tell the nodes, which is no change of the partition.
+        longest_s = _LOOK_S if partition.state is PartitionState.READY else None
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(longest_s):
+                await slot.newer(version)
 
 
 async def _placed(context: Context, job: Job, **changes: Any) -> None:

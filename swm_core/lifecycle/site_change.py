@@ -140,11 +140,17 @@ class SiteChange:
             f"{where} of site {self._gate.name} is another than the attempt was on, and an"
             " administrator has taken it so",
         )
-        for job in list(self._context.jobs.placed):
-            if self._lies_on(job, root):
-                # One that was not asked to start has run nowhere: it may begin anew.
-                fresh = job.state is JobState.STAGING_IN
-                await self._lose(job, dataclasses.replace(failure, retryable=fresh))
+        # One that was not asked to start has run nowhere: it may begin anew. Together, since each
+        # waits a while for what it wrote.
+        await asyncio.gather(
+            *(
+                self._lose(
+                    job, dataclasses.replace(failure, retryable=job.state is JobState.STAGING_IN)
+                )
+                for job in list(self._context.jobs.placed)
+                if self._lies_on(job, root)
+            )
+        )
         await self._context.store.roots.forget(root)
         self._gate.given_up.add(root.root_uid)
         log.warning("site %s: the root of %s on %s was given up", root.site, root.owner, where)
@@ -171,9 +177,13 @@ class SiteChange:
         for partition in list(self._context.partitions):
             if partition.site != self._gate.name:
                 continue
-            for job in list(self._context.jobs.placed):
-                if job.partition_id == partition.partition_id:
-                    await self._lose(job, failure)
+            await asyncio.gather(
+                *(
+                    self._lose(job, failure)
+                    for job in list(self._context.jobs.placed)
+                    if job.partition_id == partition.partition_id
+                )
+            )
             log.error("partition %s: %s", partition.partition_id, text)
             try:
                 if partition.state is not PartitionState.DELETING:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 import grpc.aio
@@ -54,12 +54,13 @@ async def put_inputs(
     Raises:
         GateError: It did not work.
         AttemptFailed: The inputs are not in the spool any more.
+        OSError: The spool can't be read now.
     """
     contents = context.spool.owner(job.owner)
     try:
         manifest = await asyncio.to_thread(_Inputs.load, context, job)
     except SpoolRefusal as error:
-        raise AttemptFailed(Failure(FailureReason.STAGING_FAILED, str(error))) from error
+        raise await _lacking(contents, error) from error
     call = gate.files.PutFiles()
     sending: asyncio.Task[None] | None = None
     try:
@@ -123,8 +124,26 @@ async def put_inputs(
             sending.cancel()
             outcome = (await asyncio.gather(sending, return_exceptions=True))[0]
             if isinstance(outcome, SpoolRefusal):
-                failure = Failure(FailureReason.STAGING_FAILED, str(outcome))
-                raise AttemptFailed(failure) from outcome
+                raise await _lacking(contents, outcome) from outcome
+            if isinstance(outcome, OSError):
+                raise outcome
+
+
+async def _lacking(contents: OwnerContents, error: SpoolRefusal) -> AttemptFailed:
+    """What it means that the spool lacks an input.
+
+    Raises:
+        OSError: Nothing, since the spool itself is away.
+    """
+    await asyncio.to_thread(contents.check)
+    return AttemptFailed(Failure(FailureReason.STAGING_FAILED, str(error)))
+
+
+def _silence() -> grpc.aio.AioRpcError:
+    """A call on which nothing was heard for too long, as an error."""
+    nothing = grpc.aio.Metadata()
+    text = "its gate went silent in the middle of a transfer"
+    return grpc.aio.AioRpcError(grpc.StatusCode.DEADLINE_EXCEEDED, nothing, nothing, text)
 
 
 async def _status(call: object) -> grpc.aio.AioRpcError:
@@ -179,9 +198,14 @@ async def _send(
     needed: Sequence[file_pb2.NeededFile],
 ) -> None:
     messages = _messages(contents, manifest, needed)
-    while (message := await asyncio.to_thread(next, messages, None)) is not None:
-        await call.write(message)  # type: ignore[attr-defined]
-    await call.done_writing()  # type: ignore[attr-defined]
+    try:
+        while (message := await asyncio.to_thread(next, messages, None)) is not None:
+            await call.write(message)  # type: ignore[attr-defined]
+        await call.done_writing()  # type: ignore[attr-defined]
+    except (SpoolRefusal, OSError):
+        # The gate would wait for the rest, and we for its answer.
+        call.cancel()  # type: ignore[attr-defined]
+        raise
 
 
 def _messages(
@@ -335,9 +359,12 @@ class Collection:
         )
         try:
             async for answer in heard(self._gate.files.GetFiles(request)):
-                await asyncio.to_thread(self._take, node, files, answer.pieces)
+                await _uncut(asyncio.to_thread(self._take, node, files, answer.pieces))
         except grpc.aio.AioRpcError as error:
             raise self._gate.problem(error, ref) from error
+        except TimeoutError:
+            # What has come is kept, and the next try goes on behind it.
+            raise self._gate.problem(_silence(), ref) from None
 
     def _cursor(self, node: str, file: file_pb2.SiteFile) -> file_pb2.FileCursor:
         cursor = file_pb2.FileCursor(path=file.entry.path)
@@ -417,6 +444,16 @@ class Collection:
             else:
                 kept.append(entry)
         return kept
+
+
+async def _uncut(thread: Coroutine[Any, Any, None]) -> None:
+    """Wait for a thread, also when this is cancelled: it can't be stopped in the middle."""
+    working = asyncio.create_task(thread)
+    try:
+        await asyncio.shield(working)
+    except asyncio.CancelledError:
+        await asyncio.wait({working})
+        raise
 
 
 @dataclasses.dataclass(slots=True)

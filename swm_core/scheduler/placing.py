@@ -108,6 +108,7 @@ class _Group:
         "blocked",
         "creates",
         "demand",
+        "excluded",
         "obstacles",
         "owner",
         "queues",
@@ -131,6 +132,8 @@ class _Group:
         """Those behind a blocked one, once no place can be set aside for them."""
 
         excluded = [exclusion for exclusion in job.excluded if _is_ahead(exclusion.until, now)]
+        self.excluded = excluded
+        """Places that are left out for now."""
         ends = [exclusion.until for exclusion in excluded if exclusion.until != math.inf]
         self.until = min(ends, default=0.0)
         surveys = [
@@ -291,7 +294,7 @@ def _find_place(job: QueuedJob, group: _Group, board: _Board) -> Decision | None
                 return Place(job.job_id, room.site, room.view.partition_id, allocations)
         if group.queues:
             return Enqueue(job.job_id, *group.queues[0])
-    if job.owner in board.idle and (placed := _reuse(job, board)):
+    if job.owner in board.idle and (placed := _reuse(job, group, board)):
         return placed
     if not group.blocked:
         for _, site, flavor in group.creates:
@@ -326,7 +329,7 @@ def _create(job: QueuedJob, site: str, flavor: FlavorView, policy: Policy) -> Cr
     )
 
 
-def _reuse(job: QueuedJob, board: _Board) -> Place | None:
+def _reuse(job: QueuedJob, group: _Group, board: _Board) -> Place | None:
     """On a partition of the same owner that is idle and paid for."""
     demand = job.demand
     for site, part in board.idle[job.owner]:
@@ -336,6 +339,7 @@ def _reuse(job: QueuedJob, board: _Board) -> Place | None:
             and setup_of(job.spec, site.option_prefix) == part.setup
             and demand.disk_bytes <= (part.disk_bytes or _least_disk(part))
             and site.capabilities.issuperset(demand.capabilities)
+            and _allowed([part], site.name, group.excluded, [])
         ):
             price = Price(part.price_per_hour, part.currency)
             nodes = dataclasses.replace(demand, nodes=len(part.nodes))

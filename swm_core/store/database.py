@@ -187,13 +187,17 @@ class Database:
 
     @contextlib.contextmanager
     def scan(self) -> Iterator[sqlite3.Connection]:
-        """A read-only connection of its own, for a long read in the calling thread."""
-        connection = _connect(self._path, sqlite3.Connection)
+        """A read-only connection of its own, for a long read in the calling thread.
+
+        Raises:
+            StoreUnavailable: It can't be made, or read from: no file more, or a broken disk.
+        """
         try:
-            connection.execute("PRAGMA query_only = ON")
-            yield connection
-        finally:
-            connection.close()
+            with contextlib.closing(_connect(self._path, sqlite3.Connection)) as connection:
+                connection.execute("PRAGMA query_only = ON")
+                yield connection
+        except sqlite3.Error as error:
+            raise StoreUnavailable(f"the store cannot be read: {error}") from error
 
     async def close(self) -> None:
         """Finish the writes that are queued and close the file; the same again does nothing."""

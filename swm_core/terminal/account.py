@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Generator, Iterable
 from decimal import Decimal
 
 from rpc_kit.errors import denied, invalid, not_found
@@ -16,6 +16,7 @@ from swm_core.domain.costs import Span, billed, cost, month_of, month_span, mont
 from swm_core.domain.partition import Partition
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.costs import CostBook, add
+from swm_core.lifecycle.pieces import Pieces
 from swm_core.security.identity import current_caller
 from swm_core.store import Attempt
 from swm_core.terminal import convert
@@ -79,9 +80,10 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         page = page_of(request, caller.user)
         owner = None if user == _EVERYBODY else user
         attempts = self._context.store.attempts.placed(owner=owner, since=since, before=before)
-        rows = self._rows(attempts, request.group)
+        pieces = Pieces()
+        rows = await pieces.all_of(self._rows(attempts, request.group))
         during = Span(since or 0.0, math.inf if before is None else before)
-        self._add_costs(rows, owner, during, request.group)
+        await pieces.all_of(self._add_costs(rows, owner, during, request.group))
         keys = sorted(rows)
         start = bisect.bisect_right(keys, page.after) if page.after else 0
         shown = keys[start : start + page.size]
@@ -142,10 +144,11 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
         owner: str | None,
         during: Span,
         group: account_pb2.UsageGroup.ValueType,
-    ) -> None:
+    ) -> Generator[None, None, None]:
         """Add what partitions cost within a time to whom it belongs."""
         now = self._context.clock()
         for partition in self._context.store.partitions.between(during.start, during.end, owner):
+            yield
             if not any(span.within(during).seconds for span in billed(partition, now)):
                 continue
             shared = self._shared(partition, during, group)
@@ -178,10 +181,11 @@ class AccountService(account_pb2_grpc.AccountServiceServicer):
 
     def _rows(
         self, attempts: Iterable[Attempt], group: account_pb2.UsageGroup.ValueType
-    ) -> dict[str, _Row]:
+    ) -> Generator[None, None, dict[str, _Row]]:
         rows: dict[str, _Row] = {}
         now = self._context.clock()
         for attempt in attempts:
+            yield
             row = rows.setdefault(_key(attempt, group), _Row())
             row.jobs.add(attempt.job_id)
             row.attempts += 1

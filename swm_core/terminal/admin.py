@@ -7,6 +7,7 @@ from skyport.terminal.v1 import admin_pb2, admin_pb2_grpc
 from swm_core.security.identity import current_caller
 from swm_core.terminal.orphans import OrphanAdministration
 from swm_core.terminal.sites import SiteAdministration
+from swm_core.terminal.to_the_end import to_the_end
 from swm_core.terminal.users import UserAdministration
 
 
@@ -39,19 +40,19 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.AddUserRequest, context: CallContext
     ) -> admin_pb2.AddUserResponse:
         current_caller().require_admin()
-        return await self._users.add(request)
+        return await to_the_end(self._users.add(request))
 
     async def RenewUser(
         self, request: admin_pb2.RenewUserRequest, context: CallContext
     ) -> admin_pb2.RenewUserResponse:
         current_caller().require_admin()
-        return await self._users.renew(request)
+        return await to_the_end(self._users.renew(request))
 
     async def RevokeUser(
         self, request: admin_pb2.RevokeUserRequest, context: CallContext
     ) -> admin_pb2.RevokeUserResponse:
         current_caller().require_admin()
-        return await self._users.revoke(request)
+        return await to_the_end(self._users.revoke(request))
 
     async def RestartGate(
         self, request: admin_pb2.RestartGateRequest, context: CallContext
@@ -63,7 +64,7 @@ class AdminService(admin_pb2_grpc.AdminServiceServicer):
         self, request: admin_pb2.DrainSiteRequest, context: CallContext
     ) -> admin_pb2.DrainSiteResponse:
         current_caller().require_admin()
-        return await self._sites.drain(request)
+        return await to_the_end(self._sites.drain(request))
 
     async def ListOrphans(
         self, request: admin_pb2.ListOrphansRequest, context: CallContext

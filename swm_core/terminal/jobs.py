@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 
 from rpc_kit.errors import Refusal, invalid, out_of_range, precondition
 from rpc_kit.interceptor import Context as CallContext
@@ -30,6 +30,7 @@ from swm_core.terminal.listed import ListedJobs
 from swm_core.terminal.output import OutputReader
 from swm_core.terminal.quotas import ActiveJobs
 from swm_core.terminal.submit import Submission, check_secrets, packed_secrets
+from swm_core.terminal.to_the_end import to_the_end
 
 HEARTBEAT_S = 15.0
 _MOST_WATCHED = 1_000
@@ -65,7 +66,9 @@ class JobService(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.SubmitJobRequest, context: CallContext
     ) -> job_pb2.SubmitJobResponse:
         try:
-            job, warnings = await self._submission.submit(current_caller().user, request)
+            job, warnings = await to_the_end(
+                self._submission.submit(current_caller().user, request)
+            )
         except StoreUnavailable as error:
             raise store_unavailable(error) from error
         return job_pb2.SubmitJobResponse(
@@ -190,13 +193,16 @@ class JobService(job_pb2_grpc.JobServiceServicer):
                 names=",".join(sorted(lacking)),
             )
         try:
-            with self._active.admit(job.owner):
-                job = await self._lifecycle.requeue(job, given)
+            job = await to_the_end(self._requeue(job, given))
         except (StaleJob, NotFound):
             raise _not_ended(self._access.job(request.job_id)) from None
         except StoreUnavailable as error:
             raise store_unavailable(error) from error
         return job_pb2.RequeueJobResponse(job=self._job(job), watch_token=token)
+
+    async def _requeue(self, job: Job, given: Mapping[str, str]) -> Job:
+        with self._active.admit(job.owner):
+            return await self._lifecycle.requeue(job, given)
 
     async def ReadOutput(
         self, request: job_pb2.ReadOutputRequest, context: CallContext

@@ -18,7 +18,7 @@ from swm_core.gateways import tunnels
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError
 from swm_core.lifecycle.context import Context
-from swm_core.lifecycle.ports import NoSuchPort, PortForwards, in_ports
+from swm_core.lifecycle.ports import NoSuchPort, PortForwards, in_ports, ports_at
 from swm_core.security.identity import current_caller
 from swm_core.terminal import convert
 from swm_core.terminal.access import Access
@@ -70,7 +70,10 @@ class TunnelService(tunnel_pb2_grpc.TunnelServiceServicer):
             offered = secrets.token_urlsafe(18)
             self._offered[offered] = (gate, gate_connection, job.owner)
             asyncio.get_running_loop().call_later(_UNACCEPTED_S, self._offered.pop, offered, None)
-            await waiting.put(offered)
+            # Behind so many others nobody would accept it in time; the job has no room for ever.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_UNACCEPTED_S):
+                    await waiting.put(offered)
 
         try:
             with self._forwards.taking_over(job, request.port, take_over) as replaced:
@@ -154,13 +157,8 @@ def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
     if opening.port and opening.port_name:
         raise invalid("both port and port_name are given; send one of them", field="open.port")
     if opening.port_name:
-        own = set(in_ports(job))
-        given = {
-            name: port
-            for each in job.allocations
-            for name, port in each.ports.items()
-            if port in own
-        }
+        own = set(in_ports(job, opening.node))
+        given = {name: port for name, port in ports_at(job, opening.node).items() if port in own}
         if opening.port_name not in given:
             raise precondition(
                 "PORT_NOT_FOUND",
@@ -175,8 +173,8 @@ def _port(job: Job, opening: tunnel_pb2.ConnectOpen) -> int:
             reason="FIELD_OUT_OF_RANGE" if opening.port else "FIELD_REQUIRED",
         )
     # Only what the script asked for: on a shared node, other ports are other people's.
-    if opening.port not in in_ports(job):
-        has = ", ".join(map(str, in_ports(job))) or "none"
+    if opening.port not in in_ports(job, opening.node):
+        has = ", ".join(map(str, in_ports(job, opening.node))) or "none"
         raise precondition(
             "PORT_NOT_FOUND",
             f"job {job.job_id} has no IN port {opening.port} (it has: {has}); ask for it in the "

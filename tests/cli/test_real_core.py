@@ -270,6 +270,19 @@ def test_down_tells_what_goes_on_billing_and_cancel_gives_it_back(
     assert "goes on" not in out
 
 
+def test_down_with_cancel_stays_up_while_machines_are_there(homes: Home, tmp_path: Path) -> None:
+    swm = homes(tmp_path / "r", _CLOUD.replace("[dynamic]", "[dynamic]\ndelete_s = 600.0"))
+    swm.ok("up")
+    job_id = swm.ok("submit", script(swm, "sleep 600")).strip()
+    wait_until(swm, job_id, "RUNNING")
+    swm.ok("cancel", "--wait", job_id)
+    result = swm("down", "--cancel", "--timeout", "1")
+    assert (result.code, result.out) == (1, "")
+    assert re.search(r"1 partition did not go in time \(.*\); the core stays up", result.err)
+    assert swm("status").code == 0
+    assert "goes on billing: 1 node" in swm.ok("down")
+
+
 def wait_until(swm: Swm, job_id: str, state: str) -> None:
     deadline = time.monotonic() + 60
     while f" {state} " not in swm.ok("show", job_id):

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
+import time
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,6 +21,8 @@ from swm_core.domain.orphans import (
     judge,
     may_be_hidden,
 )
+from swm_core.lifecycle import orphans
+from swm_core.store import StoreUnavailable
 
 OURS = "abc123"
 GENERATIONS = frozenset({"g1", "g2"})
@@ -110,3 +115,52 @@ def test_what_a_list_lacks_may_be_where_it_could_not_look(
     unreachable: list[Unreachable], partition_id: str, nodes: list[str], hidden: bool
 ) -> None:
     assert may_be_hidden(unreachable, partition_id, nodes) is hidden
+
+
+async def test_a_store_that_cannot_write_does_not_end_the_one_who_deletes(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(orphans, "_STORE_S", 0.01)
+    refused = 0
+    noted = asyncio.Event()
+
+    async def put(orphan: Orphan) -> None:
+        nonlocal refused
+        if refused < 2:
+            refused += 1
+            raise StoreUnavailable("the disk is full")
+        noted.set()
+
+    async def answer(*_: object) -> None:
+        """The gate has begun to delete it, or is ready."""
+
+    stored = Orphan("lab", PARTITION, seen_time=0.0, requested=True)
+    context: Any = SimpleNamespace(
+        installation=OURS,
+        clock=time.time,
+        partitions={},
+        store=SimpleNamespace(
+            meta=SimpleNamespace(trusted_generations=lambda: GENERATIONS),
+            orphans=SimpleNamespace(of=lambda _: [stored], put=put),
+            partitions={},
+        ),
+    )
+    gate: Any = SimpleNamespace(
+        name="lab",
+        scope_uid="",
+        wait_ready=answer,
+        call=answer,
+        partitions=SimpleNamespace(DeletePartition=None),
+    )
+    found = orphans.Orphans(context, gate, 3_600.0)
+    found.load()
+    running = asyncio.create_task(found.run())
+    try:
+        written = asyncio.create_task(noted.wait())
+        await asyncio.wait((running, written), timeout=20, return_when=asyncio.FIRST_COMPLETED)
+        assert noted.is_set()
+        assert not running.done()
+    finally:
+        written.cancel()
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -9,7 +9,7 @@ import pytest
 
 from swm_core.domain.states import JobState
 from swm_core.lifecycle import patience
-from swm_core.lifecycle.patience import Overdue, Spent
+from swm_core.lifecycle.patience import OutOfReach, Overdue, Spent
 
 LIMIT_S = 80.0
 
@@ -39,8 +39,8 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return clock
 
 
-async def passed(spent: Spent, job: Any) -> Exception:
-    gate: Any = SimpleNamespace(ready=True, chooses_nodes=lambda _: True)
+async def passed(spent: Spent, job: Any, *, ready: bool = True) -> Exception:
+    gate: Any = SimpleNamespace(name="lab", ready=ready, chooses_nodes=lambda _: True)
     return await patience._until_too_long(job, gate, spent, LIMIT_S, LIMIT_S)
 
 
@@ -64,3 +64,20 @@ async def test_it_counts_anew_when_the_start_gets_on(clock: Clock) -> None:
     assert isinstance(await passed(spent, job), Overdue)
     # The tick in which it was told counts.
     assert 120.0 + LIMIT_S * 0.9 <= clock.now < 120.0 + LIMIT_S * 1.2
+
+
+async def test_a_site_that_is_away_is_waited_for_also_when_all_is_spent(clock: Clock) -> None:
+    spent, job = made()
+    spent.set(job, LIMIT_S)
+    slept: list[float] = []
+    sleep = clock.sleep
+
+    async def noted(seconds: float) -> None:
+        slept.append(seconds)
+        assert len(slept) < 1_000, "it does not wait at all"
+        await sleep(seconds)
+
+    clock.sleep = noted  # type: ignore[method-assign]
+    assert isinstance(await passed(spent, job, ready=False), OutOfReach)
+    assert min(slept[:-1]) > 1
+    assert isinstance(await passed(spent, job), Overdue)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gate_kit import Refusal, errors, validation
+from gate_kit import Refusal, errors, job_status, validation
 from skyport.gate.v1 import types_pb2
 
 _README = Path(__file__).parents[2] / "protos" / "README.md"
@@ -64,3 +64,12 @@ def test_every_reason_of_the_specification_can_be_raised() -> None:
     source = inspect.getsource(validation)
     assert all(reason in source for reason in fields)
     assert _specified().keys() - makes - fields == _ELSEWHERE
+
+
+def test_attempts_are_tried_again_for_the_reasons_of_the_specification() -> None:
+    _, _, rest = _README.read_text().partition("**Failure reasons of attempts**")
+    table, _, _ = rest.partition("\n\nA script")
+    rows = re.findall(r"^\| (`[A-Z_`, ]+`) \|.*\| (true|false)[^|]* \|$", table, re.MULTILINE)
+    said = {name.strip("` "): told == "true" for row, told in rows for name in row.split(",")}
+    assert len(said) == 11
+    assert said == {reason: job_status.failure(reason).retryable for reason in said}

@@ -123,6 +123,8 @@ async def test_a_job_on_two_nodes_runs_as_under_slurm(gate: SlurmGate) -> None:
     async for answer in gate.jobs.ReadOutput(request):
         data += b"".join(piece.data for piece in answer.pieces)
     assert data == b"n2 1\n"
+    request.cursors[0].node = "n3"
+    await refused(gate.jobs.ReadOutput(request).read(), "FIELD_MALFORMED")
 
 
 async def test_why_a_job_waits_is_told(gate: SlurmGate) -> None:

@@ -11,13 +11,22 @@ from google.protobuf.duration_pb2 import Duration
 
 from gate_kit.job_status import End
 from gate_kit.ssh.evidence import Lasting
+from gate_kit.ssh.layout import AttemptPath
 from gate_kit.verdicts import State
 from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
 from gates.ssh_cluster_gate.container_config import ContainersConfig, Runtime
-from gates.ssh_cluster_gate.slurm import check, directives, inventory, judgement, queue, sbatch
+from gates.ssh_cluster_gate.slurm import (
+    check,
+    directives,
+    inventory,
+    judgement,
+    queue,
+    sbatch,
+    words,
+)
 from gates.ssh_cluster_gate.slurm.evidence import Evidence, Given
 from gates.ssh_cluster_gate.slurm.judgement import Missing
 from gates.ssh_cluster_gate.slurm.queue import Row
@@ -127,6 +136,7 @@ def test_what_nobody_understands_is_left_out_with_a_warning(line: str) -> None:
 
 def test_ours_win_and_a_warning_says_which() -> None:
     script = "#SBATCH -p gpu -o out.txt --mem-per-cpu=1G --qos=low -C fast\n#SBATCH -C slow"
+    script += "\n#SBATCH --comment=mine"
     told, _ = directives.read(script)
     arguments, warnings = directives.merge(told, {"qos": "high", "exclusive": "yes"}, {"mem"})
     assert arguments == ["--constraint=slow", "--qos=high", "--exclusive"]
@@ -135,7 +145,26 @@ def test_ours_win_and_a_warning_says_which() -> None:
         "#SBATCH -o out.txt: not used, output is kept by Sky Port",
         "#SBATCH --mem-per-cpu=1G: not used, #SWM says --mem",
         "#SBATCH --qos=low: not used, #SWM site-option slurm.qos says it",
+        "#SBATCH --comment=mine: not used, it says whose the job is",
     ]
+
+
+@pytest.mark.parametrize(
+    ("value", "is_every", "arguments"),
+    [
+        ("B:USR1@60", False, []),
+        ("USR1@60", False, ["--signal=USR1@60"]),
+        ("R:USR1@60", False, ["--signal=R:USR1@60"]),
+        ("USR1@60", True, []),
+    ],
+)
+def test_no_signal_is_asked_for_that_would_not_reach_the_script(
+    value: str, is_every: bool, arguments: list[str]
+) -> None:
+    told, _ = directives.read(f"#SBATCH --signal={value}")
+    given, warnings = directives.merge(told, {}, (), is_every=is_every)
+    assert given == arguments
+    assert bool(warnings) == (not arguments)
 
 
 def test_a_check_says_what_mends_with_the_names_of_the_site() -> None:
@@ -199,6 +228,7 @@ def test_a_start_is_asked_of_the_queue() -> None:
         ("sbatch: error: QOSMaxSubmitJobPerUserLimit", 1, "SITE_QUEUE_FULL"),
         ("sbatch: error: Slurm temporarily unable to accept job, sleeping", 124, "SITE_QUEUE_FULL"),
         ("sbatch: error: Unable to contact slurm controller (refused)", 1, "SITE_UNREACHABLE"),
+        ("sbatch: fatal: Could not establish a configuration source", 1, "SITE_UNREACHABLE"),
         ("", 124, "SITE_UNREACHABLE"),
         ("timeout: failed to run command 'sbatch': No such file or directory", 127,
          "SITE_UNREACHABLE"),
@@ -240,6 +270,7 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
         "gpu|n1|mixed|64|512000|2-00:00:00|up|1000|gpu:a100:4(S:0-1),license:3|fast,ib|none",
         "gpu|n2|down*|64|512000|2-00:00:00|up|1000|(null)|(null)|broken | really",
         "all|n1|mixed|64|512000|infinite|down|1000|(null)|(null)|none",
+        "all|n3|idle|8|1000|infinite|down|1000|gpu:1g.5gb:4(S:0-1),gpu:a100:2(S:2)|(null)|none",
         "bad name|n1|idle|1|1|1:00|up|1|(null)|(null)|none",
         "half a line",
     ]
@@ -250,6 +281,7 @@ def test_partitions_come_from_the_lines_of_sinfo() -> None:
     one, two = found["gpu"].nodes.values()
     assert (one.gpus, one.gpu_model, one.flavor) == (4, "a100", "64c-512000m-4a100")
     assert two.message == "Slurm says down*: broken | really"
+    assert found["all"].nodes["n3"].gpus == 6, "of several kinds all count"
 
 
 def test_rows_of_squeue_and_sacct() -> None:
@@ -258,6 +290,27 @@ def test_rows_of_squeue_and_sacct() -> None:
     told = queue.read_sacct(["9|CANCELLED by 1000|n", "9.batch|FAILED|batch"])
     assert told == {"9": Row("9", "CANCELLED", "n")}
     assert queue.Row("1", "A_STATE_OF_TOMORROW", "n").stage is queue.Stage.ON_NODES
+
+
+def test_whether_slurm_keeps_accounts() -> None:
+    assert queue.has_accounts("accounting_storage/slurmdbd")
+    for told in ("accounting_storage/none", "(null)", ""):
+        assert not queue.has_accounts(told)
+
+
+def test_which_rows_are_of_an_attempt() -> None:
+    key, ours = AttemptPath("i", "j", 2, "p"), "uid/p/i/j.2"
+    rows = [
+        Row("1", "RUNNING", "swm-j.2", ours),
+        Row("2", "RUNNING", "swm-j.2"),  # the site has taken its comment away
+        Row("3", "RUNNING", "step 5", ours),  # the job has changed its name
+        Row("4", "RUNNING", "swm-j.2", "step 5"),  # or its comment
+        Row("5", "RUNNING", "swm-j.2", "other/p/i/j.2"),
+        Row("6", "RUNNING", "another", ""),
+    ]
+    word = words.Word(0.0, {row.slurm_id: row for row in rows})
+    assert [row.slurm_id for row in word.of(key, "uid")] == ["1", "2", "3"]
+    assert [row.slurm_id for row in word.of(key, "uid", {"4", "6"})] == ["1", "2", "3", "4"]
 
 
 @pytest.mark.parametrize(
@@ -317,6 +370,14 @@ def _row(state: str, reason: str = "") -> Row:
         ({"given": GIVEN}, _row("CANCELLED"), "ENDED", "CANCELLED"),
         ({"given": GIVEN}, _row("FAILED"), "ENDED", "NODE_FAIL"),
         ({"given": GIVEN}, Missing.UNKNOWN, "ENDED", "END_UNKNOWN"),
+        # Its folder has been deleted.
+        ({"is_gone": True}, _row("PENDING"), "QUEUED_AT_SITE", ""),
+        ({"is_gone": True}, _row("COMPLETED"), "ENDED", "END_UNKNOWN"),
+        ({"is_gone": True, "slurm_id": "7"}, Missing.UNKNOWN, "ENDED", "END_UNKNOWN"),
+        ({"is_gone": True, "is_buried": True}, Missing.UNKNOWN, "ENDED", "CANCELLED"),
+        ({"given": GIVEN, "is_gone": True}, _row("RUNNING"), "RUNNING", ""),
+        ({"given": GIVEN, "is_gone": True}, _row("COMPLETED"), "ENDED", "END_UNKNOWN"),
+        ({"given": GIVEN, "is_gone": True}, _row("TIMEOUT"), "ENDED", "TIME_LIMIT"),
         # The end is there.
         ({"given": GIVEN, "ends": {0: WELL}}, Missing.UNASKED, "ENDED", 0),
         ({"given": GIVEN, "ends": {0: WELL}}, _row("TIMEOUT"), "ENDED", 0),
@@ -382,6 +443,16 @@ def test_how_far_a_start_is_is_told_until_it_is_cancelled_or_in_the_queue() -> N
     assert told(Missing.UNKNOWN) == ("STARTING", "pulling x")
     assert told(Missing.UNASKED, is_buried=True) == ("ENDED", "")
     assert told(_row("PENDING", "Priority"))[0] == "QUEUED_AT_SITE"
+
+
+def test_an_attempt_that_names_no_nodes_ends_as_well() -> None:
+    every = _start()
+    every.spec.launch = job_pb2.LAUNCH_EVERY
+    given = Given("7", (), {}, (), (), 5)
+    found = dataclasses.replace(_found(given=given), lasting=Lasting(spec=every))
+    status = judgement.judge(found, _row("NODE_FAIL"), now_ns=8).status
+    assert status is not None
+    assert status.end.failure.reason == "NODE_FAIL"
 
 
 def test_of_what_nobody_knows_nothing_is_said() -> None:

@@ -14,10 +14,12 @@ from pathlib import Path
 
 import pytest
 
+from gate_kit import errors
 from gate_kit.errors import Refusal
 from gate_kit.ssh.connection import SshTransport
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.local import LocalTransport
+from gate_kit.ssh.shell import Reply
 from gate_kit.ssh.transport import Transport
 from skyport.gate.v1 import job_pb2, types_pb2
 from tests.ssh.site import Site, make_site
@@ -234,6 +236,16 @@ async def test_one_term_gives_a_job_time_to_end_by_itself(site: Site) -> None:
     assert b"".join([piece async for piece in site.follow(ref)]) == b"begun\nbye\ndone\n"
 
 
+async def test_a_cancel_reaches_what_has_deleted_its_folder(site: Site) -> None:
+    ref = await site.start('rm -rf "$(dirname "$SWM_WORKDIR")"; exec sleep 60\n')
+    for _ in range(1_000):
+        if marked(ref) and not site.folder(ref).exists():
+            break
+        await asyncio.sleep(0.02)
+    await site.ending.cancel(ref, 0.0)
+    assert marked(ref) == []
+
+
 async def test_a_cancel_before_the_start_forbids_it(site: Site) -> None:
     ref = await site.stage()
     assert await site.ending.cancel(ref, None) is None
@@ -348,6 +360,27 @@ async def test_a_cancel_is_confirmed_by_all_nodes(site: Site) -> None:
     assert status is not None
     assert [node.failure.reason for node in status.end.nodes] == ["CANCELLED", "CANCELLED"]
     assert marked(ref) == []
+
+
+@pytest.mark.parametrize("launch", [job_pb2.LAUNCH_FIRST, job_pb2.LAUNCH_EVERY])
+async def test_a_cancel_ends_what_it_can_reach(
+    site: Site, monkeypatch: pytest.MonkeyPatch, launch: job_pb2.Launch.ValueType
+) -> None:
+    ref = await site.start("echo begun; sleep 60\n", "n1", "n2", launch=launch)
+    await site.running(ref)
+    with monkeypatch.context() as away:
+        away.setattr(site.place.by_node["n2"], "ask", _answers_nothing)
+        with pytest.raises(Refusal, match="n2 is away"):
+            await site.ending.cancel(ref, 0.0)
+        assert (site.folder(ref) / "end.n1").read_text().startswith("failure CANCELLED\n")
+    status = await site.ending.cancel(ref, 0.0)
+    assert status is not None
+    assert status.end.failure.reason == "CANCELLED"
+    assert marked(ref) == []
+
+
+async def _answers_nothing(verb: str, *words: str, data: bytes = b"") -> Reply:
+    raise errors.node_unreachable("n2", "n2 is away")
 
 
 async def test_a_script_on_the_first_node_leaves_the_others_alone(site: Site) -> None:

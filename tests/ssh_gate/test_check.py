@@ -199,7 +199,9 @@ def test_what_programs_of_the_host_say_is_told(look: Look, make_sshd: Make, tmp_
 def test_an_sshd_that_forwards_no_ports_is_told(look: Look, make_sshd: Make) -> None:
     told = look({"n1": make_sshd("AllowTcpForwarding no")})
     assert told.failed() == [("n1", "ports")]
-    assert "AllowTcpForwarding" in told.of("n1", "ports")["mend"]
+    mend = told.of("n1", "ports")["mend"]
+    assert "AllowTcpForwarding" in mend
+    assert "kill -HUP" in mend, "sshd reads it when it is told to"
 
 
 @pytest.mark.parametrize("shell", ["dash", "bash", "busybox sh"])

@@ -196,9 +196,13 @@ def test_a_core_that_has_moved_goes_on_with_every_job(
 ) -> None:
     jobs = some_jobs(core, tmp_path, latch)
     core.stop()
+    # Whose swm.toml lies elsewhere.
+    core.home.config.rename(tmp_path / "swm.toml")
+    core.home.config.symlink_to(tmp_path / "swm.toml")
     done(core, "backup", str(tmp_path / "core.tar"))
     jobs.hold["ends"].release()
     put_back(core, tmp_path / "core.tar", "--no-core-ran-since")
+    assert not core.home.config.is_symlink()
     for path in core.home.path.rglob("*"):
         assert stat.S_IMODE(path.stat().st_mode) == (0o700 if path.is_dir() else 0o600), path
     core.site("cloud").faults()

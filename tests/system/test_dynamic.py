@@ -180,6 +180,15 @@ def test_a_create_that_fails_for_good_fails_the_job_and_leaves_nothing(
     assert "disk broke" in ended.failure.message
 
 
+def test_a_create_that_may_do_another_time_is_made_again(core: Core, cloud: Site) -> None:
+    fault = {"kind": "boot_fails", "reason": "PROVISIONING_FAILED", "message": "try again"}
+    cloud.faults(fault | {"retryable": True, "times": 1})
+    job = core.user().submit("#SWM cpus 2\ntrue")
+    first, _ = job.until(SUCCEEDED).attempts
+    assert (first.failure.reason, first.failure.retryable) == ("PROVISIONING_FAILED", True)
+    assert "try again" in first.failure.message
+
+
 def test_an_image_that_no_flavor_can_boot_fails_the_job(core: Core, cloud: Site) -> None:
     refusal = {"kind": "fail", "method": "CreatePartition", "code": "NOT_FOUND"}
     cloud.faults(refusal | {"reason": "IMAGE_NOT_FOUND", "message": "no image debain here"})

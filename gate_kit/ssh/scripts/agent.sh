@@ -90,8 +90,13 @@ do_make_root() {
 do_install() {
     script=$runner
     [ -z "$1" ] || script=$root/$1
-    dd bs="$bytes" count=1 iflag=fullblock of="$script.$$" 2>/dev/null &&
-        mv "$script.$$" "$script" 2>/dev/null || refuse_write "$root"
+    taken=
+    { taken=yes && dd bs="$bytes" count=1 iflag=fullblock; } 2>/dev/null >"$script.$$" &&
+        mv "$script.$$" "$script" 2>/dev/null && return
+    # Where nothing could be made nothing was read, and would be taken for a request.
+    [ -n "$taken" ] || skip
+    rm -f "$script.$$" 2>/dev/null
+    refuse_write "$root"
 }
 
 # KEY ROOT_UID LABELS WORKDIR: makes the attempt's folder, and tells what is known of its inputs.
@@ -207,7 +212,7 @@ do_settle() {
         files="$files $key/spec $key/script"
     done
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    { cd "$root/jobs" && sync $files || sync; } </dev/null >/dev/null 2>&1
+    { cd "$root/jobs" && sync -- $files || sync; } </dev/null >/dev/null 2>&1
     cd /
 }
 
@@ -362,7 +367,7 @@ do_glance() {
     done
     [ -n "$files" ] || return 0
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    files=$(cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    files=$(cd "$root/jobs" && stat -c "$stat_format" -- $files 2>/dev/null)
     [ -z "$files" ] || out=$out$files$newline
 }
 
@@ -500,21 +505,32 @@ do_remove() {
         fi
         shift 4
     done
+    # A disk may be so full that no folder can be made: the first of them takes the others then.
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    [ -z "$thrown" ] || { mkdir -p "$trash" && mv $thrown "$trash"; } 2>/dev/null
+    [ -z "$thrown" ] || {
+        set -- $thrown
+        if mkdir -p "$trash"; then
+            mv "$@" "$trash"
+        else
+            mv "$1" "$trash" && shift && { [ $# -eq 0 ] || mv "$@" "$trash"; }
+        fi
+    } 2>/dev/null
     for key in $keys; do
         [ ! -d "jobs/$key" ] || say "left $key $root/jobs/$key"
     done
     if [ -d "$trash" ]; then
         set -- "jobs/$installation"/*
         [ -e "$1" ] || rmdir "jobs/$installation" 2>/dev/null
-        # A job may have taken its own rights away.
+        # A job may have taken its own rights away; and a network file system keeps for a while what
+        # somebody has open.
         {
-            rm -rf "$trash" || {
+            tries=0
+            until rm -rf "$trash" || [ "$tries" -ge 60 ]; do
+                [ "$tries" -eq 0 ] || sleep 1
+                tries=$((tries + 1))
                 find "$trash" -type d ! -perm -700 -exec chmod u+rwx {} \;
-                rm -rf "$trash"
-            } &
-        } </dev/null >/dev/null 2>&1
+            done
+        } </dev/null >/dev/null 2>&1 &
         say "trash $trash"
     fi
     cd /
@@ -539,8 +555,9 @@ do_read() {
         if [ "$more" -gt 0 ]; then
             flush
             printf '#%s\n' "$more"
-            # A file that was cut meanwhile is made up for: so many bytes were promised.
-            { tail -c +$(($2 + 1)) "$file" && head -c "$more" /dev/zero; } | head -c "$more"
+            # A file that was cut meanwhile, or lets nobody read it, is made up for: so many bytes
+            # were promised.
+            { tail -c +$(($2 + 1)) "$file"; head -c "$more" /dev/zero; } | head -c "$more"
         fi
         shift 2
     done
@@ -549,7 +566,7 @@ do_read() {
 # [FILE]...: the sizes of output files.
 do_sizes() {
     cd "$root/jobs" || return 0
-    stat -c '=%s %n' "$@" 2>/dev/null
+    stat -c '=%s %n' -- "$@" 2>/dev/null
     cd /
 }
 

@@ -22,7 +22,7 @@ while read -r files; do
     # shellcheck disable=SC2016,SC2086
     setsid sh -c '
         owner=$0
-        tail --pid="$owner" -q -c 0 -f "$@" 2>/dev/null | {
+        tail --pid="$owner" -q -c 0 -f -- "$@" 2>/dev/null | {
             [ -z "$(head -c 1 | tr "\000" .)" ] || echo grown
             kill -s TERM 0
         }

@@ -24,7 +24,8 @@ while IFS= read -r _swm_name && [ "$_swm_name" != . ] && IFS= read -r _swm_lines
         [ "$_swm_lines" -eq 0 ] || _swm_value="$_swm_value
 "
     done
-    export "$_swm_name=$_swm_value"
+    # bash keeps some names, as UID, to itself, and would end here.
+    command export "$_swm_name=$_swm_value" 2>/dev/null
 done
 
 _swm_fail() {

@@ -170,7 +170,8 @@ fi
             [ "$_swm_lines" -eq 0 ] || _swm_value="$_swm_value
 "
         done
-        export "$_swm_name=$_swm_value"
+        # bash keeps some names, as UID, to itself, and would end here.
+        command export "$_swm_name=$_swm_value" 2>/dev/null
         [ "$_swm_name" != PATH ] || _swm_path=$_swm_value
     done
     export PATH="$_swm_path"

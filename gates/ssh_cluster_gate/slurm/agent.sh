@@ -35,7 +35,8 @@ for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
     esac
 done
 
-# A command of Slurm, which has $1 seconds.
+# A command of Slurm, which has $1 seconds. A dot comes behind its answer, which without it is not
+# whole: commands of Slurm do not say that the disk was full.
 ask_slurm() {
     within=$1
     shift
@@ -44,9 +45,10 @@ ask_slurm() {
         exec timeout -k 2 "$within" "$@" </dev/null >"$answer" 2>"$answer.errors"
     )
     code=$?
+    { echo . >>"$answer"; } 2>/dev/null
 }
 
-# Its answer in lines, then its errors, then its code.
+# Its answer in lines and the dot, then its errors, then its code.
 tell_slurm() {
     if [ -s "$answer" ]; then
         sed 's/^/=/' "$answer"
@@ -78,7 +80,7 @@ do_submit() {
     fi
     if read_whole "$folder/slurm" && [ "$line" != "$forgotten" ]; then
         skip
-        printf '=%s\n=code 0\n' "$line"
+        printf '=%s\n=.\n=code 0\n' "$line"
         return
     fi
     shift 4
@@ -107,7 +109,7 @@ do_submit() {
     '' | *[!0-9]*) ;;
     *)
         write_whole "$folder/slurm" "$id" || refuse_write "$folder"
-        printf '=%s\n=code 0\n' "$id"
+        printf '=%s\n=.\n=code 0\n' "$id"
         return
         ;;
     esac
@@ -124,7 +126,12 @@ do_events() {
     for event; do
         printf '=%s\n' "${event##*/}"
     done
-    rm -f "$@"
+    # Where nobody has looked for long they may be more than fit on a command line.
+    if [ $# -gt 1000 ]; then
+        printf '%s\0' "$@" | xargs -0 rm -f
+    else
+        rm -f "$@"
+    fi
 }
 
 # MODE [KEY ROOT_UID]...: what lies of attempts; "all" of it, or what changes.
@@ -203,7 +210,7 @@ tell_lines() {
 
 tell_times() {
     # shellcheck disable=SC2086 - keys have letters that need no quotes
-    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" $files 2>/dev/null)
+    [ -z "$files" ] || (cd "$root/jobs" && stat -c "$stat_format" -- $files 2>/dev/null)
 }
 
 # KEY: the end of what Slurm itself has written about a job.

@@ -10,6 +10,7 @@ from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
 from gates.ssh_cluster_gate.container_config import Runtime
+from gates.ssh_cluster_gate.slurm import queue
 
 CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh", "containers")
 """What is looked at, in this order."""
@@ -83,7 +84,7 @@ def _accounting(found: Found) -> Verdict:
     if not kind:
         return Verdict("accounting", State.UNKNOWN)
     # Nothing is wrong without: what has aged out is known from the folders of jobs.
-    return Verdict("accounting", State.OK, "none" if "none" in kind else "yes")
+    return Verdict("accounting", State.OK, "yes" if queue.has_accounts(kind) else "none")
 
 
 def _shared(found: Found, work_root: str) -> Verdict:

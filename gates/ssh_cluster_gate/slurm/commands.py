@@ -25,6 +25,10 @@ from gates.ssh_cluster_gate.slurm.evidence import Evidence
 
 _WITHIN_S = 10
 """For what only asks."""
+_CUT = 124
+"""The code of a command that was ended at its deadline."""
+_MOST = 100
+"""Attempts that are looked at by one request."""
 
 
 def _text(name: str) -> bytes:
@@ -70,7 +74,7 @@ class Account:
         self.host = host
         self._quick = _Serving(host)
         self._slow = _Serving(host)
-        self._submits = _Serving(host)
+        self._submits = _Serving(host, submits=True)
         self._glances = {
             mode: Batch(functools.partial(self._look, mode), f"glances at {host.node}")
             for mode in ("all", "changes")
@@ -95,9 +99,14 @@ class Account:
         Raises:
             Refusal: NODE_UNREACHABLE.
         """
-        words = [word for pair in asked.items() for word in pair]
+        pairs = list(asked.items())
         mode = "all" if known is None else "changes"
-        return evidence.read_look(await self._quick.ask("look", mode, *words), known)
+        found: dict[str, Evidence] = {}
+        # A shell takes more time for each word the more there are, and others wait for it.
+        for start in range(0, len(pairs), _MOST):
+            words = [word for pair in pairs[start : start + _MOST] for word in pair]
+            found |= evidence.read_look(await self._quick.ask("look", mode, *words), known)
+        return found
 
     async def glance(self, path: str, root_uid: str, known: Lasting | None = None) -> Evidence:
         """What lies of one attempt; asked together with others that are asked for meanwhile.
@@ -202,10 +211,16 @@ class Account:
 
 
 class _Serving:
-    """One shell that runs agent.sh, made anew when it was lost."""
+    """One shell that runs agent.sh, made anew when it was lost.
 
-    def __init__(self, host: Host) -> None:
+    Args:
+        host: Where.
+        submits: Whether it needs what Slurm is given to run.
+    """
+
+    def __init__(self, host: Host, *, submits: bool = False) -> None:
         self._host = host
+        self._submits = submits
         self._shell: Shell | None = None
         self._opening = asyncio.Lock()
         self._is_closed = False
@@ -231,8 +246,8 @@ class _Serving:
             process = await self._host.run(_text("agent.sh"), batch().name, lasting=True)
             shell = Shell(self._host.node, process)
             try:
-                facts = await self._host.open()
-                if facts.root_uid and not (await shell.ask("prepared", (), b"")).lines:
+                if self._submits and not (await shell.ask("prepared", (), b"")).lines:
+                    # Of the others nobody has to wait for room on the disk.
                     await shell.ask("prepare", (), batch().text)
             except BaseException:
                 await shell.close()
@@ -256,4 +271,9 @@ def _answer(reply: Reply) -> Answer:
             code = int(value)
         else:
             lines.append(line)
+    if not lines or lines.pop() != ".":
+        # As at a deadline: nobody knows what it has done.
+        return Answer(
+            (), (*told, "there is no room for its answer in the folder of temporary files"), _CUT
+        )
     return Answer(tuple(lines), tuple(told), code)

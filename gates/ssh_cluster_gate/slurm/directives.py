@@ -62,6 +62,7 @@ OURS = {
     "array": "a job is one job",
     "chdir": "it begins in its work folder; see #SWM workdir",
     "clusters": "the cluster is the site's",
+    "comment": "it says whose the job is",
     "container": "see #SWM container-image",
     "cpus-per-task": "say it as #SWM cpus",
     "error": "output is kept by Sky Port",
@@ -192,8 +193,18 @@ def _next(rest: Iterator[str], word: str) -> str:
     return value
 
 
+def _is_for_guard(directive: Directive, *, is_every: bool) -> bool:
+    """Whether it asks for a signal to what Slurm itself runs: not the script, but its guard."""
+    target, colon, _ = (directive.value or "").partition(":")
+    return directive.name == "signal" and (is_every or bool(colon and "B" in target))
+
+
 def merge(
-    directives: Collection[Directive], options: Mapping[str, str], said: Collection[str]
+    directives: Collection[Directive],
+    options: Mapping[str, str],
+    said: Collection[str],
+    *,
+    is_every: bool = False,
 ) -> tuple[list[str], list[str]]:
     """What of the user's own goes to sbatch, and warnings that say what does not, and why.
 
@@ -201,6 +212,7 @@ def merge(
         directives: Of the script. A later one wins, as at sbatch.
         options: Site options, which win over directives.
         said: Long names of the options that Sky Port gives itself.
+        is_every: Whether the script runs on each node, as a step of Slurm.
     """
     against = {other: name for name in said for other in _INSTEAD.get(name, (name,))}
     arguments: dict[str, str] = {}
@@ -211,6 +223,8 @@ def merge(
             why = f"#SWM says --{against[each.name]}"
         if why is None and each.name in options:
             why = f"#SWM site-option slurm.{each.name} says it"
+        if why is None and _is_for_guard(each, is_every=is_every):
+            why = "what guards the script would get it; at #SWM time the script gets TERM"
         if why is not None:
             warnings.append(f"#SBATCH {each.line}: not used, {why}")
         else:

@@ -12,6 +12,7 @@ from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.removals import Removals
 from gates.ssh_cluster_gate.slurm.commands import Account
+from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
 from gates.ssh_cluster_gate.slurm.queue import Stage
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -92,26 +93,33 @@ class SlurmEnding:
             self._deadlines[key] = time.monotonic() + grace_s + (_TERM_S if grace_s else 0.0)
             try:
                 is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
-                await self._stop(key, account, found.root_uid, "USR1" if is_every else "KILL")
+                await self._stop(key, account, found, "USR1" if is_every else "KILL")
             finally:
                 del self._deadlines[key]
             await self._jobs.look(ref)
             live = self._jobs.live.get(key)
             if live is not None:
-                return await self._jobs.publish(live, is_settled=True)
-            return await self._jobs.status(ref)
+                status = await self._jobs.publish(live, is_settled=True)
+            else:
+                status = await self._jobs.status(ref)
+            if status is not None and not status.HasField("end"):
+                # A row that is missing says nothing.
+                raise errors.site_unreachable("the queue has not said yet that nothing of it runs")
+            return status
 
     async def _bury(self, ref: types_pb2.JobRef, account: Account) -> None:
         key, host = AttemptKey.of(ref), account.host
         await host.ask("bury", key.path, root_of(ref, host.node), job_status.CANCELLED)
 
-    async def _stop(self, key: AttemptKey, account: Account, root_uid: str, in_steps: str) -> None:
+    async def _stop(
+        self, key: AttemptKey, account: Account, found: Evidence, in_steps: str
+    ) -> None:
         """Have the queue end all submissions of an attempt, and wait for its word.
 
         Args:
             key: The attempt.
             account: Whose it is.
-            root_uid: Where it lies.
+            found: What lies of it.
             in_steps: What its steps get when the grace time is over. Where our own guards are in
                 them they are told to kill; else they are the script's, and are killed.
 
@@ -123,7 +131,8 @@ class SlurmEnding:
         killed: dict[str, float] = {}
         while True:
             word = await queue.fresh()
-            rows = [row for row in word.of(key, root_uid) if row.stage is not Stage.OVER]
+            of_it = word.of(key, found.root_uid, found.slurm_ids)
+            rows = [row for row in of_it if row.stage is not Stage.OVER]
             if not rows:
                 return
             now = time.monotonic()

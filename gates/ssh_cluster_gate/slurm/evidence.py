@@ -60,8 +60,16 @@ class Evidence:
     """Of the image that it runs in; empty while that is not known."""
     is_logged: bool = False
     """Whether Slurm has written anything about the job."""
+    is_gone: bool = False
+    """Whether its folder has been deleted since; all else is what lay there before."""
     refused: str = ""
     """Why it was not looked at: "REASON text"."""
+
+    @property
+    def slurm_ids(self) -> frozenset[str]:
+        """Under which it was submitted, as far as that is known."""
+        given = self.given.slurm_id if self.given else ""
+        return frozenset({self.slurm_id, given} - {""})
 
 
 def read_look(reply: Reply, known: Mapping[str, Lasting] | None = None) -> dict[str, Evidence]:

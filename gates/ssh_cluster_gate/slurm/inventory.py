@@ -15,7 +15,7 @@ _FIELDS = 11
 _MIB = 1 << 20
 _PARTITION = re.compile(r"[A-Za-z0-9._-]{1,64}", re.ASCII)
 _TIME = re.compile(r"(?:([0-9]{1,6})-)?(?:([0-9]{1,6}):)?([0-9]{1,6}):([0-9]{1,6})", re.ASCII)
-_GPU = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:([0-9]{1,4})(?:\(.*\))?", re.ASCII)
+_GPU = re.compile(r"gpu(?::([A-Za-z0-9_.-]+))?:([0-9]{1,4})(?:\([^)]*\))?", re.ASCII)
 _UP = ("idle", "mixed", "allocated", "completing", "planned", "power")
 _DRAINED = ("drain", "maint", "reserved", "fail", "block")
 

@@ -23,7 +23,7 @@ from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
 from gates.ssh_cluster_gate.slurm.queue import Row, Stage
 from gates.ssh_cluster_gate.slurm.sites import SlurmSites
-from gates.ssh_cluster_gate.slurm.words import Pace, Queue
+from gates.ssh_cluster_gate.slurm.words import Pace, Queue, is_of
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -138,8 +138,15 @@ class SlurmAttempts:
         return (await self.look(ref)).is_buried
 
     def place(self, status: job_pb2.JobStatus, node: str) -> tuple[Host, str]:
-        """Where what a node writes lies, and its rank."""
+        """Where what a node writes lies, and its rank.
+
+        Raises:
+            Refusal: FIELD_MALFORMED for a node that is none of the attempt, once they are known.
+        """
         nodes = [allocation.node for allocation in status.allocations]
+        if node and nodes and node not in nodes:
+            text = f"{node[:60]} is no node of the attempt ({', '.join(nodes)[:200]})"
+            raise errors.invalid(text, field="cursors")
         rank = nodes.index(node) if node in nodes else 0
         return self.sites.hosts(status.ref)[0], str(rank)
 
@@ -165,9 +172,7 @@ class SlurmAttempts:
         if one.refused:
             with as_refusals(ref):
                 raise refused(account.host.node, one.refused)
-        if live is not None:
-            live.found, live.looked_at = one, looked_at
-        return one
+        return one if live is None else _seen(live, one, looked_at)
 
     async def judged(self, ref: types_pb2.JobRef, found: Evidence) -> job_pb2.JobStatus | None:
         """What follows from what lies there; the queue is asked if nothing does without it.
@@ -175,7 +180,7 @@ class SlurmAttempts:
         Raises:
             Refusal: SITE_UNREACHABLE.
         """
-        live = self._follow(ref, found)
+        live = self._follow(ref, found, time.monotonic())
         if live is None:
             return judgement.judge(found, Missing.UNASKED, now_ns=time.time_ns()).status
         judged = await self._judge(live)
@@ -201,7 +206,7 @@ class SlurmAttempts:
         elif is_followed:
             self.tell(live, status)
 
-    def _follow(self, ref: types_pb2.JobRef, found: Evidence) -> Live | None:
+    def _follow(self, ref: types_pb2.JobRef, found: Evidence, looked_at: float) -> Live | None:
         """The attempt as one to be followed; None if it was never asked to start."""
         key = AttemptKey.of(ref)
         live = self.live.get(key)
@@ -212,10 +217,9 @@ class SlurmAttempts:
             with_roots.CopyFrom(found.lasting.spec.ref)
             with_roots.roots.append(types_pb2.SiteRoot(root_uid=found.root_uid))
             account = self.sites.account(ref)
-            now = time.monotonic()
             # What has an id was submitted before now, by this gate or by one before it.
-            since = self.submitted_at if found.slurm_id else now
-            live = Live(with_roots, found.lasting, account, since, found, now)
+            since = self.submitted_at if found.slurm_id else time.monotonic()
+            live = Live(with_roots, found.lasting, account, since, found, looked_at)
         return live
 
     def begin(self, live: Live) -> None:
@@ -249,7 +253,7 @@ class SlurmAttempts:
         """The queue's last word on an attempt."""
         found, word = live.found, self.queue(live.account).word
         if word is not None and found is not None:
-            rows = word.of(live.key, found.root_uid)
+            rows = word.of(live.key, found.root_uid, found.slurm_ids)
             wanted = found.given.slurm_id if found.given else found.slurm_id
             chosen = [row for row in rows if row.slurm_id == wanted] if wanted else []
             if not found.given and (not chosen or chosen[0].stage is Stage.OVER):
@@ -315,7 +319,9 @@ class SlurmAttempts:
             row = await self.queue(live.account).find(wanted)
         except Refusal:
             return None
-        return Missing.UNKNOWN if row is None else row
+        if row is None or not is_of(row, live.key, found.root_uid, {wanted}):
+            return Missing.UNKNOWN
+        return row
 
     # Telling.
 
@@ -373,6 +379,9 @@ class SlurmAttempts:
                 await self.publish(live)
             except Refusal as refusal:
                 log.info("%s: %s", live.key.path, refusal.message)
+            except Exception:
+                # A mistake of ours about one must not keep the others from being told.
+                log.exception("%s cannot be told of", live.key.path)
 
     async def look_again(self, account: Account, lives: Collection[Live]) -> None:
         """Look at attempts of an account anew, and tell what has changed."""
@@ -384,13 +393,16 @@ class SlurmAttempts:
         found = await account.look(asked, known)
         for live in lives:
             one = found.get(live.key.path)
-            if one is None or one.refused or not one.exists:
+            if one is None or one.refused or not (one.exists or live.found):
                 continue
-            live.found, live.looked_at = one, at
+            _seen(live, one, at)
             try:
                 await self.publish(live)
             except Refusal as refusal:
                 log.info("%s: %s", live.key.path, refusal.message)
+            except Exception:
+                # A mistake of ours about one must not keep the others from being told.
+                log.exception("%s cannot be told of", live.key.path)
 
     # Lists.
 
@@ -399,6 +411,7 @@ class SlurmAttempts:
     ) -> AsyncIterator[job_pb2.JobStatus]:
         """All attempts that can be seen, in order of job and attempt."""
         found: dict[AttemptKey, tuple[types_pb2.JobRef, Evidence]] = {}
+        looked_at = time.monotonic()
         listings = await asyncio.gather(
             *(account.all_of(installation) for account in self.sites.accounts),
             return_exceptions=True,
@@ -417,12 +430,17 @@ class SlurmAttempts:
         await self._word_for(found.values())
         for key in sorted(found):
             ref, one = found[key]
-            live = self._follow(ref, one)
+            if key in self._ended:
+                # The queue was asked about others meanwhile.
+                yield self._ended[key].status
+                continue
+            live = self._follow(ref, one, looked_at)
             try:
                 if live is None:
                     judged = judgement.judge(one, Missing.UNASKED, now_ns=time.time_ns())
                 else:
-                    live.found, live.looked_at = one, time.monotonic()
+                    if live.looked_at < looked_at:
+                        live.found, live.looked_at = one, looked_at
                     judged = await self._judge(live)
                     self._keep(live, judged)
             except Refusal:
@@ -458,6 +476,14 @@ class SlurmAttempts:
         self.warnings.pop(key, None)
         self._ended.pop(key, None)
         self.bells.ring(key, "removed")
+
+
+def _seen(live: Live, one: Evidence, at: float) -> Evidence:
+    """Note what lies of an attempt now; what lay there where it has been deleted since."""
+    if not one.exists and live.found is not None:
+        one = dataclasses.replace(live.found, is_gone=True, is_buried=one.is_buried)
+    live.found, live.looked_at = one, at
+    return one
 
 
 def _is_at(ref: types_pb2.JobRef, status: job_pb2.JobStatus) -> bool:

@@ -77,7 +77,8 @@ def judge(
         status.allocations.extend(allocations(found.given, spec.spec))
     if found.final is not None:
         return Judged(_ended(status, found, {0: found.final}))
-    nodes = found.given.nodes if found.given else ("",)
+    # A job may have written there what it likes, or its node knew no names.
+    nodes = (found.given.nodes if found.given else ()) or ("",)
     is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
     ranks = range(len(nodes) if is_every else 1)
     if all(rank in found.ends for rank in ranks):
@@ -146,7 +147,8 @@ def _claimed(
 ) -> Judged:
     if isinstance(word, Row) and word.stage is Stage.OVER:
         # Where the queue names no reason, its runner is gone and has told no end.
-        reason = word.why or log_reason or job_status.NODE_FAIL
+        untold = job_status.END_UNKNOWN if found.is_gone else job_status.NODE_FAIL
+        reason = word.why or log_reason or untold
         is_certain = is_settled
     elif word is Missing.UNKNOWN:
         reason = log_reason or job_status.END_UNKNOWN
@@ -183,12 +185,16 @@ def _unclaimed(
             status.text = "begins on its nodes"
             return Judged(status, needs_word=True)
         is_cancelled = found.is_buried or word.why == job_status.CANCELLED
+        if found.is_gone and not is_cancelled:
+            return _untold(status, found, now_ns)
         reason = job_status.CANCELLED if is_cancelled else job_status.START_FAILED
         end = End("unstarted", reason, 0.0, now_ns)
         return Judged(_ended(status, found, {0: end}), settle=end)
     if found.is_buried:
         job_status.end_unstarted(status, now_ns)
         return Judged(status)
+    if word is Missing.UNKNOWN and found.is_gone:
+        return _untold(status, found, now_ns)
     if word is Missing.UNKNOWN:
         # Never started, and nothing of it can come any more but under the same claim.
         status.state = job_pb2.JOB_STATE_STAGED
@@ -199,6 +205,12 @@ def _unclaimed(
         status.text = "queued"
         return Judged(status, needs_word=True)
     return Judged(None, needs_word=True)
+
+
+def _untold(status: job_pb2.JobStatus, found: Evidence, now_ns: int) -> Judged:
+    """It may have begun and ended: what would tell has been deleted."""
+    end = End("failure", job_status.END_UNKNOWN, 0.0, now_ns)
+    return Judged(_ended(status, found, {0: end}))
 
 
 def _is_from_outside(end: End) -> bool:

@@ -121,6 +121,11 @@ def read_sacct(lines: Iterable[str]) -> dict[str, Row]:
     return rows
 
 
+def has_accounts(storage_type: str) -> bool:
+    """Whether Slurm keeps accounts, by its AccountingStorageType: newer ones say "(null)"."""
+    return storage_type not in {"", "(null)"} and "none" not in storage_type
+
+
 _SIGNS = (
     ("oom-kill", "OUT_OF_MEMORY"),
     ("oom_kill", "OUT_OF_MEMORY"),

@@ -31,6 +31,7 @@ _AWAY = (
     "protocol authentication error",
     "controller not responding",
     "in standby mode",
+    "could not establish a configuration source",
 )
 
 
@@ -88,7 +89,8 @@ def request(
     if spec.account:
         said["account"] = spec.account
     given, warnings = directives.read(spec.script.decode())
-    theirs, more = directives.merge(given, dict(spec.site_options), said.keys())
+    is_every = spec.launch == job_pb2.LAUNCH_EVERY
+    theirs, more = directives.merge(given, dict(spec.site_options), said.keys(), is_every=is_every)
     if not any(argument.startswith("--ntasks") for argument in theirs):
         fixed["ntasks-per-node"] = "1"
     ours = [directives.option(name, value) for name, value in (fixed | said).items()]

@@ -82,6 +82,7 @@ class SlurmStarts:
             return await self._unrooted(request)
         text = evidence.encode_spec(request)
         with as_refusals(ref, path=spec.stdin_path):
+            await host.need_runner()
             is_text = spec.script.endswith(b"\n") and b"\0" not in spec.script
             reply = await host.ask(
                 "spec_text" if is_text else "spec",

@@ -8,9 +8,9 @@ import dataclasses
 from gate_kit import errors
 from gate_kit.ssh.connection import SshTransport
 from gate_kit.ssh.login import Logins
+from gate_kit.ssh.one_way import OneWay
 from gate_kit.ssh.target import SshTarget
 from gate_kit.ssh.transport import Listener, Process, Stream, Transport
-from gates.ssh_cluster_gate.hosts import OneWay
 from gates.ssh_cluster_gate.plan import SitePlan
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
 from gates.ssh_cluster_gate.slurm.sites import SlurmSites

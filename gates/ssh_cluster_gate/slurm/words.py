@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 
 from gate_kit import Refusal, errors
 from gate_kit.ssh.layout import AttemptPath
@@ -61,13 +61,28 @@ class Word:
     rows: Mapping[str, Row] = dataclasses.field(default_factory=dict)
     """By Slurm's ids."""
 
-    def of(self, key: AttemptPath, root_uid: str) -> list[Row]:
-        """The rows of one attempt, the latest last. A site may take comments away."""
-        name, comment = sbatch.job_name(key), sbatch.comment(key, root_uid)
-        found = [
-            row for row in self.rows.values() if row.name == name and row.comment in {comment, ""}
-        ]
+    def of(self, key: AttemptPath, root_uid: str, known: Collection[str] = ()) -> list[Row]:
+        """The rows of one attempt, the latest last.
+
+        Args:
+            key: The attempt.
+            root_uid: Where it lies.
+            known: The ids under which it was submitted, as far as that is known.
+        """
+        found = [row for row in self.rows.values() if is_of(row, key, root_uid, known)]
         return sorted(found, key=lambda row: int(row.slurm_id))
+
+
+def is_of(row: Row, key: AttemptPath, root_uid: str, known: Collection[str]) -> bool:
+    """Whether a row is one of an attempt; as for `Word.of`.
+
+    A site may take comments away, and a job may change its own, or its name. An id alone says
+    nothing: a queue that has begun anew gives it to somebody else.
+    """
+    if row.comment == sbatch.comment(key, root_uid):
+        return True
+    is_named = row.name == sbatch.job_name(key)
+    return is_named and (not row.comment or row.slurm_id in known)
 
 
 class Queue:
@@ -184,7 +199,8 @@ class Queue:
         if self.has_accounting is None:
             lines = await self._account.ask("scontrol", "show", "config")
             kinds = [line for line in lines if line.startswith("AccountingStorageType")]
-            self.has_accounting = bool(kinds) and "none" not in kinds[0]
+            kind = kinds[0].partition("=")[2].strip() if kinds else ""
+            self.has_accounting = queue.has_accounts(kind)
         if not self.has_accounting:
             return None
         words = ("sacct", "-n", "-P", "-X", "-j", slurm_id, "-o", queue.SACCT_FORMAT)

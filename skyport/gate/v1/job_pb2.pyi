@@ -393,7 +393,7 @@ class NodeEnd(_message.Message):
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN,
-        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE.
+        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE, DISK_FULL.
         """
 
     def __init__(
@@ -434,7 +434,7 @@ class JobEnd(_message.Message):
     @_builtins.property
     def failure(self) -> _types_pb2.Failure:
         """Anything else: TIME_LIMIT, OUT_OF_MEMORY, CANCELLED, NODE_FAIL, PREEMPTED, START_FAILED, END_UNKNOWN,
-        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE.
+        IMAGE_NOT_FOUND, IMAGE_AUTH, REGISTRY_UNREACHABLE, DISK_FULL.
         """
 
     @_builtins.property

@@ -185,7 +185,7 @@ class Site(_message.Message):
     state: Global___SiteState.ValueType
     """REQUIRED."""
     message: _builtins.str
-    """OPTIONAL. For people: why it is not READY."""
+    """OPTIONAL. For people: why it is not READY, or what of it is degraded while it is."""
     summary: _builtins.str
     """OPTIONAL. The site in the gate's own words."""
     gate_name: _builtins.str

@@ -369,7 +369,7 @@ class JobSpec(_message.Message):
 
     @_builtins.property
     def depends(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
-        """OPTIONAL. Ids of jobs that have to succeed before this one is placed."""
+        """OPTIONAL. Ids of jobs that have to succeed before this one is placed. No script can name them yet: always empty."""
 
     def __init__(
         self,

@@ -27,7 +27,7 @@ if _version_not_supported:
 
 class TunnelServiceStub:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.
@@ -58,7 +58,7 @@ class TunnelServiceStub:
 
 class TunnelServiceServicer:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.
@@ -115,7 +115,7 @@ def add_TunnelServiceServicer_to_server(servicer, server):
  # This class is part of an EXPERIMENTAL API.
 class TunnelService:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.

@@ -28,7 +28,7 @@ GRPC_VERSION: str
 
 class TunnelServiceStub:
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.
@@ -51,7 +51,7 @@ class TunnelServiceStub:
 @_typing.type_check_only
 class TunnelServiceAsyncStub(TunnelServiceStub):
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.
@@ -70,7 +70,7 @@ class TunnelServiceAsyncStub(TunnelServiceStub):
 
 class TunnelServiceServicer(metaclass=_abc_1.ABCMeta):
     """TCP connections to and from a job, for terminals that are not on the core's machine (the core itself listens on
-    loopback for the IN ports of a running job).
+    loopback, or at the submission address, for the IN ports of a running job).
 
     A gRPC server cannot close its half of a stream alone, so both sides say eof in a frame. After both have, the call
     ends.

@@ -140,7 +140,7 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
     from terminals.cli.failures import Refused
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED
-    from terminals.cli.words import counted
+    from terminals.cli.words import counted, plain
 
     deadline = time.monotonic() + timeout_s
     jobs = _active_jobs(client)
@@ -160,7 +160,16 @@ def _cancel_all(client: Client, timeout_s: float) -> None:
             "try a longer --timeout, or `swm cancel --force JOB` for a site that is lost"
         )
     with spinner() as waiting:
-        while (partitions := _dynamic_partitions(client)) and time.monotonic() < deadline:
+        while partitions := _dynamic_partitions(client):
+            if time.monotonic() > deadline:
+                first = partitions[0]
+                text = f": {plain(first.text)}" if first.text else ""
+                raise Refused(
+                    f"{counted(len(partitions), 'partition')} did not go in time "
+                    f"({plain(first.partition_id)}{text}); the core stays up, since it deletes "
+                    f"them; `swm site drain {plain(first.site)}` gives back what only waits for a "
+                    "next job; try a longer --timeout, or `swm down` alone: then they go on billing"
+                )
             waiting.say(f"{counted(len(partitions), 'partition')} to be deleted")
             time.sleep(_PARTITIONS_TICK_S)  # partitions can't be watched
 

@@ -220,6 +220,8 @@ def test_an_idle_partition_is_used_again_by_its_owner_only() -> None:
     assert goes(spec(1), idle) == "v1"
     assert goes(spec(1), idle, owner="ben") == "new cloud/small"
     assert goes(spec(1, flavor="small"), idle) == "v1"
+    left_out = Exclusion("cloud", partition_id="p1")
+    assert goes(spec(1), idle, excluded=(left_out,)) == "new cloud/small"
     assert goes(spec(1, cloud_image="debian"), idle) == "new cloud/small"
     assert goes(spec(1), with_partition(made(""), drained=True)).startswith("waits for site cloud")
     decided = decide([job("a", spec(2)), job("b", spec(1)), job("c", owner="ben")], idle)

@@ -114,3 +114,21 @@ async def test_a_folder_is_to_be_removed_once_its_attempt_has_ended_until_it_is(
     await store.attempts.removed(job.job_id, 2)
     assert store.attempts.pending_removals() == []
     assert [each.to_remove for each in store.attempts.of_job(job.job_id)] == [False, False]
+
+
+async def test_all_that_were_placed_are_read_however_many_there_are(
+    store: Store, make_job: MakeJob
+) -> None:
+    for number in range(20):
+        owner = "ann" if number % 2 else "bo"
+        job = await placed(store, await submitted(store, make_job(owner=owner)))
+        back = at(job, JobState.QUEUED, site="", partition_id="", allocations=())
+        job = await store.jobs.transition(job, back, reason="NODE_FAIL", failure=NODE_FAIL)
+        await placed(store, job)
+    of_ann = list(store.attempts.placed(owner="ann"))
+    everybodys = list(store.attempts.placed())
+    assert (len(of_ann), len(everybodys)) == (20, 40)
+    keys = [(each.job_id, each.attempt) for each in everybodys]
+    assert keys == sorted(set(keys))
+    assert {each.owner for each in of_ann} == {"ann"}
+    assert not list(store.attempts.placed(before=everybodys[0].place_time))

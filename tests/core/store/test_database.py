@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from swm_core.store import database as databases
 from swm_core.store.database import Database, Transaction
-from swm_core.store.errors import SchemaTooNew, StoreClosed, StoreUnusable
+from swm_core.store.errors import SchemaTooNew, StoreClosed, StoreUnavailable, StoreUnusable
 from swm_core.store.migrations import known_migrations, migrate, missing_migrations
 
 
@@ -194,3 +195,19 @@ def test_a_migration_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert "half" not in tables
     assert missing_migrations(connection, known_migrations()) == []
     connection.close()
+
+
+async def test_a_long_read_that_the_system_refuses_is_told_as_such(
+    store_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    opened = Database.open(store_path)
+    with pytest.raises(StoreUnavailable, match="no such table"), opened.scan() as connection:
+        connection.execute("SELECT * FROM no_such")
+
+    def refuse(*_: object) -> None:
+        raise sqlite3.OperationalError("unable to open database file")
+
+    monkeypatch.setattr(databases, "_connect", refuse)
+    with pytest.raises(StoreUnavailable, match="unable to open"), opened.scan():
+        pass
+    await opened.close()
