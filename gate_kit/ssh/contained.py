@@ -141,6 +141,7 @@ class ContainedStarts:
             key,
             image,
             limits,
+            node=host.node,
             work=work,
             stdin=f"{work}/{spec.stdin_path}" if spec.stdin_path else "/dev/null",
             volumes=[self._volumes[name] for name in spec.storage],

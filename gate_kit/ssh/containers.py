@@ -67,6 +67,7 @@ class Containers:
         image: Image,
         limits: Limits,
         *,
+        node: str,
         work: str,
         stdin: str,
         volumes: Sequence[Volume],
@@ -79,6 +80,8 @@ class Containers:
             key: Which attempt.
             image: What was pulled.
             limits: What it may use.
+            node: What stands for the node in names of files; empty where a queue chooses it, and
+                the devices: then the job finds that out by itself.
             work: Its work folder, absolute.
             stdin: The file for its standard input, absolute.
             volumes: What it gets besides.
@@ -94,13 +97,13 @@ class Containers:
             f"{facts.root}/{_script('container').name}",
             image.runtime,
             self._settings.socket,
-            container_name(key, host.node),
+            container_name(key, node),
             image.id,
             image.digest,
             work,
             stdin,
-            host.node,
-            key.mark(host.node),
+            node,
+            key.mark(node),
             key.path,
             facts.root_uid,
             str(limits.cpus),

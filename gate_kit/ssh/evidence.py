@@ -188,7 +188,7 @@ def _parse(
         claim_ns=times.get(f"claim.{node}", 0),
         end=end,
         verdict=told.get("verdict", "").partition(" ")[0],
-        image_digest=image if _DIGEST.fullmatch(image := told.get("image", "")) else "",
+        image_digest=digest(told.get("image", "")),
     )
 
 
@@ -226,6 +226,11 @@ def encode_spec(request: job_pb2.StartJobRequest) -> str:
 def decode_spec(text: str) -> job_pb2.StartJobRequest:
     """The other way."""
     return job_pb2.StartJobRequest.FromString(base64.b64decode(text))
+
+
+def digest(told: str) -> str:
+    """The digest of an image as it was written down; empty if it is none."""
+    return told if _DIGEST.fullmatch(told) else ""
 
 
 def encode_labels(ref: types_pb2.JobRef, origin: types_pb2.Origin) -> str:

@@ -24,6 +24,9 @@ _HUB_KEY = "https://index.docker.io/v1/"
 """Under which the command line of docker keeps the login of its own registry."""
 
 _DIGEST = re.compile(r"sha256:[0-9a-f]{64}", re.ASCII)
+_BLOB = re.compile(r"Copying blob (\S+)")
+_WHOLE = "Creating SIF file"
+"""What apptainer says when it has all layers."""
 _LINE_CHARS = 500
 
 
@@ -153,7 +156,7 @@ class Images:
     async def _pull(self, host: Host, image: str, login: Login | None, pull: _Pull) -> Image:
         settings = self._settings
         is_pinned = "@" in image
-        file = f"{hashlib.sha256(image.encode()).hexdigest()[:32]}.sif"
+        file = f"{hashlib.sha256(image.encode()).hexdigest()[:32]}.of"
         policy = MISSING if is_pinned else settings.pull
         process = await host.run("image", settings.runtime, settings.socket, image, policy, file)
         try:
@@ -209,11 +212,13 @@ async def _outcome(node: str, image: str, lines: AsyncIterator[str], told: Told)
 
 
 class Progress:
-    """How far a pull is, by what docker or podman print."""
+    """How far a pull is, by what docker, podman or apptainer print."""
 
     def __init__(self, image: str) -> None:
         self._image = image
         self._done: dict[str, bool] = {}
+        self._begun: set[str] = set()
+        self._is_whole = False
         self._told = ""
 
     def after(self, line: str) -> str:
@@ -222,12 +227,21 @@ class Progress:
         if re.fullmatch(r"[0-9a-f]{12}", layer):
             is_done = state in {"Pull complete", "Already exists"}
             self._done[layer] = self._done.get(layer, False) or is_done
-        count = f": {sum(self._done.values())} of {len(self._done)} layers" if self._done else ""
-        text = f"pulling {self._image}{count}"
+        elif blob := _BLOB.match(line):
+            self._begun.add(blob[1])
+        self._is_whole = self._is_whole or _WHOLE in line
+        text = f"making a file of {self._image}" if self._is_whole else self._pulling()
         if text == self._told:
             return ""
         self._told = text
         return text
+
+    def _pulling(self) -> str:
+        text = f"pulling {self._image}"
+        if self._done:
+            return f"{text}: {sum(self._done.values())} of {len(self._done)} layers"
+        # Those that say what they begin with don't say how many there will be.
+        return f"{text}: {len(self._begun)} layers" if self._begun else text
 
 
 def digest_of(image: str, image_id: str, names: list[str]) -> str:
@@ -257,6 +271,8 @@ _UNREACHABLE = (
     "connection reset", "toomanyrequests", "unexpected http status", "eof", "dial tcp",
     "context deadline exceeded", "http response to https",
 )  # fmt: skip
+_FATAL = re.compile(r"FATAL:?\s+(\[U=\d+,P=\d+\]\s*\S+\(\)\s*)?", re.ASCII)
+"""What apptainer says before what it ends by; the rest of it in a debugging run."""
 _ENGINE = ("cannot connect to the docker daemon", "is the docker daemon running", "docker.sock")
 _NO_ENGINE_RIGHT = "permission denied while trying to connect"
 
@@ -264,6 +280,7 @@ _NO_ENGINE_RIGHT = "permission denied while trying to connect"
 def refused(node: str, image: str, runtime: str, said: str) -> ImageRefused:
     """Why an image can't be had, by what the program that pulls it said last."""
     text = said.removeprefix("Error response from daemon: ").removeprefix("Error: ")
+    text = _FATAL.sub("", text, count=1)
     lowered = text.lower()
 
     def has(*words: str) -> bool:

@@ -6,6 +6,7 @@ events/PARTITION.NODE.*                    pipes on which runners tell of claims
 jobs/PARTITION/INSTALLATION/JOB.ATTEMPT/   an attempt; see `evidence`
 tombstones/…                               the same path: an empty file says never again
 cache/                                     contents by digest
+images/                                    those of apptainer; see image.sh
 trash/                                     what is being removed
 """
 

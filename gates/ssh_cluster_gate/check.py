@@ -185,8 +185,9 @@ def _look_as(site: SitePlan, node: NodePlan, login: str) -> tuple[list[Verdict],
     if site.has_queue:
         # No job runs on the login node.
         verdicts = [
-            Verdict(each.check, State.OK) if each.check in {"limits", "containers"} else each
+            Verdict(each.check, State.OK) if each.check == "limits" else each
             for each in verdicts
+            if each.check != "containers"
         ]
         verdicts = [*verdicts, *_of_queue(site, target, limits)]
     return verdicts, found.one("root_uid")

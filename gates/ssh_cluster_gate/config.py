@@ -19,7 +19,7 @@ from gate_kit.config_rules import (
     check_path,
     check_registries,
 )
-from gates.ssh_cluster_gate.container_config import ContainersConfig
+from gates.ssh_cluster_gate.container_config import ContainersConfig, check_queue
 from gates.ssh_cluster_gate.host_config import (
     DEFAULT_PARTITION,
     LETTERS,
@@ -158,6 +158,7 @@ def _queue(table: Mapping[str, Any]) -> Wrong:
         yield ("scheduler",), f'needs one host, its login node, as hosts = ["login"]; got {count}'
     if table.get("partitions"):
         yield ("partitions",), "are for hosts; a Slurm site tells its own, see [slurm] partitions"
+    yield from check_queue(table)
 
 
 def _owners(table: Mapping[str, Any]) -> Wrong:

@@ -48,3 +48,29 @@ class ContainersConfig:
         socket = table.get("socket")
         if isinstance(socket, str) and socket and not _SOCKET.fullmatch(socket):
             yield ("socket",), f'"{socket}" is no socket; write it as "unix:///run/docker.sock"'
+
+
+_NOT_IN_QUEUES = {
+    "docker": "its containers are none of Slurm's: limits, accounting and scancel don't reach them",
+    "podman": "it keeps images on each node's own disk, and nothing would pull them there",
+}
+_MEND = 'write runtime = "apptainer"'
+
+
+def check_queue(table: Mapping[str, Any]) -> Wrong:
+    """What a Slurm site runs images with; what does nothing there is not taken."""
+    containers = table.get("containers", {})
+    if not isinstance(containers, dict):
+        return
+    runtime, socket = containers.get("runtime", "auto"), containers.get("socket")
+    if not isinstance(runtime, str):
+        return
+    at = ("containers", "runtime") if "runtime" in containers else ("containers",)
+    if runtime in _NOT_IN_QUEUES:
+        yield at, f'"{runtime}" is not for Slurm: {_NOT_IN_QUEUES[runtime]}; {_MEND}'
+    elif containers and runtime == "auto":
+        yield at, f"does not say what runs images on Slurm's nodes; {_MEND}"
+    if socket:
+        yield ("containers", "socket"), "is for engines, and apptainer has none; remove it"
+    if table.get("registry") and (runtime == "none" or not containers):
+        yield ("registry",), f"is for images, which this site does not run; {_MEND} in [containers]"

@@ -122,13 +122,16 @@ class SitePlan:
             types_pb2.CAPABILITY_USER_MAPPING: self.has_mapping,
             types_pb2.CAPABILITY_SHARED_ACCOUNT: self.config.shared_account,
             types_pb2.CAPABILITY_SHARED_FILESYSTEM: True,
+            types_pb2.CAPABILITY_CONTAINERS: self.has_containers,
+            types_pb2.CAPABILITY_STORAGE: bool(self.config.volumes),
         }
         return frozenset(capability for capability, has in given.items() if has)
 
     @property
     def has_containers(self) -> bool:
         """Whether jobs in containers are taken."""
-        return self.config.containers.runtime is not Runtime.NONE
+        runtime = self.config.containers.runtime
+        return runtime is Runtime.APPTAINER if self.has_queue else runtime is not Runtime.NONE
 
     @property
     def containers(self) -> ContainerSettings:

@@ -66,6 +66,37 @@ def test_progress_counts_layers() -> None:
     ]
 
 
+def test_what_apptainer_prints_tells_how_far_it_is_and_in_the_end_why_it_gave_up() -> None:
+    progress = Progress("tool:1")
+    told = [
+        progress.after(line)
+        for line in (
+            "DEBUG   [U=1000,P=7]       persistentPreRun()            Apptainer version: 1.3.4",
+            "Copying blob sha256:aa done   |",
+            "Copying blob sha256:bb done   |",
+            "Copying blob sha256:aa done   |",
+            "INFO    [U=1000,P=7]       Full()                        Creating SIF file...",
+            "DEBUG   [U=1000,P=7]       cleanUp()                     Cleaning up",
+        )
+    ]
+    assert told == [
+        "pulling tool:1",
+        "pulling tool:1: 1 layers",
+        "pulling tool:1: 2 layers",
+        "",
+        "making a file of tool:1",
+        "",
+    ]
+    why = "While making image from oci registry: manifest unknown"
+    for said in (
+        f"FATAL:   {why}",
+        f"FATAL   [U=1000,P=7]       pullRun()                     {why}",
+    ):
+        found = refused("login", "registry.example/tool:1", "apptainer", said)
+        assert found.reason == "IMAGE_NOT_FOUND"
+        assert found.text == f"registry.example has no image registry.example/tool:1: {why}"
+
+
 # As Docker 20.10 and 28.2 and podman 4.3 say it.
 @pytest.mark.parametrize(
     ("said", "reason"),

@@ -7,9 +7,11 @@ import shutil
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from tests.slurm.apptainer import Apptainer, on_all_nodes
 from tests.slurm.harness import SlurmGate
 from tests.testbed.fixtures import need_root
 from tests.testbed.slurm import Slurm
@@ -50,9 +52,16 @@ def accounted(accounted_cluster: Slurm) -> Iterator[Slurm]:
     accounted_cluster.heal()
 
 
-async def _gate(slurm: Slurm) -> AsyncIterator[SlurmGate]:
+@pytest.fixture
+def apptainer(slurm: Slurm) -> Iterator[Apptainer]:
+    """What stands for apptainer on the nodes of the cluster."""
+    with on_all_nodes(slurm) as made:
+        yield made
+
+
+async def _gate(slurm: Slurm, **config: Any) -> AsyncIterator[SlurmGate]:
     folder = Path(tempfile.mkdtemp(prefix="gate"))
-    gate = SlurmGate(folder, slurm, f"root{next(_numbers)}")
+    gate = SlurmGate(folder, slurm, f"root{next(_numbers)}", **config)
     try:
         await gate.start()
         await gate.ready()
@@ -70,7 +79,15 @@ async def gate(slurm: Slurm) -> AsyncIterator[SlurmGate]:
 
 
 @pytest.fixture
+async def image_gate(slurm: Slurm, apptainer: Apptainer) -> AsyncIterator[SlurmGate]:
+    """A gate of the cluster that takes jobs in images, ready."""
+    config = {"containers": {"runtime": "apptainer"}, "volumes": {"big-data": "/srv/data:ro"}}
+    async for made in _gate(slurm, **config):
+        yield made
+
+
+@pytest.fixture
 async def accounted_gate(accounted: Slurm) -> AsyncIterator[SlurmGate]:
     """A gate of the cluster with accounting, ready."""
-    async for made in _gate(accounted):
+    async for made in _gate(accounted, containers={"runtime": "apptainer"}):
         yield made

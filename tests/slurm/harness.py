@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable, Iterator
+import json
+import subprocess
+import sys
+from collections.abc import AsyncGenerator, Iterator
 from pathlib import Path
 from typing import Any
 
+from gate_kit.verdicts import State, Verdict
 from skyport.gate.v1 import job_pb2, types_pb2
 from tests.fake_gate.harness import INSTALLATION, make_ref, start_request
 from tests.ssh_gate.harness import Gate, SshSite
@@ -96,4 +100,13 @@ def replaced(slurm: Slurm, name: str, script: str) -> Iterator[None]:
         slurm.restore(name)
 
 
-Check = Callable[[job_pb2.JobStatus], object]
+async def check(gate: SlurmGate) -> dict[str, Verdict]:
+    """What a check of its site says, by what is looked at."""
+    config = str(gate.folder / "gate.toml")
+    command = (sys.executable, "-m", gate.module, "--config", config, "--check", "--json")
+    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
+    told, _ = await process.communicate()
+    return {
+        each["check"]: Verdict(each["check"], State(each["state"]), each["value"], each["text"])
+        for each in map(json.loads, told.splitlines())
+    }

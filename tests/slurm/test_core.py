@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.slurm.apptainer import DIGEST, SLOW, Apptainer
 from tests.slurm.harness import SITE, SlurmSite, site_config
 from tests.system.harness.core import Core, free_port, running_sites
 from tests.system.harness.files import File
@@ -17,6 +18,7 @@ from tests.system.harness.jobs import (
     QUEUED_AT_SITE,
     RUNNING,
     STAGING_OUT,
+    STARTING,
     SUCCEEDED,
 )
 from tests.system.harness.tunnels import Tunnel, answering
@@ -55,7 +57,16 @@ def core(cluster: Slurm, tmp_path_factory: pytest.TempPathFactory) -> Iterator[C
     """Two sites of the same cluster: of the second, nodes let nobody in."""
     folder = tmp_path_factory.mktemp("core")
     sites = [
-        SlurmSite.make(SITE, folder / SITE, site_config(cluster, slurm={"compute_ssh": True})),
+        SlurmSite.make(
+            SITE,
+            folder / SITE,
+            site_config(
+                cluster,
+                slurm={"compute_ssh": True},
+                containers={"runtime": "apptainer"},
+                volumes={"tmp": "/tmp:rw"},
+            ),
+        ),
         SlurmSite.make(
             "shut", folder / "shut", site_config(cluster, "~/.shut", slurm={"max_jobs": 2})
         ),
@@ -141,6 +152,20 @@ def test_a_core_and_a_gate_die_while_jobs_wait_and_run(
     cancelled.until_text("BeginTime", within_s=LONG_S)
     cancelled.cancel()
     cancelled.until(CANCELLED, within_s=LONG_S)
+
+
+def test_a_job_waits_for_its_image_and_then_in_the_queue(core: Core, apptainer: Apptainer) -> None:
+    script = f"#SWM container-image {SLOW}\n#SWM storage tmp\necho $IN $SWM_STORAGE_TMP"
+    # The other site has neither.
+    job = core.user().submit(script)
+    job.until_text(f"pulling {SLOW}: 1 layers", within_s=LONG_S)
+    apptainer.go()
+    (attempt,) = job.until(SUCCEEDED, within_s=LONG_S).attempts
+    assert (attempt.site, attempt.image_digest) == (SITE, DIGEST)
+    assert [state for state in job.states if state != RUNNING][-4:] == [
+        STARTING, QUEUED_AT_SITE, STAGING_OUT, SUCCEEDED
+    ]  # fmt: skip
+    assert job.output() == b"image /tmp\n"
 
 
 def test_what_the_queue_does_not_take_waits_in_the_core(core: Core) -> None:

@@ -10,6 +10,7 @@ import pytest
 from skyport.gate.v1 import job_pb2, types_pb2
 from swm_core.jobscript import parser
 from tests.fake_gate.harness import make_ref, refused, start_request
+from tests.slurm.apptainer import IMAGE, on_all_nodes
 from tests.slurm.harness import SlurmGate
 from tests.slurm.promises import PROMISES, Promise, go, running
 from tests.testbed.slurm import Slurm
@@ -140,6 +141,16 @@ async def test_gpus_are_asked_for_and_told(accounted_gate: SlurmGate, accounted:
     (gpu,) = allocation.gpu_ids
     assert await gate.output(ref) == f"{gpu} 0\n".encode()
     assert (await gate.ended(other)).exit_code == 0
+    with on_all_nodes(accounted) as apptainer:
+        contained = make_ref("job-3", partition="debug")
+        await gate.stage(contained)
+        request = start_request(contained, "echo $CUDA_VISIBLE_DEVICES", container_image=IMAGE)
+        request.spec.resources.gpus = 1
+        await gate.jobs.StartJob(request)
+        assert (await gate.ended(contained)).exit_code == 0
+        # Devices are shown, and Slurm's number for the one that was given.
+        assert await gate.output(contained) == b"0\n"
+        assert "--nv" in apptainer.calls("exec")[0]
 
 
 @pytest.mark.parametrize("promise", PROMISES)

@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import shutil
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 
-from gate_kit.verdicts import State, Verdict
+from gate_kit.verdicts import State
 from gates.ssh_cluster_gate.slurm import check as slurm_check
 from skyport.gate.v1 import inventory_pb2, job_pb2
 from tests.fake_gate.harness import Tree, make_ref, refused, start_request
-from tests.slurm.harness import SlurmGate
+from tests.slurm.harness import SlurmGate, check
 from tests.testbed.slurm import Slurm
 
 WAITS = "until [ -e ../go ]; do sleep 0.05; done"
@@ -189,30 +186,20 @@ async def test_what_slurm_refuses_is_told_with_its_words(gate: SlurmGate) -> Non
 
 
 async def test_a_check_of_the_site_says_what_there_is(gate: SlurmGate, slurm: Slurm) -> None:
-    found = await _check(gate)
-    assert [found[name].state for name in slurm_check.CHECKS] == [State.OK] * 5
+    found = await check(gate)
+    assert [found[name].state for name in slurm_check.CHECKS] == [State.OK] * 6
     assert (found["accounting"].value, found["partitions"].value) == ("none", "2")
     assert found["node_ssh"].value == "yes"
     # The login node runs no jobs.
-    assert found["limits"].state is found["containers"].state is State.OK
+    assert found["limits"].state is State.OK
+    assert found["containers"].value == "none"
     slurm.replace("sinfo", "echo sinfo: no such cluster >&2; exit 1")
     try:
-        found = await _check(gate)
+        found = await check(gate)
     finally:
         slurm.restore("sinfo")
     assert found["slurm"].state is State.FAILED
     assert "no such cluster" in found["slurm"].text
-
-
-async def _check(gate: SlurmGate) -> dict[str, Verdict]:
-    config = str(gate.folder / "gate.toml")
-    command = (sys.executable, "-m", gate.module, "--config", config, "--check", "--json")
-    process = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
-    told, _ = await process.communicate()
-    return {
-        each["check"]: Verdict(each["check"], State(each["state"]), each["value"], each["text"])
-        for each in map(json.loads, told.splitlines())
-    }
 
 
 async def test_each_owner_runs_as_an_account_of_its_own(slurm: Slurm) -> None:

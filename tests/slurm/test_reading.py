@@ -19,6 +19,7 @@ from gates.ssh_cluster_gate import config as configuration
 from gates.ssh_cluster_gate import plan as planning
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
+from gates.ssh_cluster_gate.container_config import ContainersConfig, Runtime
 from gates.ssh_cluster_gate.slurm import (
     check,
     directives,
@@ -59,6 +60,15 @@ def test_the_guide_shows_all_settings_with_their_defaults(tmp_path: Path) -> Non
         ("hosts = ['a']\n[slurm]\npartitions = ['a b']", "is not the name of a partition"),
         ("hosts = ['a']\n[slurm]\nmax_jobs = -1", "is -1; 0 to 1000000 serve"),
         ("hosts = ['a']\n[slurm]\nno = 1", "no"),
+        ("hosts = ['a']\n[containers]\nruntime = 'docker'", "scancel don't reach them"),
+        ("hosts = ['a']\n[containers]\nruntime = 'podman'", 'write runtime = "apptainer"'),
+        ("hosts = ['a']\n[containers]\nruntime = 'auto'", "does not say what runs images"),
+        ("hosts = ['a']\n[containers]\npull = 'always'", "gate.toml:4: containers: does not say"),
+        (
+            "hosts = ['a']\n[containers]\nruntime = 'apptainer'\nsocket = 'unix:///run/x'",
+            "apptainer has none",
+        ),
+        ("hosts = ['a']\n[registry.'a.b']\nusername = 'x'", "which this site does not run"),
     ],
 )
 def test_a_mistake_in_the_configuration_is_told(tmp_path: Path, text: str, why: str) -> None:
@@ -77,6 +87,19 @@ def test_only_where_nodes_let_people_in_jobs_reach_the_users_side(tmp_path: Path
         told = planning.make(_load(tmp_path, site + more)).capabilities
         assert types_pb2.CAPABILITY_TUNNELS in told
         assert (types_pb2.CAPABILITY_REVERSE_TUNNELS in told) == has
+
+
+def test_what_the_file_has_of_images_and_storage_is_offered(tmp_path: Path) -> None:
+    site = 'scheduler = "slurm"\nhosts = ["login"]\nshared_account = true\n'
+    images, storage = types_pb2.CAPABILITY_CONTAINERS, types_pb2.CAPABILITY_STORAGE
+    for more, offered in (
+        ("", set()),
+        ("[containers]\nruntime = 'none'\n", set()),
+        ("[containers]\nruntime = 'apptainer'\n", {images}),
+        ("[volumes]\ndata = '/srv/data:ro'\n", {storage}),
+    ):
+        told = planning.make(_load(tmp_path, site + more)).capabilities
+        assert told & {images, storage} == offered, more
 
 
 # What users say.
@@ -185,7 +208,26 @@ def test_a_check_asks_no_more_of_a_controller_that_does_not_answer(
     assert found is not None
     slurm, *rest = check.judge(found, Config(hosts=("h",)))
     assert (slurm.state, slurm.text) == (State.FAILED, why)
-    assert {each.state for each in rest} == {State.UNKNOWN}
+    assert {each.state for each in rest if each.check != "containers"} == {State.UNKNOWN}
+
+
+@pytest.mark.parametrize(
+    ("said", "state", "text"),
+    [
+        ({"apptainer": ["1.3.4"], "node_apptainer": ["yes"]}, State.OK, ""),
+        ({"apptainer": ["1.3.4"], "node_apptainer": ["no"]}, State.FAILED, "a compute node has no"),
+        ({"apptainer": ["1.3.4"]}, State.WARNING, "is not known"),
+        ({"node_apptainer": ["yes"]}, State.FAILED, "it lacks apptainer"),
+    ],
+)
+def test_a_check_says_where_images_can_run(
+    said: dict[str, list[str]], state: State, text: str
+) -> None:
+    containers = ContainersConfig(runtime=Runtime.APPTAINER)
+    verdicts = check.judge(Found(said), Config(hosts=("h",), containers=containers))
+    found = next(each for each in verdicts if each.check == "containers")
+    assert found.state is state
+    assert text in found.text
 
 
 def _start(**spec: object) -> job_pb2.StartJobRequest:
@@ -425,6 +467,18 @@ def test_an_end_of_which_only_the_queue_knows_is_not_hurried_and_is_written_down
     assert early.needs_word
     late = judgement.judge(found, _row("NODE_FAIL"), now_ns=8)
     assert late.settle == End("failure", "NODE_FAIL", 0.0, 8)
+
+
+def test_how_far_a_start_is_is_told_until_it_is_cancelled_or_in_the_queue() -> None:
+    def told(word: Row | Missing, **found: object) -> tuple[str, str]:
+        judged = judgement.judge(_found(**found), word, is_starting=True, text="pulling x")
+        assert judged.status is not None
+        return job_pb2.JobState.Name(judged.status.state)[10:], judged.status.text
+
+    assert told(Missing.UNASKED) == ("STARTING", "pulling x")
+    assert told(Missing.UNKNOWN) == ("STARTING", "pulling x")
+    assert told(Missing.UNASKED, is_buried=True) == ("ENDED", "")
+    assert told(_row("PENDING", "Priority"))[0] == "QUEUED_AT_SITE"
 
 
 def test_an_attempt_that_names_no_nodes_ends_as_well() -> None:

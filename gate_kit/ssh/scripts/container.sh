@@ -6,14 +6,22 @@
 #
 # RUNTIME is docker, podman or apptainer, and SOCKET where its engine listens ("" is as usual). IMAGE
 # and DIGEST are what was pulled. MEMORY is in bytes (0 is no limit), GPUS are ids with commas, GRACE is in
-# tenths of a second, INSIDE is inside.sh, and a VOLUME is PATH:ro or PATH:rw. Standard input has the variables of the job, for
-# inside.sh. What goes wrong is told in `verdict.NODE`, as a reason and a text.
+# tenths of a second, INSIDE is inside.sh, and a VOLUME is PATH:ro or PATH:rw. Standard input has the
+# variables of the job, for inside.sh. What goes wrong is told in `verdict.NODE`, as a reason and a text.
+#
+# NODE is "" where a queue has chosen it. Then the rank stands for it, which is in the environment, as the
+# GPUs are; MARK follows from it.
 
 runtime=$1 socket=$2 name=$3 image=$4 digest=$5 work=$6 input=$7 node=$8 mark=$9
 shift 9
 attempt=$1 root_uid=$2 cpus=$3 memory=$4 gpus=$5 grace=$6 home=$7 inside=$8
 shift 8
 folder=$PWD
+if [ -z "$node" ]; then
+    node=$SWM_NODE_RANK mark="$attempt/$SWM_NODE_RANK;" gpus=$SWM_GPUS
+    # The queue may send its signals to us as well, and we have the end to tell.
+    trap : TERM USR1
+fi
 LC_ALL=C
 export LC_ALL
 umask 022
@@ -45,6 +53,7 @@ trouble() {
         ;;
     esac
     text=${text#docker: }
+    text=${text#FATAL:   }
     text=${text#Error response from daemon: }
     printf '%s' "${text#Error: }"
 }
@@ -125,13 +134,22 @@ VOLUMES
     code=$?
     ;;
 apptainer)
+    command -v apptainer >/dev/null || {
+        judge "START_FAILED $(uname -n) has no apptainer, which containers need"
+        exit 1
+    }
     set -- "$image" /bin/sh "$@"
     while IFS= read -r volume; do
         [ -z "$volume" ] || set -- --bind "${volume%:*}:$volume" "$@"
     done <<VOLUMES
 $volumes
 VOLUMES
-    [ -z "$gpus" ] || set -- --nv "$@"
+    # It shows all devices that we may use; CUDA_VISIBLE_DEVICES says which are the job's.
+    if [ -n "$gpus" ] && [ -e /dev/kfd ]; then
+        set -- --rocm "$@"
+    elif [ -n "$gpus" ]; then
+        set -- --nv "$@"
+    fi
     [ "$work" = "$folder/work" ] || set -- --bind "$work" "$@"
     [ "$home" = / ] || set -- --home "$folder/home.$node:$home" "$@"
     # It has no engine: what it starts are our own children, in our own limits.
@@ -223,6 +241,7 @@ else
 fi
 case $outcome in
 signal*)
+    trap - TERM USR1
     kill "-${outcome#* }" $$
     exit $((128 + ${outcome#* }))
     ;;

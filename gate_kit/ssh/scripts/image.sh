@@ -1,10 +1,10 @@
 # Has an image on the host: RUNTIME SOCKET IMAGE POLICY FILE. RUNTIME may be "auto": the first one that
-# there is. POLICY is "missing", or "always" to look for a newer one; FILE is the name that apptainer
-# keeps it by. A line with the login comes first: what docker keeps in its config.json, or nothing; for
-# apptainer a name, and a line with the password.
+# there is. POLICY is "missing", or "always" to look for a newer one; FILE is the name of what tells in
+# which file apptainer has it. A line with the login comes first: what docker keeps in its config.json, or
+# nothing; for apptainer a name, and a line with the password.
 #
 # Answers "=runtime NAME", lines of the pull as they come, "=code NUMBER" when it has ended, and
-# "=image ID [NAME@DIGEST]..." if it is here.
+# "=image ID [[NAME@]DIGEST]..." if it is here.
 
 runtime=$1 socket=$2 image=$3 policy=$4 file=$root/images/$5
 IFS= read -r login
@@ -29,7 +29,8 @@ esac
 
 tell_image() {
     if [ "$runtime" = apptainer ]; then
-        [ -f "$file" ] && echo "=image $file"
+        read_whole "$file" && [ -f "$root/images/${line%% *}.sif" ] &&
+            echo "=image $root/images/${line%% *}.sif ${line#* }"
         return
     fi
     told=$("$runtime" image inspect --format '{{.Id}}{{range .RepoDigests}} {{.}}{{end}}' "$image" \
@@ -39,6 +40,21 @@ tell_image() {
 if [ "$policy" = missing ] && tell_image; then
     exit 0
 fi
+
+# What apptainer has pulled gets its place, in a file by its digest. One that is there stays: jobs may be
+# reading it, on other machines too.
+keep_sif() {
+    said='.* source image digest for .* is \([0-9a-f]\{64\}\)$'
+    digest=$(sed -n "s/$said/sha256:\1/p" "$place/log" | tail -n 1)
+    case $image in *@sha256:*) digest=${image##*@} ;; esac
+    sum=${digest#sha256:}
+    # Not every version tells it.
+    [ -n "$sum" ] || sum=$(sha256sum <"$place/image.sif") || return
+    sum=${sum%% *}
+    mkdir -p "$root/images" || return
+    [ -f "$root/images/$sum.sif" ] || mv "$place/image.sif" "$root/images/$sum.sif" || return
+    write_whole "$file" "$sum $digest"
+}
 
 # A login is only ever in memory, or in a file of ours alone for as long as the pull takes. Other hosts
 # may have the same root, and their processes are not seen from here.
@@ -70,9 +86,12 @@ podman)
     ;;
 apptainer)
     [ -z "$name" ] || export APPTAINER_DOCKER_USERNAME="$name" APPTAINER_DOCKER_PASSWORD="$password"
-    mkdir -p "$root/images" &&
-        apptainer pull --force "$file.$node.$$" "docker://$image" 2>&1 </dev/null &&
-        mv "$file.$node.$$" "$file"
+    # The digest is among what it says for debugging; the rest of that is nobody's business.
+    {
+        apptainer --debug pull "$place/image.sif" "docker://$image" 2>&1 </dev/null
+        echo "$?" >"$place/code"
+    } | sed -u '/^DEBUG/{/ source image digest for /!d;}' | tee "$place/log"
+    { IFS= read -r code <"$place/code"; } 2>/dev/null && [ "$code" = 0 ] && keep_sif 2>&1
     ;;
 esac &
 # A shell waits for what is in front before it heeds a signal.

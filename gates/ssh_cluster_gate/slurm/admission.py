@@ -26,7 +26,7 @@ class SlurmAdmission:
     """
 
     def __init__(self, plan: SitePlan, partitions: SlurmPartitions, sites: SlurmSites) -> None:
-        self.checks = JobChecks(plan.capabilities, options=SITE_OPTIONS)
+        self.checks = JobChecks(plan.capabilities, options=SITE_OPTIONS, storage=plan.volumes)
         self._workdir_roots = plan.config.workdir_roots
         self._partitions = partitions
         self._sites = sites

@@ -184,6 +184,7 @@ show() {
         printf '=workdir\n#%s\n%s' "${#text}" "$text"
     fi
     ! read_whole "$folder/slurm" || printf '=slurm %s\n' "$line"
+    ! read_whole "$folder/image.0" || printf '=image %s\n' "$line"
     # In this order: what comes later in a job's life is written later.
     for name in final end.0; do
         tell_lines "$folder" "$name"

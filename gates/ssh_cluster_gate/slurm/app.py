@@ -9,6 +9,7 @@ from gate_kit.command_line import Options
 from gate_kit.file_service import FileService
 from gate_kit.job_service import JobService
 from gate_kit.serving import raise_file_limit, services_of
+from gate_kit.ssh.containers import Containers
 from gate_kit.ssh.downloads import Downloads
 from gate_kit.ssh.file_site import SshFiles
 from gate_kit.ssh.named_inputs import take_back
@@ -25,6 +26,7 @@ from gates.ssh_cluster_gate.plan import SitePlan
 from gates.ssh_cluster_gate.slurm.admission import SlurmAdmission
 from gates.ssh_cluster_gate.slurm.directives import SITE_OPTIONS
 from gates.ssh_cluster_gate.slurm.ending import SlurmEnding
+from gates.ssh_cluster_gate.slurm.images import SlurmImages
 from gates.ssh_cluster_gate.slurm.job_site import SlurmJobs
 from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
 from gates.ssh_cluster_gate.slurm.partitions import SlurmPartitions
@@ -56,6 +58,7 @@ async def run(options: Options, plan: SitePlan) -> None:
         version=importlib.metadata.version("skyport"),
         summary=plan.config.description or f"Slurm at {next(iter(plan.nodes))}",
         capabilities=plan.capabilities,
+        storage=tuple(plan.volumes),
         option_prefix="slurm",
         options=tuple(sorted(SITE_OPTIONS)),
     )
@@ -72,13 +75,14 @@ async def run(options: Options, plan: SitePlan) -> None:
     discovery.on_dark += [job_hub.interrupt, partition_hub.interrupt]
 
     jobs = SlurmAttempts(sites, operations, job_hub, settings.slowest_squeue_s)
-    starts = SlurmStarts(jobs, partitions, operations, settings)
+    images = SlurmImages(jobs, operations, Containers(plan.containers), plan.volumes)
+    starts = SlurmStarts(jobs, partitions, operations, settings, images)
     watching = SlurmWatching(jobs, operations)
     ending = SlurmEnding(jobs, operations, take_back)
     output = Output(jobs, info.incarnation)
     uploads = Uploads(sites, operations, jobs.bells, plan.config.cache_bytes)
     downloads = Downloads(sites)
-    ending.on_cancel.append(uploads.end)
+    ending.on_cancel += [uploads.end, images.forget]
 
     ways = NodeWays(plan, sites, jobs)
     tunnels = TunnelService(SshTunnels(admission, jobs, ways.way), info.incarnation, HEARTBEAT_S)

@@ -4,10 +4,10 @@
 #   first|every ROOT KEY NAME RUNNER WORKDIR STDIN LIMIT GRACE PATH PORTS PROGRAM [ARGUMENT]...
 #
 # ROOT is the work root, KEY the attempt's path in it and NAME the same without slashes; WORKDIR is
-# empty for one of our own; LIMIT, GRACE, PATH and PROGRAM are as runner.sh has them; PORTS are words
-# NUMBER/NAME, of which one may be empty. Of several submissions of one attempt the first that links
-# `given` goes on; it says what the queue gave. The script itself is run by runner.sh, for which each
-# rank is a node.
+# empty for one of our own; LIMIT, GRACE, PATH and PROGRAM are as runner.sh has them: PATH is empty where
+# PROGRAM is container.sh. PORTS are words NUMBER/NAME, of which one may be empty. Of several submissions
+# of one attempt the first that links `given` goes on; it says what the queue gave. The script itself is
+# run by runner.sh, for which each rank is a node.
 
 mode=$1 root=$2 key=$3 name=$4 runner=$5 workdir=$6 stdin=$7 limit=$8 grace=$9
 umask 077
@@ -35,6 +35,19 @@ watch() {
     done
 }
 
+# What a container gets of what Slurm and we have set, as inside.sh reads it: its environment is the
+# image's own.
+surroundings() {
+    for name in $(env | sed -n 's/^\([A-Za-z_][A-Za-z0-9_]*\)=.*/\1/p'); do
+        case $name in
+        SLURM_* | SLURMD_* | SWM_* | *_VISIBLE_DEVICES | GPU_DEVICE_ORDINAL | ZE_AFFINITY_MASK) ;;
+        *) continue ;;
+        esac
+        eval "value=\$$name"
+        printf '%s\n%s\n%s\n' "$name" "$(printf '%s\n' "$value" | wc -l)" "$value"
+    done
+}
+
 # Run the script for rank $1.
 run_rank() {
     rank=$1
@@ -45,6 +58,10 @@ run_rank() {
     [ -z "$stdin" ] || input=$work/$stdin
     export SWM_NODE_RANK="$rank"
     unset SWM_BATCH
+    if [ -z "$path" ]; then
+        { surroundings && cat "private.$rank"; } >"private.$rank.all" &&
+            mv "private.$rank.all" "private.$rank"
+    fi
     watch </dev/null >/dev/null 2>&1 &
     watcher=$!
     # In a part of this shell: another one would be a program more to start.

@@ -9,11 +9,13 @@ from pathlib import Path
 from gate_kit.verdicts import State, Verdict
 from gates.ssh_cluster_gate.check_rules import Found
 from gates.ssh_cluster_gate.config import Config, SlurmConfig
+from gates.ssh_cluster_gate.container_config import Runtime
 from gates.ssh_cluster_gate.slurm import queue
 
-CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh")
+CHECKS = ("slurm", "partitions", "accounting", "shared", "node_ssh", "containers")
 """What is looked at, in this order."""
 
+_PATH = "see PATH in ~/.bashrc, or SetEnv of sshd"
 _SHARED = (
     "nfs",
     "lustre",
@@ -46,6 +48,7 @@ def judge(found: Found, config: Config) -> list[Verdict]:
         _accounting(found),
         _shared(found, config.work_root),
         _node_ssh(found, config.slurm),
+        _containers(found, config.containers.runtime),
     ]
 
 
@@ -53,7 +56,7 @@ def _controller(found: Found) -> Verdict:
     lacks = found.values.get("lacks", ())
     if lacks:
         text = f"it lacks {', '.join(lacks)}, or its PATH for commands of ssh does"
-        return Verdict("slurm", State.FAILED, "", text, "see PATH in ~/.bashrc, or SetEnv of sshd")
+        return Verdict("slurm", State.FAILED, "", text, _PATH)
     told = found.one("controller")
     if told != "yes":
         why = told.removeprefix("no ")[:200]
@@ -110,3 +113,21 @@ def _node_ssh(found: Found, config: SlurmConfig) -> Verdict:
         text = "compute nodes take no connections of SSH from the login node"
         return Verdict("node_ssh", State.FAILED, told, text, "[slurm] compute_ssh = false")
     return Verdict("node_ssh", State.OK, told)
+
+
+def _containers(found: Found, runtime: Runtime) -> Verdict:
+    """Whether images can be pulled on the login node, and run on compute nodes."""
+    if runtime is not Runtime.APPTAINER:
+        return Verdict("containers", State.OK, "none")
+    version, on_node = found.one("apptainer"), found.one("node_apptainer")
+    value = f"apptainer {version}".strip()
+    if not version:
+        text = "it lacks apptainer, which pulls images, or its PATH for commands of ssh does"
+        return Verdict("containers", State.FAILED, "", text, _PATH)
+    if on_node == "no":
+        text = "a compute node has no apptainer on the PATH that jobs get from the login node"
+        return Verdict("containers", State.FAILED, value, text, "srun -N1 apptainer --version")
+    if on_node != "yes":
+        text = "whether compute nodes have apptainer is not known: no job ran"
+        return Verdict("containers", State.WARNING, value, text, "srun -N1 apptainer --version")
+    return Verdict("containers", State.OK, value)

@@ -1,6 +1,6 @@
 # What `--check` asks of a login node about Slurm, after check_probe.sh, whose helpers it has. It runs one
-# short job, which looks for a file in the work root. Of a controller that does not answer nothing more is
-# asked: each command would wait for it as long as the first.
+# short job, which looks for a file in the work root, and for what runs images. Of a controller that does
+# not answer nothing more is asked: each command would wait for it as long as the first.
 
 echo check-begins
 for tool in sinfo squeue sbatch scancel scontrol srun timeout; do
@@ -20,6 +20,9 @@ case $? in
 *) say controller "no $(flat "$told")" ;;
 esac
 [ -z "$answers" ] || say accounting "$(limited scontrol show config 2>/dev/null | sed -n 's/^AccountingStorageType *= *//p')"
+if has apptainer && told=$(limited apptainer --version 2>/dev/null); then
+    say apptainer "$(flat "${told##* }")"
+fi
 case $root in
 '~') root=$HOME ;;
 '~/'*) root=$HOME/${root#??} ;;
@@ -34,8 +37,14 @@ made=
 probe=$root/.check.$$
 if : >"$probe" 2>/dev/null; then
     if told=$(limited srun -Q --immediate=8 -N 1 -n 1 -t 1 ${partition:+-p "$partition"} -D / \
-        sh -c 'if [ -e "$0" ]; then echo seen; else echo missing; fi' "$probe" 2>&1); then
-        say shared "$(flat "$told")"
+        sh -c 'runs=no
+            ! command -v apptainer >/dev/null || runs=yes
+            if [ -e "$0" ]; then echo "$runs seen"; else echo "$runs missing"; fi' "$probe" 2>&1); then
+        # What a site prints before each job comes first.
+        told=$(flat "$told")
+        say shared "${told##* }"
+        told=${told% *}
+        say node_apptainer "${told##* }"
     else
         say shared "unknown $(flat "$told")"
     fi

@@ -63,7 +63,7 @@ OURS = {
     "chdir": "it begins in its work folder; see #SWM workdir",
     "clusters": "the cluster is the site's",
     "comment": "it says whose the job is",
-    "container": "a site with Slurm runs no container images",
+    "container": "see #SWM container-image",
     "cpus-per-task": "say it as #SWM cpus",
     "error": "output is kept by Sky Port",
     "export": "see #SWM env",

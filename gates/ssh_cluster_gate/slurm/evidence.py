@@ -56,6 +56,8 @@ class Evidence:
     ends: Mapping[int, End] = dataclasses.field(default_factory=dict)
     """By rank."""
     final: End | None = None
+    image_digest: str = ""
+    """Of the image that it runs in; empty while that is not known."""
     is_logged: bool = False
     """Whether Slurm has written anything about the job."""
     is_gone: bool = False
@@ -127,6 +129,7 @@ def _one(
         has_claim=facts.get("has") == "claim.0",
         ends=ends,
         final=job_status.parse_end(final, times.get(f"{key}/final", 0)) if final else None,
+        image_digest=on_hosts.digest(facts.get("image", "")),
         is_logged="logged" in facts,
         refused=facts.get("refused", ""),
     )

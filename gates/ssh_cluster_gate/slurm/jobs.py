@@ -55,6 +55,8 @@ class Live:
     over_since: float = 0.0
     log_reason: str | None = None
     is_starting: bool = False
+    text: str = ""
+    """How far its start is."""
     told: job_pb2.JobStatus | None = None
 
     @property
@@ -280,6 +282,7 @@ class SlurmAttempts:
             live.found,
             row,
             is_starting=live.is_starting,
+            text=live.text,
             is_settled=is_settled,
             log_reason=live.log_reason or "",
             warnings=self.warnings.get(live.key, ()),

@@ -47,6 +47,7 @@ def judge(
     word: Row | Missing,
     *,
     is_starting: bool = False,
+    text: str = "",
     is_settled: bool = True,
     log_reason: str = "",
     warnings: tuple[str, ...] = (),
@@ -57,7 +58,8 @@ def judge(
     Args:
         found: What lies there.
         word: What the queue says of it.
-        is_starting: Whether it is being submitted.
+        is_starting: Whether it is being submitted, or what it needs is being fetched.
+        text: How far that is, for people.
         is_settled: Whether the folder was looked at long enough after the queue said that the job
             is over, so that what was written before that would have been seen.
         log_reason: What Slurm's log of the job says of its end; empty if that is not known.
@@ -69,6 +71,7 @@ def judge(
         return Judged(_staged(found, now_ns))
     status = job_status.beginning(spec, [types_pb2.SiteRoot(root_uid=found.root_uid)])
     status.warnings.extend(warnings)
+    status.image_digest = found.image_digest
     status.handle = found.slurm_id or (found.given.slurm_id if found.given else "")
     if found.given is not None and not _is_unstarted(found):
         status.allocations.extend(allocations(found.given, spec.spec))
@@ -82,7 +85,11 @@ def judge(
         return _with_ends(status, found, word, is_alone=len(nodes) == 1, log_reason=log_reason)
     if found.given is not None:
         return _claimed(status, found, word, is_settled, log_reason, now_ns)
-    return _unclaimed(status, found, word, is_starting, is_settled, now_ns)
+    if is_starting and not found.is_buried and not isinstance(word, Row):
+        status.state = job_pb2.JOB_STATE_STARTING
+        status.text = text
+        return Judged(status)
+    return _unclaimed(status, found, word, is_settled, now_ns)
 
 
 def _staged(found: Evidence, now_ns: int) -> job_pb2.JobStatus | None:
@@ -165,7 +172,6 @@ def _unclaimed(
     status: job_pb2.JobStatus,
     found: Evidence,
     word: Row | Missing,
-    is_starting: bool,
     is_settled: bool,
     now_ns: int,
 ) -> Judged:
@@ -186,9 +192,6 @@ def _unclaimed(
         return Judged(_ended(status, found, {0: end}), settle=end)
     if found.is_buried:
         job_status.end_unstarted(status, now_ns)
-        return Judged(status)
-    if is_starting:
-        status.state = job_pb2.JOB_STATE_STARTING
         return Judged(status)
     if word is Missing.UNKNOWN and found.is_gone:
         return _untold(status, found, now_ns)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 
 from gate_kit import Operations, Refusal, errors, job_status, launching
 from gate_kit.ssh import evidence
 from gate_kit.ssh.answers import as_refusals
 from gate_kit.ssh.evidence import Lasting
+from gate_kit.ssh.images import Image
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.runner import runner
@@ -17,6 +19,7 @@ from gates.ssh_cluster_gate.config import SlurmConfig
 from gates.ssh_cluster_gate.slurm import sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account, batch
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
+from gates.ssh_cluster_gate.slurm.images import SlurmImages
 from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
 from gates.ssh_cluster_gate.slurm.partitions import SlurmPartitions
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -37,6 +40,7 @@ class SlurmStarts:
         partitions: Tells how long a job may run.
         operations: Owns the mutations.
         config: Says how the site may be used.
+        images: Has what attempts run in.
     """
 
     def __init__(
@@ -45,11 +49,13 @@ class SlurmStarts:
         partitions: SlurmPartitions,
         operations: Operations,
         config: SlurmConfig,
+        images: SlurmImages,
     ) -> None:
         self._jobs = jobs
         self._partitions = partitions
         self._operations = operations
         self._config = config
+        self._images = images
         self._settlings = Settlings()
         self._submitting = asyncio.Lock()
         self._next_at = 0.0
@@ -94,6 +100,8 @@ class SlurmStarts:
                 told = evidence.decode_spec(reply.lines[0].partition(" ")[2])
                 if told.spec_fingerprint != request.spec_fingerprint:
                     raise errors.job_differs(ref)
+                if (live := self._jobs.live.get(key)) is not None and live.is_starting:
+                    return await self._published(live)
                 if await self._is_there(ref):
                     status = await self._told(ref)
                     if status.state != job_pb2.JOB_STATE_STAGED:
@@ -101,7 +109,20 @@ class SlurmStarts:
                 forgotten = (await self._jobs.look(ref)).slurm_id
             else:
                 await self._settlings.of(host).settle(key)
-            return await self._submit(request, account, evidence.decode_spec(text), forgotten)
+            kept = evidence.decode_spec(text)
+            live = Live(
+                _with_root(ref), Lasting(spec=kept, workdir=spec.workdir), account, time.monotonic()
+            )
+            if not spec.container_image:
+                return await self._submit(request, live, forgotten)
+            image = await self._images.have(request, live)
+            if image is None:
+                # It takes longer, or can't be had.
+                return await (self._published(live) if live.is_starting else self._told(ref))
+            self._jobs.live.pop(key, None)
+            status = await self._submit(request, live, forgotten, image)
+            await self._images.forget(key)
+            return status
 
     async def _is_there(self, ref: types_pb2.JobRef) -> bool:
         """Whether anything says that the attempt was submitted.
@@ -117,22 +138,28 @@ class SlurmStarts:
     async def _submit(
         self,
         request: job_pb2.StartJobRequest,
-        account: Account,
-        kept: job_pb2.StartJobRequest,
+        live: Live,
         forgotten: str,
+        image: Image | None = None,
     ) -> job_pb2.JobStatus:
-        """Submit it; `forgotten` is the id under which the queue had it, if it had."""
+        """Submit it.
+
+        Args:
+            request: What was asked.
+            live: The attempt.
+            forgotten: The id under which the queue had it, if it had.
+            image: What it runs in; None: in none.
+        """
         ref, spec = request.ref, request.spec
-        key = AttemptKey.of(ref)
+        key, account = live.key, live.account
         self._check_room(account)
         facts = await account.host.open()
+        arguments = await self._arguments(request, facts.root, facts.path, image)
         folder = f"{facts.root}/jobs/{key.path}"
         longest_s = self._partitions.one(ref.partition_id).longest_s
         asked = sbatch.request(request, folder, root_of(ref, account.host.node), longest_s)
-        live = Live(
-            _with_root(ref), Lasting(spec=kept, workdir=spec.workdir), account, time.monotonic()
-        )
         live.is_starting = True
+        live.text = ""
         self._jobs.warn(key, asked.warnings)
         self._jobs.begin(live)
         is_every = spec.launch == job_pb2.LAUNCH_EVERY
@@ -147,9 +174,11 @@ class SlurmStarts:
                     "sbatch",
                     *asked.options,
                     f"{facts.root}/{batch().name}",
-                    *self._arguments(request, facts.root, facts.path),
+                    *arguments,
                 ),
-                private=launching.encode_variables(self._variables(request, account, folder)),
+                private=launching.encode_variables(self._variables(request, account, folder))
+                # Who reads them in a container is told where they end.
+                + (b".\n" if image else b""),
             )
         except Refusal as refusal:
             live.is_starting = False
@@ -166,7 +195,10 @@ class SlurmStarts:
             root_uid = root_of(ref, account.host.node)
             live.found = Evidence(root_uid, exists=True, lasting=live.lasting, slurm_id=slurm_id)
             live.looked_at = live.since
-        status = job_status.beginning(kept, [types_pb2.SiteRoot(root_uid=live.found.root_uid)])
+        assert live.lasting.spec is not None  # noqa: S101 - for the type only: it was made with it
+        status = job_status.beginning(
+            live.lasting.spec, [types_pb2.SiteRoot(root_uid=live.found.root_uid)]
+        )
         status.warnings.extend(asked.warnings)
         status.handle = slurm_id
         status.state = job_pb2.JOB_STATE_QUEUED_AT_SITE
@@ -190,6 +222,11 @@ class SlurmStarts:
         if spec.spec_fingerprint != request.spec_fingerprint:
             raise errors.job_differs(request.ref)
         return await self._told(request.ref)
+
+    async def _published(self, live: Live) -> job_pb2.JobStatus:
+        """An attempt whose image is being fetched, as it is now."""
+        status = await self._jobs.publish(live)
+        return status or await self._told(live.ref)
 
     async def _told(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus:
         status = await self._jobs.status(ref)
@@ -216,12 +253,17 @@ class SlurmStarts:
                 await asyncio.sleep(rest_s)
             self._next_at = time.monotonic() + 1 / self._config.submits_per_s
 
-    def _arguments(
-        self, request: job_pb2.StartJobRequest, root: str, site_path: str
+    async def _arguments(
+        self, request: job_pb2.StartJobRequest, root: str, site_path: str, image: Image | None
     ) -> tuple[str, ...]:
         """What batch.sh is started with."""
         spec, key = request.spec, AttemptKey.of(request.ref)
         ports = " ".join(f"{port.number or ''}/{port.name}" for port in spec.ports)
+        path = spec.env.get("PATH") or site_path
+        program: Sequence[str] = launching.interpreter(spec.script)
+        if image is not None:
+            # What begins is ours, and sees to the variables itself.
+            path, program = "", await self._images.command(request, image)
         return (
             "every" if spec.launch == job_pb2.LAUNCH_EVERY else "first",
             root,
@@ -232,9 +274,9 @@ class SlurmStarts:
             spec.stdin_path,
             launching.limit(spec),
             launching.tenths(launching.grace_s(spec)),
-            spec.env.get("PATH") or site_path,
+            path,
             ports,
-            *launching.interpreter(spec.script),
+            *program,
         )
 
     def _variables(
@@ -249,10 +291,12 @@ class SlurmStarts:
             addresses={},
             home=facts.home,
             user=facts.user,
-            login_shell=facts.shell,
+            # A container has a shell and programs of its own.
+            login_shell="/bin/sh" if spec.container_image else facts.shell,
             work=spec.workdir or f"{folder}/work",
             hosts="",
-            site=facts.lang,
+            site={} if spec.container_image else facts.lang,
+            storage={name: self._images.volumes[name].path for name in spec.storage},
         )
         variables = launching.environment(request, around, ())
         for name in _ON_NODES:
