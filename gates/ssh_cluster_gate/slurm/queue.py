@@ -193,13 +193,20 @@ def read_squeue(lines: Iterable[str]) -> dict[str, Row]:
 
 
 def read_sacct(lines: Iterable[str]) -> dict[str, Row]:
-    """The rows of sacct in `SACCT_FORMAT`, by their ids. Of steps nothing is told."""
+    """The rows of sacct in `SACCT_FORMAT`, by their ids. Of steps nothing is told.
+
+    Who has cancelled a job is named. Accounts call all those CANCELLED by nobody that a controller
+    had lost when it came back: how these have ended is not known.
+    """
     rows = {}
     for line in lines:
         parts = line.split("|", 2)
         if len(parts) == 3 and parts[0].isascii() and parts[0].isdigit():
             # "CANCELLED by 1000"
-            state = parts[1].partition(" ")[0].rstrip("+")
+            state, by, _ = parts[1].partition(" ")
+            if state == "CANCELLED" and not by:
+                continue
+            state = state.rstrip("+")
             rows[parts[0]] = Row(parts[0], state, parts[2])
     return rows
 
