@@ -68,7 +68,10 @@ class SlurmGate(Gate):
         """Stage nothing, and start a script."""
         ref = make_ref(job_id, partition=partition)
         await self.stage(ref)
-        answer = await self.jobs.StartJob(start_request(ref, script, **spec))
+        request = start_request(ref, script, **spec)
+        # Where memory is watched the least that Slurm gives is too little for a shell.
+        request.spec.resources.memory_bytes = 64 << 20
+        answer = await self.jobs.StartJob(request)
         return ref, answer.status
 
     async def watch(self) -> AsyncGenerator[job_pb2.JobEvent, None]:

@@ -60,6 +60,7 @@ async def the_queue_forgets_what_it_had_acknowledged(gate: SlurmGate, slurm: Slu
     request = start_request(
         waiting, WAITS, node_count=len(slurm.names), site_options={"exclusive": ""}
     )
+    request.spec.resources.memory_bytes = 64 << 20
     await gate.jobs.StartJob(request)
     # What ran is ended by the nodes, when the controller does not know it.
     ended = await gate.ended(first)
