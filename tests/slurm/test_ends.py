@@ -189,6 +189,7 @@ async def test_accounts_know_what_the_queue_has_forgotten(
     # A controller does not begin without them.
     accounted.start_accounting()
     accounted.forget()
+    await asyncio.to_thread(accounted.until_idle)
     # Nothing is left that tells of the others but what accounts say, and those are away.
     for ref in reasons.values():
         for name in ("final", "end.0", "slurm.log"):
