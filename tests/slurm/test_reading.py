@@ -216,7 +216,8 @@ def test_a_check_asks_no_more_of_a_controller_that_does_not_answer(
     [
         ({"apptainer": ["1.3.4"], "node_apptainer": ["yes"]}, State.OK, ""),
         ({"apptainer": ["1.3.4"], "node_apptainer": ["no"]}, State.FAILED, "a compute node has no"),
-        ({"apptainer": ["1.3.4"]}, State.WARNING, "is not known"),
+        ({"apptainer": ["1.3.4"], "controller": ["yes"]}, State.WARNING, "is not known"),
+        ({"apptainer": ["1.3.4"]}, State.UNKNOWN, ""),
         ({"node_apptainer": ["yes"]}, State.FAILED, "it lacks apptainer"),
     ],
 )

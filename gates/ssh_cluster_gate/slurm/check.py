@@ -127,6 +127,8 @@ def _containers(found: Found, runtime: Runtime) -> Verdict:
     if on_node == "no":
         text = "a compute node has no apptainer on the PATH that jobs get from the login node"
         return Verdict("containers", State.FAILED, value, text, "srun -N1 apptainer --version")
+    if on_node != "yes" and found.one("controller") != "yes":
+        return Verdict("containers", State.UNKNOWN, value)
     if on_node != "yes":
         text = "whether compute nodes have apptainer is not known: no job ran"
         return Verdict("containers", State.WARNING, value, text, "srun -N1 apptainer --version")
