@@ -146,6 +146,7 @@ async def test_gpus_are_asked_for_and_told(accounted_gate: SlurmGate, accounted:
         await gate.stage(contained)
         request = start_request(contained, "echo $CUDA_VISIBLE_DEVICES", container_image=IMAGE)
         request.spec.resources.gpus = 1
+        request.spec.resources.memory_bytes = 256 << 20  # it is watched, and runs Python
         await gate.jobs.StartJob(request)
         assert (await gate.ended(contained)).exit_code == 0
         # Devices are shown, and Slurm's number for the one that was given.
