@@ -101,14 +101,12 @@ class AttemptDriver:
                         await self._step(job, site)
                     except NotLive:
                         return
-                    except (StoreUnavailable, OSError) as error:
-                        # A disk that may be mended: the store's, or the spool's.
-                        why = str(error) or repr(error)
-                        log.warning("the attempt waits in %s: %s", job.state, why)
-                        await asyncio.sleep(backoff.next())
-                    except Exception:
-                        # A defect: the attempt must not be forgotten.
-                        log.exception("the attempt stumbled in %s; again soon", job.state)
+                    except Exception as error:
+                        if _may_be_mended(error):
+                            log.warning("the attempt waits in %s: %s", job.state, error)
+                        else:
+                            # A defect: the attempt must not be forgotten.
+                            log.exception("the attempt stumbled in %s; again soon", job.state)
                         await asyncio.sleep(backoff.next())
             finally:
                 self._ended_event.set()
@@ -266,6 +264,13 @@ class AttemptDriver:
         if not confirmed:
             await self._conclude(self._lost)
         return confirmed
+
+
+def _may_be_mended(error: Exception) -> bool:
+    """Whether it is about a disk, the store's or the spool's. A TimeoutError is an OSError too."""
+    if isinstance(error, OSError):
+        return error.errno is not None
+    return isinstance(error, StoreUnavailable)
 
 
 def _may_have_run(job: Job) -> bool:
