@@ -9,7 +9,7 @@ import grpc
 import pytest
 
 from skyport.terminal.v1 import job_pb2
-from tests.azure_gate.whole import AGAIN_S, Cloud, running_cloud
+from tests.azure_gate.whole import AGAIN_S, Cloud, empty, running_cloud
 from tests.system.harness.files import File
 from tests.system.harness.jobs import (
     CANCELLED,
@@ -44,18 +44,9 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cloud]:
 
 
 @pytest.fixture
-def cloud(running: Cloud, request: pytest.FixtureRequest) -> Iterator[Cloud]:
-    """It, with nothing in it; a test that leaves anything fails."""
-    running.start()
-    yield running
-    running.site.faults()
-    running.start()
-    try:
-        running.cleared()
-    except AssertionError as error:
-        running.core.end_all()
-        gate, core = (running.site.folder / "gate.log").read_text(), running.core.log()
-        raise AssertionError(f"{error}\n{gate[-3000:]}\n{core[-3000:]}") from None
+def cloud(running: Cloud) -> Iterator[Cloud]:
+    with empty(running) as cloud:
+        yield cloud
 
 
 # ---- cancelled in every state ----

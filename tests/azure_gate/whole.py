@@ -7,7 +7,7 @@ import dataclasses
 import json
 import subprocess
 import tempfile
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -166,11 +166,29 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def running_cloud(folder: Path, **settings: Any) -> Iterator[Cloud]:
+def empty(cloud: Cloud) -> Iterator[Cloud]:
+    """It, with nothing in it, and nothing that goes wrong; who leaves anything fails."""
+    cloud.start()
+    yield cloud
+    cloud.site.faults()
+    cloud.start()
+    try:
+        cloud.cleared()
+    except AssertionError as error:
+        cloud.core.end_all()
+        gate, core = (cloud.site.folder / "gate.log").read_text(), cloud.core.log()
+        raise AssertionError(f"{error}\n{gate[-3000:]}\n{core[-3000:]}") from None
+
+
+@contextlib.contextmanager
+def running_cloud(
+    folder: Path, *, core_settings: Mapping[str, Any] | None = None, **settings: Any
+) -> Iterator[Cloud]:
     """A cloud that takes jobs.
 
     Args:
         folder: For the files of core, gate and stand-in.
+        core_settings: More tables of swm.toml.
         settings: Of the gate.
     """
     need_root()
@@ -182,7 +200,7 @@ def running_cloud(folder: Path, **settings: Any) -> Iterator[Cloud]:
         Path(shared).chmod(0o777)
         endpoint = f"unix://{folder}/s/azure.sock"
         site = AzureSite.of(arm, "azure", folder / "gate", endpoint=endpoint, **settings)
-        core = Core(folder / "home", [site])
+        core = Core(folder / "home", [site], **(core_settings or {}))
         cloud = Cloud(arm, site, GateRun(site), core, Path(shared))
         cloud.site.folder.joinpath("plan.json").write_text("{}")
         try:

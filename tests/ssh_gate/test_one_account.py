@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from skyport.terminal.v1 import admin_pb2
 from tests.cli.conftest import environment
 from tests.cli.terminal import Swm
 from tests.ssh_gate.bad_days import AGAIN_S, SITE, USER, site_config
@@ -20,6 +19,7 @@ from tests.system.harness.core import Core, free_port, running_sites
 from tests.system.harness.files import File
 from tests.system.harness.jobs import CANCELLED, RUNNING, SUCCEEDED, JobHandle
 from tests.system.harness.latch import Latch
+from tests.system.harness.orphans import JOB, orphans, told, until_text
 from tests.system.harness.sites import processes_of
 from tests.system.harness.strays import Strays
 from tests.system.harness.tunnels import answering, ask
@@ -177,12 +177,6 @@ def test_a_cancel_is_confirmed_by_both_hosts(core: Core, root: Path) -> None:
     nothing_is_left(root)
 
 
-def orphans(core: Core) -> dict[str, admin_pb2.Orphan]:
-    """All that the core tells of, by id."""
-    answer = core.admin.admin.ListOrphans(admin_pb2.ListOrphansRequest(), timeout=20)
-    return {orphan.id: orphan for orphan in answer.orphans}
-
-
 def test_what_runs_on_a_host_and_the_core_does_not_know_is_told_and_removed_after_the_grace_time(
     core: Core, root: Path
 ) -> None:
@@ -191,11 +185,10 @@ def test_what_runs_on_a_host_and_the_core_does_not_know_is_told_and_removed_afte
     job_id = Strays(core, SITE).attempt(script=script, partition=PARTITION, node="h2")
     folder = core.site(SITE).attempt_folder(job_id)
     try:
-        orphan = eventually(lambda: orphans(core).get(f"{job_id}/1"), "it is told")
-        assert orphan is not None
-        assert (orphan.site, orphan.kind) == (SITE, admin_pb2.ORPHAN_KIND_JOB)
+        (orphan,) = told(core, f"{job_id}/1")
+        assert (orphan.site, orphan.kind) == (SITE, JOB)
         assert orphan.delete_time.seconds - orphan.seen_time.seconds == 1
-        eventually(lambda: "can't be moved" in orphans(core)[f"{job_id}/1"].message, "why it stays")
+        until_text(core, f"{job_id}/1", "can't be moved")
         assert not processes_of(job_id)
         # As the host has it; and the clock of files is a little late.
         seen = orphan.seen_time.ToNanoseconds() / 1e9
@@ -264,9 +257,9 @@ def test_a_script_that_was_written_for_the_original_runs_as_it_is(
     assert swm.ok("logs", job_id) == said
     swm.ok("fetch", job_id, "-d", "results")
     assert (here / "results/results.dat").read_text() == "SOME INPUT\n"
-    told = job.get()
-    assert (told.spec.name, told.spec.comment) == ("Test job", "It was written for the original")
-    (node,) = told.attempts[0].nodes
+    ended = job.get()
+    assert (ended.spec.name, ended.spec.comment) == ("Test job", "It was written for the original")
+    (node,) = ended.attempts[0].nodes
     # What it brought is taken away again.
     tmp = bed[node.name].folder / "tmp"
     eventually(lambda: [each.name for each in tmp.iterdir()] == ["results.dat"], "it is removed")

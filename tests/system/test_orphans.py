@@ -16,6 +16,7 @@ from skyport.terminal.v1 import admin_pb2
 from tests.system.harness.core import Core, end_jobs, running_sites
 from tests.system.harness.jobs import RUNNING, SUCCEEDED
 from tests.system.harness.latch import Latch
+from tests.system.harness.orphans import JOB, PARTITION, delete, orphans, told, until_text
 from tests.system.harness.refusals import refused
 from tests.system.harness.sites import (
     GateProcess,
@@ -28,8 +29,6 @@ from tests.system.harness.sites import (
 from tests.system.harness.strays import Strays, generations
 from tests.system.harness.waiting import eventually
 
-PARTITION = admin_pb2.ORPHAN_KIND_PARTITION
-JOB = admin_pb2.ORPHAN_KIND_JOB
 SOON = {"reconciliation": {"every": 1, "grace": 1}}
 LAB: dict[str, Any] = {
     "partitions": static()["partitions"] | queue()["partitions"],
@@ -58,32 +57,8 @@ def strays(core: Core) -> Strays:
     return Strays(core, "lab")
 
 
-def orphans(core: Core) -> dict[str, admin_pb2.Orphan]:
-    """All that the core tells of, by id."""
-    answer = core.admin.admin.ListOrphans(admin_pb2.ListOrphansRequest(), timeout=20)
-    return {orphan.id: orphan for orphan in answer.orphans}
-
-
-def told(core: Core, *ids: str) -> list[admin_pb2.Orphan]:
-    """Wait until these are told of."""
-    found = eventually(
-        lambda: all_ if set(ids) <= set(all_ := orphans(core)) else None, f"{ids} are orphans"
-    )
-    assert found is not None
-    return [found[each] for each in ids]
-
-
-def is_told(core: Core, orphan_id: str, text: str) -> bool:
-    return text in orphans(core)[orphan_id].message
-
-
 def has_none(core: Core) -> bool:
     return not orphans(core)
-
-
-def delete(core: Core, orphan: admin_pb2.Orphan) -> None:
-    request = admin_pb2.DeleteOrphanRequest(site=orphan.site, kind=orphan.kind, id=orphan.id)
-    core.admin.admin.DeleteOrphan(request, timeout=20)
 
 
 def test_what_the_core_does_not_know_is_told_and_deleted_after_the_grace_time(
@@ -104,7 +79,7 @@ def test_what_the_core_does_not_know_is_told_and_deleted_after_the_grace_time(
     assert core.gate("lab").orphans == 2
     # A site that refuses is asked again, and that is seen.
     for each in (partition_id, f"{job_id}/1"):
-        eventually(functools.partial(is_told, core, each, "not now"), "why is told")
+        until_text(core, each, "not now")
     assert partition_id in core.log()
     # The next core goes on with it.
     core.restart()

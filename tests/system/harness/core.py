@@ -49,7 +49,8 @@ class Core:
         self.endpoint = Endpoint("127.0.0.1", free_port())
         self.home = Home(folder)
         folder.mkdir(parents=True, mode=0o700)
-        self._settings = settings
+        self.settings = settings
+        """The tables of swm.toml beside its sites."""
         self.environment: dict[str, str] = {}
         """Of its process, beside what it always has."""
         self.configure()
@@ -63,9 +64,9 @@ class Core:
 
     def configure(self, **settings: Any) -> None:
         """Write swm.toml, with these tables beside or in place of those of before."""
-        self._settings = {"log": {"format": "text"}, **self._settings, **settings}
+        self.settings = {"log": {"format": "text"}, **self.settings, **settings}
         tables = {name: site.settings for name, site in self.sites.items()}
-        text = tomlkit.dumps({"listen": str(self.endpoint), **self._settings, "sites": tables})
+        text = tomlkit.dumps({"listen": str(self.endpoint), **self.settings, "sites": tables})
         self.home.config.write_text(text)
         self.home.config.chmod(0o600)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import grpc
 
@@ -87,17 +87,21 @@ class Strays:
         partition: str = "hosts",
         node: str = "n1",
         job_id: str = "",
+        options: Mapping[str, str] | None = None,
     ) -> str:
-        """An attempt that runs; returns its job's id."""
+        """An attempt that was asked to start; returns its job's id.
+
+        Args:
+            generation: Of the store that had it made; empty: the core's own.
+            installation: Whose it is; empty: the core's own.
+            script: What runs.
+            partition: Where.
+            node: On which node; empty: a queue chooses.
+            job_id: Its job's id; empty: a new one.
+            options: Of the site, for the start.
+        """
         origin = self._origin(generation, installation)
-        ref = types_pb2.JobRef(
-            installation=origin.installation,
-            partition_id=partition,
-            job_id=job_id or new_id(),
-            attempt=1,
-            owner="bo",
-            nodes=[node],
-        )
+        ref = _ref(origin.installation, job_id or new_id(), partition, node)
         with self._channel() as channel:
             ref.roots.extend(self._stage(channel, ref, origin))
             request = job_pb2.StartJobRequest(
@@ -108,32 +112,52 @@ class Strays:
                     resources=job_pb2.Resources(cpus=1),
                     node_count=1,
                     launch=job_pb2.LAUNCH_FIRST,
+                    site_options=options,
                 ),
-                allocations=[types_pb2.Allocation(node=node, cpus=1)],
+                allocations=[types_pb2.Allocation(node=each, cpus=1) for each in ref.nodes],
                 origin=origin,
             )
             job_pb2_grpc.JobServiceStub(channel).StartJob(request, timeout=_CALL_S)
         return ref.job_id
 
-    def end(self, job_id: str, partition_id: str, *, installation: str, node: str) -> None:
-        """Take back an attempt and a dynamic partition of another installation."""
-        ref = types_pb2.JobRef(
-            installation=installation,
-            partition_id="hosts",
-            job_id=job_id,
-            attempt=1,
-            owner="bo",
-            nodes=[node],
-        )
+    def staged(self, installation: str = "", *, partition: str = "hosts", node: str = "n1") -> str:
+        """An attempt that has its folder, and was never asked to start; returns its job's id."""
+        origin = self._origin("", installation)
+        ref = _ref(origin.installation, new_id(), partition, node)
         with self._channel() as channel:
-            jobs = job_pb2_grpc.JobServiceStub(channel)
-            jobs.CancelJob(job_pb2.CancelJobRequest(ref=ref), timeout=_CALL_S)
-            jobs.RemoveJob(job_pb2.RemoveJobRequest(ref=ref), timeout=_CALL_S)
-            request = partition_pb2.DeletePartitionRequest(
-                partition_id=partition_id, installation=installation
-            )
-            stub = partition_pb2_grpc.PartitionServiceStub(channel)
-            stub.DeletePartition(request, timeout=_CALL_S)
+            self._stage(channel, ref, origin)
+        return ref.job_id
+
+    def end(
+        self,
+        job_id: str = "",
+        partition_id: str = "",
+        *,
+        installation: str,
+        partition: str = "hosts",
+        node: str = "n1",
+    ) -> None:
+        """Take back what was made for another installation.
+
+        Args:
+            job_id: An attempt; empty: none.
+            partition_id: A dynamic partition; empty: none.
+            installation: Whose they are.
+            partition: Where the attempt is.
+            node: On which node it is; empty: a queue has chosen.
+        """
+        with self._channel() as channel:
+            if job_id:
+                ref = _ref(installation, job_id, partition, node)
+                jobs = job_pb2_grpc.JobServiceStub(channel)
+                jobs.CancelJob(job_pb2.CancelJobRequest(ref=ref), timeout=_CALL_S)
+                jobs.RemoveJob(job_pb2.RemoveJobRequest(ref=ref), timeout=_CALL_S)
+            if partition_id:
+                request = partition_pb2.DeletePartitionRequest(
+                    partition_id=partition_id, installation=installation
+                )
+                stub = partition_pb2_grpc.PartitionServiceStub(channel)
+                stub.DeletePartition(request, timeout=_CALL_S)
 
     def _stage(
         self, channel: grpc.Channel, ref: types_pb2.JobRef, origin: types_pb2.Origin
@@ -157,3 +181,14 @@ class Strays:
     def _channel(self) -> Iterator[grpc.Channel]:
         with grpc.insecure_channel(self._target) as channel:
             yield channel
+
+
+def _ref(installation: str, job_id: str, partition: str, node: str) -> types_pb2.JobRef:
+    return types_pb2.JobRef(
+        installation=installation,
+        partition_id=partition,
+        job_id=job_id,
+        attempt=1,
+        owner="bo",
+        nodes=[node] if node else [],
+    )
