@@ -195,6 +195,26 @@ class SlurmEnding:
         if answer.code == 124:
             raise errors.site_unreachable("scancel took too long")
 
+    async def _take_out(self, key: AttemptKey, account: Account, found: Evidence) -> None:
+        """Have nothing of an attempt in the queue that has never begun, and never will.
+
+        What lies of it has ended it, which does not keep it from waiting in the queue, where nobody
+        would find it once its folder is gone.
+
+        Raises:
+            Refusal: As `_stop`.
+        """
+        word = self._jobs.queue(account).word
+        rows = word.of(key, found.root_uid, found.slurm_ids) if word is not None else []
+        is_latest = any(row.slurm_id == found.slurm_id for row in rows)
+        if is_latest and all(row.stage is Stage.OVER for row in rows):
+            return
+        self._deadlines[key] = time.monotonic()
+        try:
+            await self._stop(key, account, found, sought(key, found), "KILL")
+        finally:
+            del self._deadlines[key]
+
     async def remove(self, ref: types_pb2.JobRef) -> None:
         """Remove all that was made for the attempt, and leave a tombstone.
 
@@ -209,8 +229,8 @@ class SlurmEnding:
         host = account.host
         with as_refusals(ref):
             ended = self._jobs.ended(ref)
-            if ended is not None and not ended.workdir:
-                # As nearly always: nothing of it has to be looked at.
+            if ended is not None and not ended.workdir and ended.status.allocations:
+                # As nearly always: it has run, and nothing of it has to be looked at.
                 await self._removals.of(host).remove(key, root_of(ref, host.node), bury=True)
                 self._jobs.forget(key)
                 return
@@ -224,6 +244,8 @@ class SlurmEnding:
             if found.lasting.spec is None:
                 # Inputs may have come meanwhile; since it has a tombstone no more do.
                 found = await self._jobs.look(ref)
+            elif found.given is None:
+                await self._take_out(key, account, found)
             if found.lasting.workdir:
                 await self._take_back(host, key)
             await self._removals.of(host).remove(key, root_of(ref, host.node), bury=False)
