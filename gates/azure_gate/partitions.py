@@ -253,7 +253,8 @@ class Partitions:
         message = self.message(known)
         # How long something takes already is no news by itself.
         text, message.text = message.text, ""
-        data = message.SerializeToString(deterministic=True) + known.text.encode()
+        news = f"{known.text}; {known.trouble}"
+        data = message.SerializeToString(deterministic=True) + news.encode()
         if data != known.told:
             known.told = data
             message.text = text
