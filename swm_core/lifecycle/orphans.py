@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from skyport.gate.v1 import job_pb2, partition_pb2, types_pb2
 from swm_core.domain.orphans import Found, Known, Orphan, OrphanKind, Verdict, delete_time, judge
 from swm_core.domain.states import JobState
+from swm_core.domain.words import words
 from swm_core.gateways.backoff import Backoff
 from swm_core.gateways.gate import Gate
 from swm_core.gateways.problems import GateError, Meaning
@@ -270,7 +271,18 @@ class Orphans:
             if not _is_gone(error, found):
                 raise
             return ""
-        return "it is being deleted"
+        return await self._said(found)
+
+    async def _said(self, found: Found) -> str:
+        """What its site says of a partition that it deletes; empty when it is gone."""
+        asked = partition_pb2.GetPartitionRequest(
+            partition_id=found.orphan_id, scope_uid=self._gate.scope_uid
+        )
+        try:
+            answer = await self._gate.call(self._gate.partitions.GetPartition, asked)
+        except GateError as error:
+            return "" if _is_gone(error, found) else error.message
+        return words(answer.partition.text) or "it is being deleted"
 
 
 def _key(orphan: Orphan) -> Key:
