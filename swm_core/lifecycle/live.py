@@ -228,6 +228,12 @@ class LivePartitions:
         """Where changes of the partition are seen; None when it is gone."""
         return self._slots.get(partition_id)
 
+    def touch(self, site: str) -> None:
+        """Have those who look after the partitions of a site look at them now."""
+        for slot in self._slots.values():
+            if slot.value is not None and slot.value.site == site:
+                slot.touch()
+
     def add(self, partition: Partition) -> None:
         """A partition was decided, and is stored."""
         slot = self._slots[partition.partition_id] = Slot[Partition]()

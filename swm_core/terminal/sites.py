@@ -45,6 +45,8 @@ class SiteAdministration:
             raise store_unavailable(error) from None
         gate.drained = request.drained
         gate.on_change()
+        # What waits for a next job is given back, and need not be found so by the clock.
+        self._context.partitions.touch(gate.name)
         return admin_pb2.DrainSiteResponse()
 
     async def accept_change(
