@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -23,6 +24,7 @@ from tests.cli.test_forward import ask
 from tests.cli.test_submit import script
 from tests.system.harness.core import free_port
 from tests.system.harness.sites import processes_marked
+from tests.system.harness.waiting import eventually
 
 _GATE = """\
 state_dir = "site"
@@ -55,7 +57,7 @@ def homes() -> Iterator[Home]:
     """Makes homes with a site; whatever runs there is ended afterwards."""
     made: list[Swm] = []
 
-    def make(folder: Path, gate: str = _GATE) -> Swm:
+    def make(folder: Path, gate: str = _GATE, site: str = "") -> Swm:
         folder.mkdir(exist_ok=True)
         home = folder / "h"
         here = folder / "here"
@@ -67,7 +69,7 @@ def homes() -> Iterator[Home]:
         (home / "gate.toml").write_text(gate)
         with (home / "swm.toml").open("a") as config:
             config.write("\n[sites.demo]\n")
-            config.write(f'command = ["swm-fake-gate", "--config", "{home}/gate.toml"]\n')
+            config.write(f'command = ["swm-fake-gate", "--config", "{home}/gate.toml"]\n{site}')
         return swm
 
     yield make
@@ -281,6 +283,40 @@ def test_down_with_cancel_stays_up_while_machines_are_there(homes: Home, tmp_pat
     assert re.search(r"1 partition did not go in time \(.*\); the core stays up", result.err)
     assert swm("status").code == 0
     assert "goes on billing: 1 node" in swm.ok("down")
+
+
+def test_down_with_cancel_waits_for_machines_that_wait_until_their_site_is_drained(
+    homes: Home, tmp_path: Path
+) -> None:
+    swm = homes(tmp_path / "r", _CLOUD, 'idle_time = "1h"\n')
+    swm.ok("up")
+    job_id = swm.ok("submit", script(swm, "true")).strip()
+    swm.ok("wait", job_id)
+    until(lambda: "idle" in swm.ok("partitions"), "its machine waits")
+    result = swm("down", "--cancel", "--timeout", "1")
+    assert (result.code, result.out) == (1, "")
+    found = re.search(r"1 partition did not go in time \((\w+): (.*?)\); (.*)", result.err)
+    assert found, result.err
+    assert found[2] == "idle; waits 1h for another job of " + owner(swm)
+    assert found[3].startswith("the core stays up, since it deletes them; `swm site drain demo`")
+    # It is up, and so is what it looks after.
+    assert "core    up at" in swm.ok("status")
+    assert found[1] in swm.ok("partitions")
+    said = swm.ok("site", "drain", "demo")
+    assert said == "site demo takes no new jobs, until `swm site resume demo`\n"
+    assert re.search(r"^demo +DRAINED ", swm.ok("sites"), re.MULTILINE)
+    out = swm.ok("down", "--cancel")
+    assert re.fullmatch(r"stopped the core \(process \d+\)\n", out)
+    assert not list((home_of(swm) / "site/partitions").glob("*"))
+
+
+def owner(swm: Swm) -> str:
+    """Who calls, as the core knows him."""
+    return str(json.loads(swm.ok("whoami", "--json"))["user"])
+
+
+def until(look: Callable[[], bool], what: str) -> None:
+    eventually(look, what, within_s=60)
 
 
 def wait_until(swm: Swm, job_id: str, state: str) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2
-from skyport.terminal.v1 import account_pb2, catalog_pb2, job_pb2
+from skyport.terminal.v1 import account_pb2, admin_pb2, catalog_pb2, job_pb2
 from tests.system.harness.core import ADMIN, Core, running
 from tests.system.harness.files import File
 from tests.system.harness.jobs import FAILED, PROVISIONING, QUEUED, RUNNING, SUCCEEDED, JobHandle
@@ -343,6 +343,57 @@ def test_machines_that_nobody_wants_are_given_back(core: Core) -> None:
     # A job that fails for a reason of its nodes, or counts its money, leaves nothing waiting.
     submit(core, "#SWM max-cost 100\ntrue", site="brief").until(SUCCEEDED)
     assert not [each for each in partitions(core, "brief") if "idle" in each.text]
+
+
+def drain(core: Core, site: str, *, drained: bool = True) -> None:
+    request = admin_pb2.DrainSiteRequest(site=site, drained=drained)
+    core.admin.admin.DrainSite(request, timeout=20)
+
+
+def idle(core: Core, site: str) -> list[str]:
+    """The partitions that wait for a next job."""
+    return [each.partition_id for each in partitions(core, site) if "idle" in each.text]
+
+
+def test_machines_that_wait_are_given_back_when_their_site_is_drained(
+    core: Core, latch: MakeLatch
+) -> None:
+    site, hold = core.site("reuse"), latch()
+    waits = submit(core, "true", site="reuse").until(SUCCEEDED).partition_id
+    eventually(lambda: idle(core, "reuse") == [waits], "it waits")
+    # In a container: on machines of its own.
+    runs = submit(core, f"#SWM container-image box\n{hold.wait}", site="reuse")
+    runs.until(RUNNING)
+    assert sorted(site.partitions()) == sorted([waits, runs.get().partition_id])
+    drain(core, "reuse")
+    try:
+        eventually(lambda: waits not in site.partitions(), "what waits is given back")
+        # What runs there runs to its end, and its machines do not wait afterwards.
+        assert runs.get().state == RUNNING
+        assert site.partitions() == [runs.get().partition_id]
+        queued = submit(core, "true", site="reuse")
+        eventually(lambda: "drained" in queued.get().text, "it is told why it waits")
+        hold.release()
+        runs.until(SUCCEEDED)
+        site.given_back()
+        eventually(lambda: not partitions(core, "reuse"), "the core has forgotten them")
+        assert queued.get().state == QUEUED
+    finally:
+        drain(core, "reuse", drained=False)
+    again = queued.until(SUCCEEDED).partition_id
+    eventually(lambda: idle(core, "reuse") == [again], "from now on they wait again")
+    # Not only while somebody looks: a core that comes back finds it drained, too.
+    core.kill()
+    core.start()
+    core.wait_ready()
+    assert idle(core, "reuse") == [again]
+    drain(core, "reuse")
+    core.restart()
+    try:
+        site.given_back()
+    finally:
+        drain(core, "reuse", drained=False)
+    core.wait_ready()
 
 
 # Usage.
