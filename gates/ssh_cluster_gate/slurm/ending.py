@@ -100,12 +100,13 @@ class SlurmEnding:
                 await self._stop(key, account, found, job, in_steps)
             finally:
                 del self._deadlines[key]
+            await self._jobs.until_shown(account)
             await self._jobs.look(ref)
             live = self._jobs.live.get(key)
             if live is not None:
                 status = await self._jobs.publish(live, is_settled=True)
             else:
-                status = await self._jobs.status(ref)
+                status = await self._jobs.status(ref, is_settled=True)
             word = self._jobs.queue(account).word
             is_whole = word is not None and word.is_whole
             if status is not None and not status.HasField("end") and not is_whole:

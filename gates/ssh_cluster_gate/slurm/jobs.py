@@ -7,6 +7,7 @@ import collections
 import dataclasses
 import functools
 import logging
+import math
 import time
 from collections.abc import AsyncIterator, Callable, Collection, Iterable
 
@@ -53,6 +54,11 @@ class Live:
     over: Row | Missing | None = None
     """The queue's last word: it is over, or unknown. It stays when the row has aged out."""
     over_since: float = 0.0
+    said: str = ""
+    """What the job itself has told last: "begun" or "ended"."""
+    said_at: float = -math.inf
+    ended_at: float | None = None
+    """When its own end was first seen, by the monotonic clock."""
     log_reason: str | None = None
     is_starting: bool = False
     text: str = ""
@@ -62,6 +68,14 @@ class Live:
     @property
     def key(self) -> AttemptKey:
         return AttemptKey.of(self.ref)
+
+    @property
+    def shows_less_than_said(self) -> bool:
+        """Whether there must be more in its folder than was seen there."""
+        found = self.found
+        if not self.said or found is None or found.final is not None or found.ends:
+            return False
+        return self.said == "ended" or found.given is None
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +95,7 @@ class SlurmAttempts:
         operations: Owns what goes on beside.
         hub: Told of every change.
         slowest_s: Seconds between two squeue while nothing changes.
+        fuse_cache_s: How long a file system in user space may show a file as it was.
     """
 
     def __init__(
@@ -89,6 +104,7 @@ class SlurmAttempts:
         operations: Operations,
         hub: WatchHub[job_pb2.JobEvent],
         slowest_s: float,
+        fuse_cache_s: float,
     ) -> None:
         self.bells = Bells()
         """Rung, by keys, when an attempt has changed."""
@@ -102,6 +118,7 @@ class SlurmAttempts:
         self._hub = hub
         self._pace = Pace()
         self._slowest_s = slowest_s
+        self._fuse_cache_s = fuse_cache_s
         self.submitted_at = 0.0
         """When the latest answer of sbatch came, by the monotonic clock."""
         self._ended: collections.OrderedDict[AttemptKey, Ended] = collections.OrderedDict()
@@ -110,15 +127,20 @@ class SlurmAttempts:
 
     # What Output and Tunnels ask.
 
-    async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+    async def status(
+        self, ref: types_pb2.JobRef, *, is_settled: bool = False
+    ) -> job_pb2.JobStatus | None:
         """The attempt as it is now; None if nothing of it is there but a tombstone.
+
+        Args:
+            ref: Which.
+            is_settled: Whether nothing of it runs, and all that it wrote can be seen by now.
 
         Raises:
             Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED; SITE_UNREACHABLE where the
                 queue does not answer, and nothing is known without it.
         """
-        found = await self.look(ref)
-        return await self.judged(ref, found)
+        return await self.judged(ref, await self.look(ref), is_settled=is_settled)
 
     def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
         """The attempt as it was last told; None if it was not. What changes is told at once."""
@@ -175,8 +197,15 @@ class SlurmAttempts:
                 raise refused(account.host.node, one.refused)
         return one if live is None else _seen(live, one, looked_at)
 
-    async def judged(self, ref: types_pb2.JobRef, found: Evidence) -> job_pb2.JobStatus | None:
+    async def judged(
+        self, ref: types_pb2.JobRef, found: Evidence, *, is_settled: bool = False
+    ) -> job_pb2.JobStatus | None:
         """What follows from what lies there; the queue is asked if nothing does without it.
+
+        Args:
+            ref: Which.
+            found: What lies there.
+            is_settled: As for `status`.
 
         Raises:
             Refusal: SITE_UNREACHABLE.
@@ -184,11 +213,11 @@ class SlurmAttempts:
         live = self._follow(ref, found, time.monotonic())
         if live is None:
             return judgement.judge(found, Missing.UNASKED, now_ns=time.time_ns()).status
-        judged = await self._judge(live)
+        judged = await self._judge(live, is_settled=is_settled)
         if judged.status is None and judged.needs_word:
             queue = self.queue(live.account)
             await queue.fresh()
-            judged = await self._judge(live)
+            judged = await self._judge(live, is_settled=is_settled)
             if judged.status is None:
                 raise errors.site_unreachable("the queue has not said yet what it knows of it")
         self._keep(live, judged)
@@ -266,6 +295,9 @@ class SlurmAttempts:
 
     async def _judge(self, live: Live, *, is_settled: bool = False) -> Judged:
         assert live.found is not None  # noqa: S101 - for the type only: it was looked at
+        if live.found.ends and live.ended_at is None:
+            live.ended_at = live.looked_at
+        is_whole = is_settled or await self._is_whole(live)
         row = self._row(live)
         if row is Missing.UNASKED and not is_told(live.found):
             row = await self._missing(live) or row
@@ -284,6 +316,7 @@ class SlurmAttempts:
             is_starting=live.is_starting,
             text=live.text,
             is_settled=is_settled,
+            is_whole=is_whole,
             log_reason=live.log_reason or "",
             warnings=self.warnings.get(live.key, ()),
             now_ns=time.time_ns(),
@@ -297,6 +330,21 @@ class SlurmAttempts:
                     again, row, warnings=self.warnings.get(live.key, ()), now_ns=time.time_ns()
                 )
         return judged
+
+    async def until_shown(self, account: Account) -> None:
+        """Wait until all that compute nodes have written by now can be seen on the login node.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE.
+        """
+        if self._fuse_cache_s and "fuse" in await account.filesystem():
+            await asyncio.sleep(self._fuse_cache_s)
+
+    async def _is_whole(self, live: Live) -> bool:
+        """Whether what an attempt wrote until its end can be seen on the login node by now."""
+        if live.ended_at is None or live.looked_at >= live.ended_at + self._fuse_cache_s:
+            return True
+        return "fuse" not in await live.account.filesystem()
 
     async def _reread(self, live: Live) -> Evidence | None:
         root = root_of(live.ref, live.account.host.node)
