@@ -14,7 +14,8 @@ import time
 
 from gate_kit import Operations, Refusal
 from gates.ssh_cluster_gate.slurm.commands import Account
-from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
+from gates.ssh_cluster_gate.slurm.live import Live
 
 log = logging.getLogger(__name__)
 
