@@ -30,7 +30,7 @@ from swm_core.lifecycle.mirror import Mirroring
 from swm_core.lifecycle.patience import OutOfReach, Overdue, Spent, patient
 from swm_core.lifecycle.ports import PortForwards
 from swm_core.lifecycle.provisioning import await_partition
-from swm_core.lifecycle.staging import put_inputs
+from swm_core.lifecycle.staging_in import put_inputs
 from swm_core.store import Step, StoreUnavailable
 
 log = logging.getLogger(__name__)

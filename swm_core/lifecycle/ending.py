@@ -12,7 +12,7 @@ from swm_core.domain.job import End, Job
 from swm_core.domain.states import JobState
 from swm_core.gateways import convert
 from swm_core.lifecycle.context import Context
-from swm_core.lifecycle.staging import Collected
+from swm_core.lifecycle.staging_out import Collected
 from swm_core.store import Step
 from swm_core.store.attempts import Outcome
 
