@@ -103,12 +103,12 @@ class SlurmWatching:
         """The attempts that have told something. Everybody in the account can write there."""
         found = []
         for event in events:
-            name, _, what = event.rsplit(",", 2)
-            live = lives.get(name)
-            if live is not None:
-                live.said, live.said_at = what, time.monotonic()
-                found.append(live)
-                self._jobs.queue(live.account).poke()
+            match event.rsplit(",", 2):
+                case [name, _, "begun" | "ended" as what] if name in lives:
+                    live = lives[name]
+                    live.said, live.said_at = what, time.monotonic()
+                    found.append(live)
+                    self._jobs.queue(live.account).poke()
         return found
 
 
