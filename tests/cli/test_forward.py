@@ -82,6 +82,21 @@ def test_it_waits_for_the_job_to_run_and_ends_with_it(
     assert b"job j1 has ended" in err
 
 
+def test_it_fails_when_nobody_knows_any_more_how_the_job_does(
+    swm: Swm, core: FakeCore, target: Upper
+) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with forwarding(swm, str(target.port)) as (process, _):
+        core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+        del core.state.jobs["j1"]
+        core.state.faults.watch_expires = 10  # so that each begins anew with what the job is
+        core.restart()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"there is no job" in err
+    assert b"has ended" not in err
+
+
 def test_ctrl_c_ends_it(swm: Swm, core: FakeCore, target: Upper) -> None:
     core.state.move("j1", RUNNING, attempt=1)
     with forwarding(swm, str(target.port)) as (process, _):

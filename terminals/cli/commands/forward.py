@@ -48,17 +48,19 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
         if job.state in ENDED:
             raise Refused(f"job {job.job_id} has ended; nothing listens there any more")
         target, number = _target(job, port)
-        ended = threading.Event()
-        threading.Thread(target=_watch, args=(client, job.job_id, ended), daemon=True).start()
+        watching = _Watching(client, job.job_id)
+        watching.start()
         with _listening(client, job.job_id, target, number, local_port, node) as forwarding:
             try:
                 click.echo(f"127.0.0.1:{forwarding.port}")
                 note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
-                while not ended.wait(INTERRUPTIBLE_S):
-                    pass
+                while watching.is_alive():  # ends with the job, or Ctrl-C
+                    watching.join(INTERRUPTIBLE_S)
             except KeyboardInterrupt:
                 click.echo(err=True)  # after the ^C
                 return
+        if watching.error is not None:
+            raise watching.error
         note(f"job {job.job_id} has ended")
 
 
@@ -134,15 +136,23 @@ class _Failures:
             click.echo(text, err=True)
 
 
-def _watch(client: Client, job_id: str, ended: threading.Event) -> None:
-    """Set `ended` when the job has ended, or nobody knows any more."""
-    from terminals.cli.failures import report
-    from terminals.client.errors import ClientError
+class _Watching(threading.Thread):
+    """Lives until the job has ended, or until it can't be told any more, for which `error` stands.
 
-    try:
-        for _ in client.wait_for([job_id]):
-            pass
-    except ClientError as error:
-        report(error)
-    finally:
-        ended.set()
+    Args:
+        client: The connection.
+        job_id: The whole id.
+    """
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.error: BaseException | None = None
+        self._client = client
+        self._job_id = job_id
+
+    def run(self) -> None:
+        try:
+            for _ in self._client.wait_for([self._job_id]):
+                pass
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self.error = error
