@@ -145,11 +145,17 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     def RequeueJob(
         self, request: job_pb2.RequeueJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.RequeueJobResponse:
+        job = self.state.job(request.job_id)
+        token = str(len(self.state.events))
+        if request.attempt and (job.state not in ENDED or job.attempt > request.attempt):
+            return job_pb2.RequeueJobResponse(job=job, watch_token=token)
         job = self.state.ended_job(request.job_id)
         if self.state.secrets.get(job.job_id) and not request.secret_env:
             raise precondition("SECRETS_REQUIRED", "the job had secrets; give them again")
-        token = str(len(self.state.events))
         self.state.move(job.job_id, job_pb2.JOB_STATE_QUEUED)
+        if self.state.faults.requeue_answers_lost:
+            self.state.faults.requeue_answers_lost -= 1
+            raise CutError
         return job_pb2.RequeueJobResponse(job=job, watch_token=token)
 
     @handler
@@ -196,6 +202,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.DeleteJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.DeleteJobResponse:
         del self.state.jobs[self.state.ended_job(request.job_id).job_id]
+        if self.state.faults.delete_answers_lost:
+            self.state.faults.delete_answers_lost -= 1
+            raise CutError
         return job_pb2.DeleteJobResponse()
 
 
