@@ -46,6 +46,16 @@ def test_active_jobs_and_the_latest_ended_ones_are_listed(swm: Swm, core: FakeCo
     assert len(listed(swm, "--state", "f")) == 230
 
 
+def test_the_latest_ended_jobs_are_listed_behind_many_active_ones(swm: Swm, core: FakeCore) -> None:
+    for number in range(25):
+        core.state.add(f"ended-{number}", state=SUCCEEDED)
+    for number in range(230):
+        core.state.add(f"active-{number}")
+    found = listed(swm)
+    assert len(found) == 250
+    assert found[230:] == [f"ended-{number}" for number in range(24, 4, -1)]
+
+
 def test_jobs_are_filtered_by_site_and_owner(swm: Swm, core: FakeCore) -> None:
     core.state.add("j1", site="here")
     core.state.add("j2", site="there")
@@ -171,6 +181,26 @@ def test_requeue_needs_an_end_and_the_secrets(swm: Swm, core: FakeCore) -> None:
     assert "give them again" in result.err
     assert swm.ok("requeue", "j1", "--secret-env", "TOKEN", TOKEN="x") == "j1\n"
     assert core.state.jobs["j1"].state == QUEUED
+
+
+def test_a_requeue_whose_answer_is_lost_is_one(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=FAILED, attempt=1)
+    core.state.faults.requeue_answers_lost = 1
+    assert swm.ok("requeue", "j1") == "j1\n"
+    assert core.state.calls.count("RequeueJob") == 2
+    assert core.state.jobs["j1"].state == QUEUED
+    # Of one that has not ended nothing was asked before.
+    core.state.move("j1", RUNNING)
+    assert "has not ended" in swm("requeue", "j1").err
+
+
+def test_a_delete_whose_answer_is_lost_is_done(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=SUCCEEDED)
+    core.state.faults.delete_answers_lost = 1
+    swm.ok("delete", "j1")
+    assert core.state.calls.count("DeleteJob") == 2
+    assert not core.state.jobs
+    assert swm("delete", "j1").code == 1
 
 
 def test_delete_forgets_what_has_ended(swm: Swm, core: FakeCore) -> None:
