@@ -215,8 +215,8 @@ class Client:
             method: A method of one of the stubs.
             request: Its request.
             timeout_s: Seconds that the core has to answer.
-            patience_s: Seconds to go on trying while a core that has answered before restarts. Only
-                for calls that may be repeated.
+            patience_s: Seconds to go on trying while a core that has answered before restarts, or
+                does not answer in time. Only for calls that may be repeated.
 
         Raises:
             CallFailed: It did not succeed.

@@ -3,6 +3,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -164,6 +165,24 @@ def test_a_call_waits_for_a_core_that_has_answered_before(client: Client, core: 
         client.server.GetServerInfo, server_pb2.GetServerInfoRequest(), patience_s=20
     )
     assert answer.installation
+
+
+def test_a_call_with_patience_outlives_a_core_that_is_stuck_for_a_while(
+    client: Client, core: FakeCore
+) -> None:
+    def ask_for_jobs(patience_s: float) -> job_pb2.ListJobsResponse:
+        request = job_pb2.ListJobsRequest()
+        return client.call(client.jobs.ListJobs, request, timeout_s=0.5, patience_s=patience_s)
+
+    ask(client)
+    core.state.faults.slow_list_s = 1.0
+    with pytest.raises(CoreUnreachable):
+        ask_for_jobs(0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask_for_jobs, 20)
+        core.state.wait_until(lambda: core.state.calls.count("ListJobs") == 3)
+        core.state.faults.slow_list_s = 0.0
+        assert answer.result(30).watch_token
 
 
 def test_pages_are_joined_to_the_end(client: Client, core: FakeCore) -> None:
