@@ -282,8 +282,8 @@ class Client:
         """The one job whose id is `text`, or begins so.
 
         Raises:
-            NotFound: There is none.
-            RequestInvalid: There are several, or `text` can't begin an id.
+            JobNotFound: There is none, or `text` can't begin an id.
+            JobAmbiguous: There are several.
         """
         from terminals.client.lookup import find_job
 

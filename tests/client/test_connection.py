@@ -13,9 +13,15 @@ import pytest
 from rpc_kit.errors import unauthenticated
 from rpc_kit.tls import KeyPair
 from skyport.terminal.v1 import job_pb2, server_pb2
-from terminals.client import BundleInvalid, CallFailed, Client, CoreUnreachable
+from terminals.client import (
+    BundleInvalid,
+    CallFailed,
+    Client,
+    CoreUnreachable,
+    JobAmbiguous,
+    JobNotFound,
+)
 from terminals.client.connection import bundle_path
-from terminals.client.lookup import JobAmbiguous, JobNotFound
 from tests.client.certificates import SERVER, Installation
 from tests.client.fake_core import FakeCore
 
