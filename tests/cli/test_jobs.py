@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -158,6 +159,17 @@ def test_wait_comes_back_when_the_job_ends(swm: Swm, core: FakeCore) -> None:
     core.state.move("j1", SUCCEEDED)
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, b"", b"")
+
+
+def test_ctrl_c_ends_a_wait_and_says_how_to_cancel(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=RUNNING)
+    core.state.add("j2", state=RUNNING)
+    process = swm.popen("wait", "j1", "j2")
+    core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    assert b"swm cancel j1 j2" in err
 
 
 def test_cancel_does_all_it_can_and_fails_if_one_failed(swm: Swm, core: FakeCore) -> None:
