@@ -183,6 +183,30 @@ def test_a_closed_stream_is_no_defect(swm: Swm, core: FakeCore, closed: str) -> 
     assert (b"j1" in done.stdout) == (">&- " not in f"{closed} " or closed == "2>&-")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8:strict"])
+def test_text_that_the_locale_has_no_letters_for_is_no_defect(
+    swm: Swm, core: FakeCore, encoding: str
+) -> None:
+    core.state.add("j1", spec=job_pb2.JobSpec(name="\N{GREEK SMALL LETTER ALPHA}-test"))
+    environment = {**swm.environment, "PYTHONIOENCODING": encoding}
+    listing = subprocess.run(
+        [SWM, "jobs"], env=environment, cwd=swm.cwd, capture_output=True, check=False
+    )
+    assert (listing.returncode, listing.stderr) == (0, b"")
+    assert b"-test" in listing.stdout
+    folder = b"not-utf-8-\xff"
+    core.state.move("j1", job_pb2.JOB_STATE_SUCCEEDED, attempt=1)
+    fetched = subprocess.run(
+        [SWM, "fetch", "j1", "-d", folder],
+        env=environment,
+        cwd=swm.cwd,
+        capture_output=True,
+        check=False,
+    )
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.startswith(folder if "utf" in encoding else b"not-utf-8-")
+
+
 def test_what_grpc_says_by_itself_is_not_shown(swm: Swm, core: FakeCore) -> None:
     core.stop()
     result = swm("jobs")
