@@ -124,6 +124,15 @@ def json_option(function: F) -> F:
     )(function)
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether an argument or variable of this process can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class EnvPair(click.ParamType[tuple[str, str]]):
     """NAME=VALUE."""
 
@@ -135,6 +144,8 @@ class EnvPair(click.ParamType[tuple[str, str]]):
         name, equals, content = str(value).partition("=")
         if not equals or not _ENV_NAME.fullmatch(name):
             self.fail(f'"{value}" is not NAME=VALUE', param, ctx)
+        if not _is_utf8(content):
+            self.fail(f"the value of {name} is not UTF-8; jobs get no other text", param, ctx)
         return name, content
 
 
@@ -161,6 +172,8 @@ class SecretName(click.ParamType[tuple[str, str]]):
             )
         if name not in os.environ:
             self.fail(f"{name} is not set in your environment; `export` it first", param, ctx)
+        if not _is_utf8(os.environ[name]):
+            self.fail(f"the value of {name} is not UTF-8; jobs get no other text", param, ctx)
         return name, os.environ[name]
 
 

@@ -207,6 +207,33 @@ def test_text_that_the_locale_has_no_letters_for_is_no_defect(
     assert fetched.stdout.startswith(folder if "utf" in encoding else b"not-utf-8-")
 
 
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--env", b"A=\xff"], 2, b"the value of A is not UTF-8"),
+        (["--secret-env", "TOKEN"], 2, b"the value of TOKEN is not UTF-8"),
+        (["--name", b"\xff"], 1, b"what was typed is not UTF-8"),
+        (["--input", b"\xff"], 1, b"what was typed is not UTF-8"),
+    ],
+)
+def test_what_can_not_be_sent_is_told(
+    swm: Swm, args: list[str | bytes], code: int, says: bytes
+) -> None:
+    (swm.cwd / "job.sh").write_text("#!/bin/sh\n")
+    environment = {key.encode(): value.encode() for key, value in swm.environment.items()}
+    environment[b"TOKEN"] = b"hidden\xff"
+    done = subprocess.run(
+        [SWM, "submit", "job.sh", *args],
+        env=environment,
+        cwd=swm.cwd,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert says in done.stderr
+    assert b"hidden" not in done.stderr
+
+
 def test_what_grpc_says_by_itself_is_not_shown(swm: Swm, core: FakeCore) -> None:
     core.stop()
     result = swm("jobs")
