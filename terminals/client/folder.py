@@ -8,6 +8,7 @@ and its digest is right; a partial one is kept and continued by a later try for 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -132,14 +133,11 @@ class OutputFolder:
         """
         parent, last = self._parent(name)
         draft = _draft_name(last, content)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with self._told(name):
             # A descriptor of its own: the way may be left while the part is open.
             folder = os.dup(parent)
             try:
-                file = io.FileIO(
-                    draft, "r+", opener=lambda path, _: os.open(path, flags, 0o600, dir_fd=folder)
-                )
+                file = self._draft(folder, draft, name)
             except BaseException:
                 os.close(folder)
                 raise
@@ -150,6 +148,26 @@ class OutputFolder:
             part.close()
             raise
         return part
+
+    def _draft(self, folder: int, draft: str, name: str) -> io.FileIO:
+        """A draft, opened and locked: of two that write to one, each would spoil the other's."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        while True:  # ends unless others finish it again and again
+            file = io.FileIO(
+                draft, "r+", opener=lambda path, _: os.open(path, flags, 0o600, dir_fd=folder)
+            )
+            try:
+                if not _lock(file):
+                    raise OutputRefused(
+                        f"{self.path / name}: another swm is fetching it; wait for that one, or "
+                        "choose another folder"
+                    )
+                if _leads_to(folder, draft, file):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
 
     def _parent(self, name: str) -> tuple[int, str]:
         *folders, last = checked_name(name).split("/")
@@ -283,6 +301,26 @@ class Part:
         """Let go of it; what is there stays for another try."""
         self._file.close()
         os.close(self._parent)
+
+
+def _lock(file: io.FileIO) -> bool:
+    """Lock a file until it is closed; returns False if somebody else has it locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # this file system has no locks
+    return True
+
+
+def _leads_to(folder: int, name: str, file: io.FileIO) -> bool:
+    """Whether a name is that of an open file still."""
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(file.fileno()))
 
 
 def _draft_name(last: str, key: bytes) -> str:

@@ -263,6 +263,22 @@ def _umask() -> int:
     return umask
 
 
+def test_of_two_who_write_a_file_one_is_refused_and_nothing_is_spoiled(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path) as first, OutputFolder(tmp_path) as second:
+        part = first.part("model", b"its digest")
+        part.write(b"whole")
+        with pytest.raises(OutputRefused, match="another swm is fetching it"):
+            second.part("model", b"its digest")
+        part.finish(0o644)
+        part.close()
+        later = second.part("model", b"its digest")
+        later.restart()
+        assert (tmp_path / "model").read_bytes() == b"whole"
+        later.drop()
+        later.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
+
+
 def test_a_disk_that_is_full_is_told_with_what_to_do(tmp_path: Path) -> None:
     with OutputFolder(tmp_path) as into:
         full = OSError(errno.ENOSPC, "No space left on device")
