@@ -239,6 +239,7 @@ class Part:
         self._last = last
         self._umask = umask
         self._digest = hashlib.sha256()
+        self._is_settled = False
         self.offset = 0
         """Bytes that are there."""
 
@@ -291,14 +292,18 @@ class Part:
             os.rename(self._draft, self._last, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         except OSError as error:
             raise self._folder.refused(self.name, error) from None
+        self._is_settled = True
 
     def drop(self) -> None:
         """Remove it."""
+        self._is_settled = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._draft, dir_fd=self._parent)
 
     def close(self) -> None:
-        """Let go of it; what is there stays for another try."""
+        """Let go of it; what is there stays for another try, if anything is."""
+        if not self.offset and not self._is_settled:
+            self.drop()
         self._file.close()
         os.close(self._parent)
 
