@@ -51,6 +51,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             known, job_id = state.requests[request.request_id]
             if known != content:
                 raise exists("REQUEST_ID_REUSED", "this request id belongs to another submit")
+            self._lose_submit()
             return job_pb2.SubmitJobResponse(job=state.jobs[job_id], watch_token=token)
         spec, warnings = _parse(request.script, request.overrides)
         if request.manifest_sha256 and request.manifest_sha256 not in state.contents:
@@ -65,10 +66,13 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         job = state.add(job_id, spec=spec)
         if self._runs_jobs:
             threading.Thread(target=Run(state, job_id, request.script).run, daemon=True).start()
-        if state.faults.submit_answers_lost:
-            state.faults.submit_answers_lost -= 1
-            raise CutError
+        self._lose_submit()
         return job_pb2.SubmitJobResponse(job=job, warnings=warnings, watch_token=token)
+
+    def _lose_submit(self) -> None:
+        if self.state.faults.submit_answers_lost:
+            self.state.faults.submit_answers_lost -= 1
+            raise CutError
 
     @handler
     def GetJob(
