@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 import socket
 import time
 from collections.abc import Iterator
@@ -126,6 +127,16 @@ def test_a_core_that_is_not_running_fails_at_once_and_says_so(installation: Inst
 def test_an_expired_certificate_says_so(core: FakeCore, installation: Installation) -> None:
     leaf = installation.user(days=-1)
     assert "expired" in why_not(Client(installation.bundle(core.endpoint, leaf)))
+
+
+@pytest.mark.parametrize("damaged", ["key_pem", "ca_pem"])
+def test_a_damaged_bundle_says_so(core: FakeCore, installation: Installation, damaged: str) -> None:
+    whole = installation.bundle(core.endpoint)
+    another = installation.bundle(core.endpoint).key_pem
+    assert another != whole.key_pem
+    for text in ("damaged", another):
+        bundle = dataclasses.replace(whole, **{damaged: text})
+        assert "do not fit together" in why_not(Client(bundle))
 
 
 def test_another_installation_says_so(core: FakeCore) -> None:
