@@ -25,6 +25,13 @@ _WARNED_S = 14 * 86_400.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
+def quietly_connected() -> Client:
+    """The user's connection for completions: what was said would land in the line being typed."""
+    from terminals.client.connection import Client
+
+    return Client.connect()
+
+
 @contextlib.contextmanager
 def connected() -> Iterator[Client]:
     """The user's connection to the core; a certificate that ends soon is told of."""
@@ -69,7 +76,7 @@ class JobId(click.ParamType[str]):
 
             chosen = job_pb2.JobFilter(job_id_prefix=incomplete)
             request = job_pb2.ListJobsRequest(filter=chosen, page_size=_COMPLETIONS)
-            with connected() as client:
+            with quietly_connected() as client:
                 jobs = client.call(client.jobs.ListJobs, request, timeout_s=_COMPLETION_S).jobs
             return [
                 CompletionItem(job.job_id, help=f"{state_word(job.state)} {job.spec.name}".strip())
@@ -102,7 +109,7 @@ class SiteName(click.ParamType[str]):
             from skyport.terminal.v1 import catalog_pb2
 
             request = catalog_pb2.ListSitesRequest(page_size=_COMPLETIONS)
-            with connected() as client:
+            with quietly_connected() as client:
                 answer = client.call(client.catalog.ListSites, request, timeout_s=_COMPLETION_S)
             return [
                 CompletionItem(site.name, help=site.summary)

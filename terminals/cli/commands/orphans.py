@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from terminals.cli.command import Command
-from terminals.cli.options import connected, json_option
+from terminals.cli.options import connected, json_option, quietly_connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class OrphanId(click.ParamType[str]):
         with contextlib.suppress(Exception):
             from skyport.terminal.v1 import admin_pb2
 
-            with connected() as client:
+            with quietly_connected() as client:
                 request = admin_pb2.ListOrphansRequest()
                 answer = client.call(client.admin.ListOrphans, request, timeout_s=1.0)
             return [
