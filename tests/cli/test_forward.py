@@ -82,6 +82,9 @@ def test_it_waits_for_the_job_to_run_and_ends_with_it(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"job j1 has ended" in err
+    # The job is looked up, and then followed once: each watch is one of the user's streams.
+    assert core.state.calls.count("ListJobs") == 2
+    assert core.state.calls.count("WatchJobs") == 1
 
 
 def test_it_fails_when_nobody_knows_any_more_how_the_job_does(
@@ -111,7 +114,7 @@ def test_without_descriptors_a_connection_is_refused_and_later_ones_work(
 ) -> None:
     core.state.move("j1", RUNNING, attempt=1)
     with forwarding(swm, str(target.port)) as (process, local):
-        core.state.wait_until(lambda: core.state.calls.count("WatchJobs") == 2)
+        core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
         usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
         # There is room for the connection, and for nothing else that it takes.
         taken = {int(path.name) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
