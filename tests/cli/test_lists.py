@@ -29,6 +29,7 @@ def test_a_list_has_its_titles_and_values(
     assert out.startswith(title)
     for value in values:
         assert value in out
+    assert "\x08" not in out, "what sites say does not move a cursor"
 
 
 @pytest.mark.parametrize(
