@@ -121,7 +121,11 @@ class OutputFolder:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=parent)
             os.symlink(target, draft, dir_fd=parent)
-            os.rename(draft, last, src_dir_fd=parent, dst_dir_fd=parent)
+            try:
+                os.rename(draft, last, src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError:
+                os.unlink(draft, dir_fd=parent)
+                raise
 
     def part(self, name: str, content: bytes) -> Part:
         """Begin a file, or go on with a part of it from an earlier try.

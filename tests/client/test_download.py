@@ -258,6 +258,16 @@ def test_a_folder_in_the_place_of_a_file_is_an_error_that_says_so(
         client.fetch("j1", into)
 
 
+def test_a_folder_in_the_place_of_a_link_is_an_error_and_nothing_is_left(
+    client: Client, core: FakeCore, into: Path
+) -> None:
+    (into / "last").mkdir(parents=True)
+    core.state.list_entry("j1", path="last", type=LINK, link_target="first")
+    with pytest.raises(OutputRefused, match="a folder is where a file is needed"):
+        client.fetch("j1", into)
+    assert not left_over(into)
+
+
 def test_a_long_name_has_room_for_its_part(tmp_path: Path) -> None:
     with OutputFolder(tmp_path) as folder:
         part = folder.part("n" * 255, b"key")
