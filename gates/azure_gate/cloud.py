@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from gates.azure_gate import bodies
 from gates.azure_gate.config import Config
 from gates.azure_gate.errors import Kind, Problem
-from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Sdk
+from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Operation, Sdk
 from gates.azure_gate.tags import INSTALLATION, Tags
 
 T = TypeVar("T")
@@ -244,10 +244,10 @@ class Cloud:
             body,
         )
 
-    async def put_machine(
+    async def begin_machine(
         self, group: str, node: str, body: bodies.Body, within_s: float, hurry: asyncio.Event
-    ) -> None:
-        """Make a machine; returns when Azure says that it has booted.
+    ) -> Operation[Any]:
+        """Have Azure take in a machine that is to be made: from then on it is there, and costs.
 
         Args:
             group: Where.
@@ -256,7 +256,7 @@ class Cloud:
             within_s: When to give up.
             hurry: Set when it is up: Azure is asked at once whether it has noticed.
         """
-        await self._make(
+        return await self._begin(
             group,
             f"making {node}",
             self._sdk.compute.virtual_machines.begin_create_or_update,
@@ -265,6 +265,10 @@ class Cloud:
             within_s=within_s,
             hurry=hurry,
         )
+
+    async def finish_machine(self, node: str, operation: Operation[Any]) -> None:
+        """Wait until Azure says that a machine has booted."""
+        await self._sdk.finish(f"making {node}", operation)
 
     async def start_machine(self, group: str, node: str) -> None:
         """Start a machine that was deallocated."""
@@ -346,7 +350,11 @@ class Cloud:
             if problem.kind is not Kind.GONE:
                 raise
 
-    async def _make(
+    async def _make(self, group: str, doing: str, begin: Any, *arguments: Any) -> None:
+        """Have something made in a group, and wait until it is."""
+        await self._sdk.finish(doing, await self._begin(group, doing, begin, *arguments))
+
+    async def _begin(
         self,
         group: str,
         doing: str,
@@ -354,13 +362,13 @@ class Cloud:
         *arguments: Any,
         within_s: float = OPERATION_S,
         hurry: asyncio.Event | None = None,
-    ) -> None:
-        """Have something made in a group, and wait until it is."""
+    ) -> Operation[Any]:
+        """Have Azure begin to make something in a group."""
         stop = asyncio.Event()
         begun = self._sdk.begin(
             doing, begin, group, *arguments, within_s=within_s, stop=stop, hurry=hurry
         )
-        await self._sdk.finish(doing, await self._whole(group, begun, stop))
+        return await self._whole(group, begun, stop)
 
     async def _whole(self, group: str, write: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
         """The result of a write, which runs to its end also if nobody waits for it any more.

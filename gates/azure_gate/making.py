@@ -163,15 +163,39 @@ class Making:
     ) -> None:
         """One machine, until Azure says that it is there."""
         self._observer.hurry()
+        operation = None
         if there is None or there.provisioning == "Failed":
             body = self._body(known, node)
             self._say(known, self._count(known))
             timeout_s = float(self._config.boot_timeout)
-            await self._cloud.put_machine(known.group.name, node, body, timeout_s, booted)
+            operation = await self._cloud.begin_machine(
+                known.group.name, node, body, timeout_s, booted
+            )
+        end_s = await self._early_end(known, node)
+        if operation is not None:
+            await self._cloud.finish_machine(node, operation)
         else:
             await self._settled(known, node, there)
         self._observer.hurry()
-        await self._schedules.set(known, [node])
+        # It may have been moved meanwhile, by who did not see this machine yet.
+        while end_s != known.tags.expires_s:
+            end_s = known.tags.expires_s
+            await self._schedules.set(known, [node])
+
+    async def _early_end(self, known: Known, node: str) -> int:
+        """Set the end of a machine that is still being made; which has been set, 0: none.
+
+        That takes minutes, and who is away before they are over must not find it running.
+        """
+        end_s = known.tags.expires_s
+        try:
+            await self._schedules.set(known, [node])
+        except AzureProblem as problem:
+            if problem.kind in {Kind.CREDENTIALS, Kind.PERMISSION}:
+                raise
+            log.info("%s of %s gets its end when it is made: %s", node, known.id, problem)
+            return 0
+        return end_s
 
     async def _settled(self, known: Known, node: str, machine: Machine | None) -> None:
         """Wait until a machine that is being made is made."""

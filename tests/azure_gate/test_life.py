@@ -276,6 +276,26 @@ async def test_an_expiry_deallocates_and_a_create_starts_again(
     await gate.delete_for_good(name)
 
 
+async def test_machines_end_by_themselves_from_when_they_cost_though_nobody_sees_them_made(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    # The lid is closed while they boot, and nobody comes back.
+    azure_arm.faults.add(GuestFault("never boots", times=0))
+    name = new_id()
+    since = len(azure_arm.calls())
+    await gate.create(name, nodes=2, expires_in_s=600.0)
+    async with asyncio.timeout(WITHIN_S):
+        while sum(call.kind == SCHEDULE for call in azure_arm.calls(since)) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # the books are all there is to ask
+    gate.kill()
+    azure_arm.clock.advance(900)
+    async with asyncio.timeout(WITHIN_S):
+        while any(it.kind == "vm" and it.running for it in azure_arm.books().live):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await gate.restart()
+    await gate.delete_for_good(name)
+
+
 async def test_a_sweep_removes_an_installation_and_nothing_else(
     make_gate: MakeGate, azure_arm: AzureArm
 ) -> None:
