@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from gates.azure_gate import bodies
@@ -161,9 +161,7 @@ class Cloud:
 
     async def delete_group(self, name: str) -> bool:
         """Begin to delete a group with all that is in it; False if there is none."""
-        # A write that arrived later would make something that nobody deletes.
-        if writes := self._writes.get(name):
-            await asyncio.wait(set(writes))
+        await self.written(name)
         try:
             await self._sdk.start(
                 f"deleting group {name}",
@@ -176,6 +174,14 @@ class Cloud:
                 return False
             raise
         return True
+
+    async def written(self, group: str) -> None:
+        """Wait until nothing is on its way to a group any more.
+
+        Who looks, or deletes, before that does not see what arrives later: nobody would delete it.
+        """
+        if writes := self._writes.get(group):
+            await asyncio.wait(set(writes))
 
     # What is in them.
 
@@ -291,46 +297,37 @@ class Cloud:
 
     async def empty_group(self, group: str, nodes: Sequence[str]) -> None:
         """Delete all that a group was meant to hold, whether or not lists tell of it."""
+        await self.written(group)
         sdk = self._sdk
         compute, network = sdk.compute, sdk.network
         machines = compute.virtual_machines.begin_delete
-        await asyncio.gather(
-            *(self._gone(f"deleting {n}", machines, group, n, force_deletion=True) for n in nodes)
+        await _all(
+            self._gone(f"deleting {n}", machines, group, n, force_deletion=True) for n in nodes
         )
-        await asyncio.gather(
-            *(
-                self._gone(
-                    f"deleting the interface of {node}",
-                    network.network_interfaces.begin_delete,
-                    group,
-                    bodies.nic(node),
-                )
-                for node in nodes
-            ),
-            *(
-                self._gone(
-                    f"deleting the disk of {node}",
-                    compute.disks.begin_delete,
-                    group,
-                    bodies.disk(node),
-                )
-                for node in nodes
-            ),
+        interfaces, disks = network.network_interfaces.begin_delete, compute.disks.begin_delete
+        await _all(
+            [
+                *(
+                    self._gone(f"deleting the interface of {n}", interfaces, group, bodies.nic(n))
+                    for n in nodes
+                ),
+                *(
+                    self._gone(f"deleting the disk of {n}", disks, group, bodies.disk(n))
+                    for n in nodes
+                ),
+            ]
         )
         addresses = network.public_ip_addresses.begin_delete
         first = bodies.address(nodes[0])
         await self._gone("deleting the address", addresses, group, first)
-        await asyncio.gather(
-            self._gone(
-                "deleting the network", network.virtual_networks.begin_delete, group, bodies.VNET
-            ),
-            self._gone(
-                "deleting the rules",
-                network.network_security_groups.begin_delete,
-                group,
-                bodies.NSG,
-            ),
-            *(self._drop_schedule(group, node) for node in nodes),
+        networks = network.virtual_networks.begin_delete
+        rules = network.network_security_groups.begin_delete
+        await _all(
+            [
+                self._gone("deleting the network", networks, group, bodies.VNET),
+                self._gone("deleting the rules", rules, group, bodies.NSG),
+                *(self._drop_schedule(group, node) for node in nodes),
+            ]
         )
 
     async def _drop_schedule(self, group: str, node: str) -> None:
@@ -392,6 +389,13 @@ class Cloud:
             del self._writes[group]
         if not task.cancelled():
             task.exception()  # who waits is told; nobody else wants to know
+
+
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it side by side, to the end of each; raises the first error."""
+    for error in await asyncio.gather(*works, return_exceptions=True):
+        if error is not None:
+            raise error
 
 
 def _place(resource_id: str) -> tuple[str, str]:

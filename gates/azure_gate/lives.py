@@ -182,6 +182,8 @@ class Lives:
             known = self._partitions.known.get(name.lower())
             if known is not None and known.is_deleting:
                 return
+            # Of a create that was cut off: what is not there yet may come.
+            await self._cloud.written(name)
             group = await self._group(name)
             if group is None:
                 if known is not None:

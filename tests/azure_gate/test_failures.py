@@ -90,6 +90,22 @@ async def test_an_operation_that_fails_after_it_was_accepted(
     await gate.delete_for_good(name)
 
 
+async def test_a_machine_that_is_still_on_its_way_is_deleted_with_the_others(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    # What can't be had is known at once of n0; n1 arrives when nobody waits for it any more.
+    azure_arm.faults.add(faults.error("SkuNotAvailable", "PUT", VM, name="n0", times=0))
+    azure_arm.faults.add(Fault("PUT", VM, name="n1", does="slow", delay_s=2.0))
+    name = new_id()
+    since = len(azure_arm.calls())
+    await gate.create(name, nodes=2)
+    assert (await until_failed(gate, name))[0] == "CAPACITY"
+    put = [it.status for it in azure_arm.calls(since) if (it.method, it.name) == ("PUT", "n1")]
+    assert put == [201]
+    assert azure_arm.books().resources == (group_id(azure_arm, name),)
+    await gate.delete_for_good(name)
+
+
 @pytest.mark.parametrize("which", ["QuotaExceeded", "AuthorizationFailed", "TooManyRequests"])
 async def test_a_group_that_can_not_be_made_is_told_at_once(
     gate: Gate, azure_arm: AzureArm, which: str

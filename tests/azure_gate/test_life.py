@@ -155,6 +155,21 @@ async def test_a_delete_ends_a_create_under_way(gate: Gate, azure_arm: AzureArm,
     assert (await refused(gate.create(name, nodes=2))).reason == "PARTITION_DELETED"
 
 
+async def test_a_delete_waits_for_a_group_that_is_on_its_way(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    number = azure_arm.faults.add(Fault("PUT", GROUP, does="slow", delay_s=1.0))
+    name = new_id()
+    asked = asyncio.ensure_future(gate.create(name))
+    async with asyncio.timeout(WITHIN_S):
+        while not await asyncio.to_thread(azure_arm.faults.hits, number):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    # Not "there is no such partition": it is about to be there.
+    await gate.delete(name)
+    await asyncio.gather(asked, return_exceptions=True)
+    await gate.delete_for_good(name)
+
+
 async def test_a_deletion_goes_on_without_the_gate_that_began_it(
     gate: Gate, azure_arm: AzureArm
 ) -> None:
