@@ -240,8 +240,11 @@ def refusal(problem: Problem, doing: str) -> Refusal:
             # 0 means nothing: we are asked to come back, and not told when.
             after_s = problem.retry_after_s or THROTTLED_S
             return errors.site_unreachable(text, retry_after_s=after_s)
-        case Kind.GONE:
+        case Kind.GONE if problem.code == "ResourceGroupNotFound":
             return not_found("PARTITION_NOT_FOUND", text)
+        case Kind.GONE:
+            # Something of it is gone, which is no word for all of it: the next look tells more.
+            return errors.site_unreachable(text, retry_after_s=THROTTLED_S)
         case Kind.CREDENTIALS:
             return errors.credentials_invalid(text)
         case Kind.PERMISSION:

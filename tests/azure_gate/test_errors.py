@@ -75,7 +75,9 @@ def _wrapped(code: str, inner: dict[str, Any], status: int = 200) -> errors.Prob
         ("RetryableError", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("ResourceGroupBeingDeleted", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("ResourceGroupNotFound", "", _CODE.NOT_FOUND, "PARTITION_NOT_FOUND"),
-        ("ResourceNotFound", "", _CODE.NOT_FOUND, "PARTITION_NOT_FOUND"),
+        # Of a partition something may be gone that is not all of it.
+        ("ResourceNotFound", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
+        ("NotFound", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("InvalidParameter", "", _CODE.INVALID_ARGUMENT, "FIELD_MALFORMED"),
         (
             "AzureSpotIsNotSupportedForThisVMSize",
