@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from gate_kit import Operations, Refusal, errors
@@ -130,16 +130,27 @@ class Lives:
         return self._partitions.message(known)
 
     async def _go_on(self, known: Known, tags: Tags, expires_s: int) -> None:
-        known.tags = tags
+        if known.tags.failure is None:
+            # What has ended meanwhile may not be written yet: who writes it waits for us.
+            known.tags = dataclasses.replace(tags, lost={**tags.lost, **known.tags.lost})
         known.is_resumed = True
         if known.tags.failure is not None:
             return
         if expires_s > known.tags.expires_s:
-            await write_tags(self._cloud, known, expires_s=expires_s)
-            if known.tags.is_ready:
-                await self._within(self._schedules.set(known, known.nodes))
+            await self._move_end(known, expires_s, known.nodes if known.tags.is_ready else ())
         if known.tags.is_ready and not known.is_making:
             await self._look_at(known)
+
+    async def _move_end(self, known: Known, expires_s: int, nodes: Sequence[str]) -> None:
+        """Have nodes end at another time. What is written last says that all of them do."""
+        before = known.tags
+        known.tags = dataclasses.replace(before, expires_s=expires_s)
+        try:
+            await self._within(self._schedules.set(known, nodes))
+            await self._within(write_tags(self._cloud, known))
+        except BaseException:
+            known.tags = dataclasses.replace(known.tags, expires_s=before.expires_s)
+            raise
 
     async def renew(self, partition_id: str, wanted_s: int) -> partition_pb2.Partition:
         """Move the time at which the nodes are deallocated.
@@ -152,17 +163,11 @@ class Lives:
             known = await self.find(partition_id)
             if known.state not in {CREATING, READY} or known.tags.failure is not None:
                 raise errors.partition_not_ready(partition_id, self._partitions.text(known))
-            expires_s = ends.end(wanted_s)
-            before = known.tags
-            known.tags = dataclasses.replace(before, expires_s=expires_s)
-            try:
-                # Of one in the making only those that are there; the others get it when they are.
-                there = [n for n in known.nodes if n in known.content.machines]
-                await self._within(self._schedules.set(known, there))
-                await write_tags(self._cloud, known, expires_s=expires_s)
-            except BaseException:
-                known.tags = dataclasses.replace(known.tags, expires_s=before.expires_s)
-                raise
+            # Of one in the making only those that are there; the others get it when they are.
+            there = known.nodes
+            if known.state == CREATING:
+                there = [n for n in there if n in known.content.machines]
+            await self._move_end(known, ends.end(wanted_s), there)
             self._partitions.changed(known)
             return self._partitions.message(known)
 

@@ -172,4 +172,5 @@ async def write_tags(cloud: Cloud, known: Known, **changes: object) -> None:
     """Write tags with `changes`. Whoever calls holds the partition."""
     tags = dataclasses.replace(known.tags, **changes)  # type: ignore[arg-type]
     await cloud.tag_group(known.group.name, tags)
-    known.tags = tags
+    # Why it ended may have come meanwhile; it is written by who waits for us.
+    known.tags = dataclasses.replace(known.tags, **changes)  # type: ignore[arg-type]

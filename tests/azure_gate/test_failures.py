@@ -8,7 +8,7 @@ import re
 import pytest
 
 from gates.azure_gate import errors
-from skyport.gate.v1 import identity_pb2
+from skyport.gate.v1 import identity_pb2, partition_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
     CREATING,
@@ -20,6 +20,7 @@ from tests.azure_gate.harness import (
     group_of,
     new_id,
     refused,
+    until_called,
 )
 from tests.testbed.azure_arm import faults
 from tests.testbed.azure_arm.client import AzureArm
@@ -132,6 +133,56 @@ async def test_a_lost_answer_makes_nothing_twice(
     await gate.until_state(name, READY)
     machines = [entry for entry in azure_arm.books().entries if entry.kind == "vm"]
     assert len(machines) == 2
+    await gate.delete_for_good(name)
+
+
+async def test_an_end_that_can_not_be_moved_is_told_by_the_tables_and_moved_the_next_time(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, expires_in_s=3_600.0)
+    before_s = (await gate.until_state(name, READY)).expire_time.seconds
+    renew = partition_pb2.RenewPartitionRequest(partition_id=name)
+    renew.expire_time.FromSeconds(before_s + 3_600)
+    for which, method, kind, reason in (
+        ("AuthorizationFailed", "PATCH", GROUP, "PERMISSION_MISSING"),
+        # A machine that was taken away and is not missed yet: the others run on.
+        ("ResourceNotFound", "PUT", SCHEDULE, "SITE_UNREACHABLE"),
+    ):
+        azure_arm.faults.add(faults.error(which, method, kind))
+        told = await refused(gate.partitions.RenewPartition(renew))
+        assert told.reason == reason, which
+        assert (await gate.get(name)).expire_time.seconds == before_s
+    for method, kind in (("PATCH", GROUP), ("PUT", SCHEDULE)):
+        azure_arm.faults.add(faults.error("AuthorizationFailed", method, kind))
+        told = await refused(gate.create(name, expires_in_s=7_200.0))
+        assert told.reason == "PERMISSION_MISSING", kind
+        assert (await gate.get(name)).expire_time.seconds == before_s
+    since = len(azure_arm.calls())
+    moved = await gate.create(name, expires_in_s=7_200.0)
+    assert moved.expire_time.seconds > before_s
+    assert [it.kind for it in azure_arm.calls(since) if it.method == "PUT"] == [SCHEDULE]
+    await gate.delete_for_good(name)
+
+
+async def test_a_failure_is_told_though_the_create_is_repeated_meanwhile(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    azure_arm.set(allocate_s=1.5)
+    try:
+        azure_arm.faults.add(faults.failed_operation("AllocationFailed", times=0))
+        since = len(azure_arm.calls())
+        await gate.create(name)
+        await until_called(azure_arm, "PUT", VM, since)
+        # It is looked at as it was before it failed, and goes on with that afterwards.
+        slow = Fault("GET", GROUP, name=group_of(name), does="slow", delay_s=4.0)
+        azure_arm.faults.add(slow)
+        await gate.create(name)
+        azure_arm.clock.advance(200)  # the machine that failed holds its interface for a while
+        assert (await until_failed(gate, name))[0] == "CAPACITY"
+    finally:
+        azure_arm.set(allocate_s=0.05)
     await gate.delete_for_good(name)
 
 

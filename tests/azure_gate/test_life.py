@@ -24,6 +24,7 @@ from tests.azure_gate.harness import (
     group_of,
     new_id,
     refused,
+    until_called,
 )
 from tests.fake_gate.harness import INSTALLATION, make_ref
 from tests.testbed.azure_arm.client import AzureArm
@@ -45,16 +46,6 @@ LOST = inventory_pb2.NODE_STATE_LOST
 def machines(arm: AzureArm) -> int:
     """How many there have ever been."""
     return sum(entry.kind == "vm" for entry in arm.books().entries)
-
-
-async def until_called(arm: AzureArm, method: str, kind: str, since: int) -> None:
-    """Wait until Azure was called so."""
-    async with asyncio.timeout(WITHIN_S):
-        while not any(  # noqa: ASYNC110 - the books are all there is to ask
-            (call.method, call.kind) == (method, kind)
-            for call in await asyncio.to_thread(arm.calls, since)
-        ):
-            await asyncio.sleep(0.02)
 
 
 async def test_nodes_come_run_a_job_and_go_and_leave_nothing(
