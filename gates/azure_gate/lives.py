@@ -183,7 +183,13 @@ class Lives:
         name = group_name(installation, partition_id)
 
         async def work() -> None:
+            # Before its turn: what makes or empties the partition holds it for minutes.
             await self._makers.stop(name)
+            async with self._operations.exclusive(("partition", partition_id)):
+                await self._makers.stop(name)
+                await begin()
+
+        async def begin() -> None:
             known = self._partitions.known.get(name.lower())
             if known is not None and known.is_deleting:
                 return
@@ -208,7 +214,7 @@ class Lives:
         # A create that is under way must not hold up the delete.
         self._operations.interrupt(errors.partition_deleted(partition_id), "create", partition_id)
         key = ("delete", partition_id, installation)
-        await self._operations.run(key, work, on=("partition", partition_id))
+        await self._operations.run(key, work)
 
     async def find(self, partition_id: str) -> Known:
         """A partition as Azure has it now.

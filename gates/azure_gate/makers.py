@@ -135,7 +135,9 @@ class Makers:
                 async with self._operations.exclusive(("partition", known.id)):
                     # First, so that a gate that comes after a crash goes on with it.
                     await write_tags(self._cloud, known, is_empty=False)
-                    await self._cloud.empty_group(known.group.name, known.tags.nodes)
+                # It takes minutes; with its failure told nobody makes anything of it meanwhile.
+                await self._cloud.empty_group(known.group.name, known.tags.nodes)
+                async with self._operations.exclusive(("partition", known.id)):
                     await write_tags(self._cloud, known, is_empty=True, lost=self._all_lost(known))
                 known.trouble = ""
                 self._partitions.lost(known)

@@ -27,6 +27,7 @@ from tests.azure_gate.harness import (
     until_called,
 )
 from tests.fake_gate.harness import INSTALLATION, make_ref
+from tests.testbed.azure_arm import faults
 from tests.testbed.azure_arm.client import AzureArm
 from tests.testbed.azure_arm.faults import (
     GROUP,
@@ -144,6 +145,26 @@ async def test_a_delete_ends_a_create_under_way(gate: Gate, azure_arm: AzureArm,
     await gate.delete_for_good(name)
     await asyncio.gather(asked, return_exceptions=True)
     assert (await refused(gate.create(name, nodes=2))).reason == "PARTITION_DELETED"
+
+
+async def test_a_delete_does_not_wait_for_what_is_being_removed(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    azure_arm.faults.add(GuestFault("never boots"))
+    azure_arm.faults.add(faults.error("SkuNotAvailable", "PUT", VM, name="n1", times=0))
+    azure_arm.set(delete_s=2 * WITHIN_S)
+    try:
+        since = len(azure_arm.calls())
+        await gate.create(name, nodes=2)
+        await until_called(azure_arm, "DELETE", VM, since)
+        azure_arm.set(delete_s=0.05)
+        # Nor do others: they are told how it is.
+        assert "removing" in (await gate.create(name, nodes=2)).text
+        await gate.delete(name)
+        await gate.delete_for_good(name)
+    finally:
+        azure_arm.set(delete_s=0.05)
 
 
 async def test_a_delete_waits_for_a_group_that_is_on_its_way(
