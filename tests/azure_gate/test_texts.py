@@ -50,6 +50,21 @@ def make_tags(**changes: object) -> Tags:
     return Tags(**{**told, **changes})  # type: ignore[arg-type]
 
 
+def test_many_lost_nodes_never_make_a_partition_unreadable() -> None:
+    # Evicted here and there: the tag has room for some sixty of them.
+    for count in range(1, 400):
+        lost = {f"n{2 * index}": "PREEMPTED" for index in range(count)}
+        lost["n1001"] = "NODE_FAIL"
+        tags = make_tags(is_ready=True, lost=lost)
+        told = tags.encode()
+        assert len(told["swm-state"]) <= 256
+        read = Tags.decode(told)
+        assert read is not None, told["swm-state"]
+        assert read.is_ready
+        assert read.lost.items() <= lost.items(), told["swm-state"]
+        assert len(read.lost) >= min(count, 50)
+
+
 def test_tags_hold_a_partition_within_what_azure_takes() -> None:
     failure = types_pb2.Failure(reason="QUOTA", message="x " * 600, retryable=True)
     lost = {f"n{index}": "PREEMPTED" for index in range(0, 70, 2)}
