@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from gate_kit import Operations, Refusal, errors
@@ -79,6 +80,8 @@ class Lives:
         self._operations = operations
         self._tombstones = tombstones
         self._installations = installations
+        self._coming: set[str] = set()
+        """Groups that are being made and not known yet, in lower case."""
         partitions.on_unknown.append(self.wonder)
         observer.on_round.append(self._saw)
 
@@ -109,9 +112,9 @@ class Lives:
         group = await self._group(name)
         is_new = group is None
         if group is None:
-            self._check_room()
             location = request.spec.location or self._config.locations[0]
-            group = await self._put(name, location, self._tags(name, request, expires_s))
+            async with self._room(name):
+                group = await self._put(name, location, self._tags(name, request, expires_s))
         if group.is_deleting:
             raise errors.partition_deleted(request.partition_id)
         if group.tags is None:
@@ -243,6 +246,9 @@ class Lives:
             group = await self._group(group_name(installation, partition_id))
             if group is not None:
                 known = self._partitions.saw(group)
+                if known is None:
+                    # It is there, and costs, though nothing can be read in its tags.
+                    raise errors.not_yours(partition_id)
         return known
 
     def wonder(self, partition_id: str) -> None:
@@ -315,11 +321,21 @@ class Lives:
             expires_s=expires_s,
         )
 
-    def _check_room(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _room(self, name: str) -> AsyncIterator[None]:
+        """Have room for one more partition, until it is known like the others."""
         most = self._config.max_partitions
-        costly = [one for one in self._partitions.known.values() if not one.tags.is_empty]
+        if most:
+            await self._observer.look(older_s=math.inf)  # a gate that has just begun knows of none
+        known = self._partitions.known.items()
+        costly = {there for there, one in known if not one.tags.is_empty} | self._coming
         if most and len(costly) >= most:
             raise errors.quota(f"{len(costly)} partitions are there; max_partitions is {most}")
+        self._coming.add(name.lower())
+        try:
+            yield
+        finally:
+            self._coming.discard(name.lower())
 
     async def _put(self, name: str, location: str, tags: Tags) -> Group:
         try:

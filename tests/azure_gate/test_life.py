@@ -12,6 +12,9 @@ from collections.abc import Awaitable
 import grpc
 import pytest
 
+from gates.azure_gate import config as configuration
+from gates.azure_gate.sdk import Sdk
+from rpc_kit.errors import Problem
 from skyport.gate.v1 import inventory_pb2, job_pb2, partition_pb2, types_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
@@ -208,6 +211,39 @@ async def test_what_another_installation_has_is_left_alone(gate: Gate) -> None:
     await gate.delete_for_good(name)
     never = await refused(gate.delete(new_id()))
     assert never.reason == "PARTITION_NOT_FOUND"
+
+
+async def test_what_can_not_be_read_is_there_all_the_same(gate: Gate) -> None:
+    name = new_id()
+    await gate.create(name)
+    gate.kill()
+    # Somebody has been at its tags.
+    sdk = Sdk(configuration.load(gate.folder / "gate.toml"))
+    try:
+        left = {"tags": {"swm-installation": INSTALLATION}}
+        await sdk.call("damage", lambda: sdk.resources.resource_groups.update(group_of(name), left))
+    finally:
+        await sdk.close()
+    await gate.restart()
+    assert (await refused(gate.get(name))).reason == "NOT_YOURS"
+    assert (await refused(gate.create(name))).reason == "NOT_YOURS"
+    await gate.delete_for_good(name)
+
+
+async def test_no_more_partitions_than_configured_though_all_are_asked_for_at_once(
+    make_gate: MakeGate,
+) -> None:
+    gate = await make_gate(max_partitions=2)
+    names = [new_id() for _ in range(5)]
+    told = await asyncio.gather(*map(gate.create, names), return_exceptions=True)
+    refusals = [one for one in told if isinstance(one, grpc.aio.AioRpcError)]
+    assert {Problem.from_error(one).reason for one in refusals} == {"QUOTA"}
+    assert len(refusals) == 3
+    await gate.restart()  # also by who begins anew
+    assert (await refused(gate.create(new_id()))).reason == "QUOTA"
+    for name, one in zip(names, told, strict=True):
+        if not isinstance(one, BaseException):
+            await gate.delete_for_good(name)
 
 
 async def test_a_node_that_is_taken_away_is_lost_and_the_last_fails_all(
