@@ -282,7 +282,7 @@ class Lives:
                 self._deletions.follow(group)
             elif group_name(group.installation, group.tags.partition_id) in self._tombstones:
                 # It appeared after it was deleted: a call that was cut off has arrived.
-                if not self._deletions.is_under_way(name):
+                if name not in self._deletions:
                     self._deletions.follow(group)
             elif known is not None:
                 self._makers.clean_up(known)
