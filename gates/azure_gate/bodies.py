@@ -6,6 +6,7 @@ Names within a group are fixed, so that what was asked for is found again, and d
 from __future__ import annotations
 
 import base64
+import copy
 import datetime
 from collections.abc import Sequence
 from typing import Any
@@ -194,6 +195,13 @@ def vm_body(
             "billingProfile": {"maxPrice": spot_limit},
         }
     return {"location": location, "properties": properties}
+
+
+def with_disk_of_image(vm: Body) -> Body:
+    """A machine with a disk as large as its image, which Azure takes only unsaid."""
+    body = copy.deepcopy(vm)
+    body["properties"]["storageProfile"]["osDisk"].pop("diskSizeGB", None)
+    return body
 
 
 def image_reference(image: str) -> Body:

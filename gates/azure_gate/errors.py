@@ -121,6 +121,8 @@ _QUOTA_WORDS = (
     "LowPriorityCores",
     "Submit a request for Quota increase",
 )
+# Of OperationNotAllowed, too.
+_SMALLER = "smaller than the size of the corresponding disk in the VM image"
 _ELSEWHERE = frozenset({"SpotPriceGreaterThanProvidedMaxPrice", "NicReservedForAnotherVm"})
 # OAuth's own errors that are no word about our credentials.
 _OAUTH_LATER = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -173,6 +175,11 @@ class Problem:
         if self.status == 403:
             return Kind.PERMISSION
         return Kind.REFUSED
+
+    @property
+    def is_disk_too_small(self) -> bool:
+        """Whether a disk was asked for that is smaller than what is to be copied onto it."""
+        return _SMALLER in self.message
 
     @property
     def said(self) -> str:

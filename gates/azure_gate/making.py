@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gate_kit import Refusal
 from gate_kit.config_rules import secret
@@ -21,7 +22,7 @@ from gates.azure_gate.keys import Keys
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Known, Partitions
 from gates.azure_gate.schedules import Schedules
-from gates.azure_gate.sdk import AzureProblem
+from gates.azure_gate.sdk import AzureProblem, Operation
 from skyport.gate.v1 import partition_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -165,12 +166,8 @@ class Making:
         self._observer.hurry()
         operation = None
         if there is None or there.provisioning == "Failed":
-            body = self._body(known, node)
             self._say(known, self._count(known))
-            timeout_s = float(self._config.boot_timeout)
-            operation = await self._cloud.begin_machine(
-                known.group.name, node, body, timeout_s, booted
-            )
+            operation = await self._begun(known, node, booted)
         end_s = await self._early_end(known, node)
         if operation is not None:
             await self._cloud.finish_machine(node, operation)
@@ -181,6 +178,19 @@ class Making:
         while end_s != known.tags.expires_s:
             end_s = known.tags.expires_s
             await self._schedules.set(known, [node])
+
+    async def _begun(self, known: Known, node: str, booted: asyncio.Event) -> Operation[Any]:
+        """Have Azure take a machine in, with a disk that is at least as large as was asked for."""
+        group, timeout_s = known.group.name, float(self._config.boot_timeout)
+        body = self._body(known, node)
+        try:
+            return await self._cloud.begin_machine(group, node, body, timeout_s, booted)
+        except AzureProblem as problem:
+            if not problem.problem.is_disk_too_small:
+                raise
+        return await self._cloud.begin_machine(
+            group, node, bodies.with_disk_of_image(body), timeout_s, booted
+        )
 
     async def _early_end(self, known: Known, node: str) -> int:
         """Set the end of a machine that is still being made; which has been set, 0: none.

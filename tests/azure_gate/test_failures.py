@@ -107,6 +107,15 @@ async def test_a_machine_that_is_still_on_its_way_is_deleted_with_the_others(
     await gate.delete_for_good(name)
 
 
+async def test_a_disk_that_is_smaller_than_the_image_is_as_large_as_the_image(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name, disk_bytes=10 << 30)
+    await gate.until_state(name, READY)
+    await gate.delete_for_good(name)
+
+
 @pytest.mark.parametrize("which", ["QuotaExceeded", "AuthorizationFailed", "TooManyRequests"])
 async def test_a_group_that_can_not_be_made_is_told_at_once(
     gate: Gate, azure_arm: AzureArm, which: str

@@ -15,6 +15,7 @@ from tests.testbed.azure_arm.errors import ArmError
 from tests.testbed.azure_arm.faults import DISK, PUBLIC_IP, VM, Fault
 from tests.testbed.azure_arm.interfaces import make_interface
 from tests.testbed.azure_arm.machine_checks import (
+    check_disk,
     check_network,
     check_os,
     check_quota,
@@ -50,6 +51,7 @@ async def put(call: Call) -> Answer:
     given = tags.check(document.get("tags"), cloud.settings.max_tags)
     size = size_of(cloud, has, location, document.get("zones") or [])
     spot = check_spot(cloud, has, size)
+    check_disk(has)
     user_data = check_os(has)
     profile = has["osProfile"]
     image = images.resolve(cloud, (has.get("storageProfile") or {}).get("imageReference"), location)
