@@ -20,7 +20,6 @@ from skyport.gate.v1 import types_pb2
 PROVISIONING_FAILED = "PROVISIONING_FAILED"
 THROTTLED_S = 5.0
 """How long to wait where Azure wants us to and does not say how long."""
-NIC_RESERVED_S = 180.0
 
 _TEXT_CHARS = 600
 _DEPTH = 6
@@ -68,6 +67,8 @@ _CODES: Mapping[str, Kind] = {
     "RetryableError": Kind.RETRY,
     "RetryableErrorDueToAnotherOperation": Kind.RETRY,
     "AnotherOperationInProgress": Kind.RETRY,
+    "CanceledAndSupersededDueToAnotherOperation": Kind.RETRY,
+    "ReferencedResourceNotProvisioned": Kind.RETRY,
     "InternalServerError": Kind.RETRY,
     "InternalExecutionError": Kind.RETRY,
     "ServerTimeout": Kind.RETRY,
@@ -164,6 +165,8 @@ class Problem:
             if "vmSize" in self.target or "for the VM size is not valid" in self.message:
                 return Kind.FLAVOR
         known = _CODES.get(self.code)
+        if known is Kind.GONE and "/images/" in self.message.casefold():
+            return Kind.IMAGE  # of one's own: it has no code of its own
         if known is not None:
             return known
         if self.code.startswith("InUse"):

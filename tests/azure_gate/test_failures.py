@@ -116,6 +116,19 @@ async def test_a_disk_that_is_smaller_than_the_image_is_as_large_as_the_image(
     await gate.delete_for_good(name)
 
 
+async def test_an_image_of_ones_own_that_is_not_there_is_no_eviction(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    own = f"/subscriptions/{azure_arm.ready.subscription}/resourceGroups/g"
+    own += "/providers/Microsoft.Compute/images/own"
+    name = new_id()
+    await gate.create(name, spot=True, image=own)
+    reason, text = await until_failed(gate, name)
+    assert reason == "IMAGE_NOT_FOUND"
+    assert own in text
+    await gate.delete_for_good(name)
+
+
 @pytest.mark.parametrize("which", ["QuotaExceeded", "AuthorizationFailed", "TooManyRequests"])
 async def test_a_group_that_can_not_be_made_is_told_at_once(
     gate: Gate, azure_arm: AzureArm, which: str
