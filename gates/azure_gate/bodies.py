@@ -93,7 +93,17 @@ def vnet_body(location: str) -> Body:
         "location": location,
         "properties": {
             "addressSpace": {"addressPrefixes": [NETWORK]},
-            "subnets": [{"name": SUBNET, "properties": {"addressPrefix": SUBNET_NETWORK}}],
+            "subnets": [
+                {
+                    "name": SUBNET,
+                    "properties": {
+                        "addressPrefix": SUBNET_NETWORK,
+                        # Nodes but the first have no address of their own to get out by. Since
+                        # version 2025-07-01 of its API Azure lends them one only if it is told to.
+                        "defaultOutboundAccess": True,
+                    },
+                }
+            ],
         },
     }
 

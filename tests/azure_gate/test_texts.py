@@ -97,6 +97,12 @@ def test_tags_of_others_are_none_of_ours() -> None:
         assert Tags.decode({**written, name: "{nonsense"}) is None
 
 
+def test_nodes_without_an_address_of_their_own_get_out() -> None:
+    # Else they could install nothing, and pull no image: Azure's own default is no.
+    (subnet,) = bodies.vnet_body("westeurope")["properties"]["subnets"]
+    assert subnet["properties"]["defaultOutboundAccess"] is True
+
+
 def test_names_fit_into_what_azure_takes() -> None:
     assert len(group_name("i" * 40, "p" * 40)) <= 90
 
