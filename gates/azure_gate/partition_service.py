@@ -16,7 +16,9 @@ from gates.azure_gate.config import Config
 from gates.azure_gate.lives import Lives
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Partitions
+from gates.azure_gate.prices import CURRENCY
 from gates.azure_gate.schedules import LONGEST_S
+from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2, partition_pb2_grpc, types_pb2
 
 _EXPIRY = types_pb2.CAPABILITY_EXPIRY
@@ -75,6 +77,8 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
             fields.at_least("spec.node_count", spec.node_count, 1)
             fields.at_most("spec.node_count", spec.node_count, _MOST_NODES)
             self._admission.checks.options(fields, spec.site_options)
+            if spec.HasField("spot_price_limit"):
+                _limit(fields, spec.spot_price_limit)
         if self._config.expiry:
             self._expire_time(fields, request.expire_time)
         fields.done()
@@ -173,3 +177,12 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         if expire_ns - time.time_ns() > (LONGEST_S + _CLOCK_S) * 1_000_000_000:
             text = f"lies more than {LONGEST_S} s ahead"
             fields.wrong("expire_time", text, "FIELD_OUT_OF_RANGE")
+
+
+def _limit(fields: Fields, limit: money_pb2.Money) -> None:
+    """What an hour may cost at most: Azure takes a number, and means US dollars."""
+    if limit.currency_code != CURRENCY:
+        text = f"is {limit.currency_code or 'missing'}; prices here are in {CURRENCY}"
+        fields.wrong("spec.spot_price_limit.currency_code", text, "FIELD_MALFORMED")
+    if limit.units < 0 or limit.nanos < 0 or not (limit.units or limit.nanos):
+        fields.wrong("spec.spot_price_limit", "is not more than nothing", "FIELD_OUT_OF_RANGE")
