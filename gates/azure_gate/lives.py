@@ -16,6 +16,7 @@ from gates.azure_gate.absences import Absences
 from gates.azure_gate.cloud import Cloud, Content, Group
 from gates.azure_gate.config import Config
 from gates.azure_gate.deletions import Deletions
+from gates.azure_gate.errors import Kind
 from gates.azure_gate.installations import Installations
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.makers import Makers, write_tags
@@ -181,7 +182,7 @@ class Lives:
         """Begin to delete the partition; a create under way is stopped first.
 
         Raises:
-            Refusal: PARTITION_NOT_FOUND, also when it is gone; NOT_YOURS.
+            Refusal: PARTITION_NOT_FOUND, also when it is gone; NOT_YOURS; BUSY: something holds it.
         """
         name = group_name(installation, partition_id)
 
@@ -206,7 +207,13 @@ class Lives:
                 raise errors.partition_not_found(partition_id)
             if group.installation != installation:
                 raise errors.not_yours(partition_id)
-            if not await self._within(self._cloud.delete_group(name)):
+            try:
+                is_there = await self._cloud.delete_group(name)
+            except AzureProblem as problem:
+                if problem.kind is Kind.REFUSED:  # as things are: by a lock, for example
+                    raise errors.busy(str(problem)) from problem
+                raise problem.refusal from problem
+            if not is_there:
                 if known is not None:
                     self._partitions.gone(known)
                 raise errors.partition_not_found(partition_id)

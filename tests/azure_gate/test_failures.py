@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 
+import grpc
 import pytest
 
 from gates.azure_gate import errors
+from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import identity_pb2, partition_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
@@ -126,6 +128,20 @@ async def test_an_image_of_ones_own_that_is_not_there_is_no_eviction(
     reason, text = await until_failed(gate, name)
     assert reason == "IMAGE_NOT_FOUND"
     assert own in text
+    await gate.delete_for_good(name)
+
+
+async def test_a_group_that_is_locked_is_busy(gate: Gate, azure_arm: AzureArm) -> None:
+    azure_arm.faults.add(GuestFault("never boots"))
+    name = new_id()
+    await gate.create(name)
+    said = "The scope cannot perform delete operation because following scope(s) are locked."
+    azure_arm.faults.add(
+        Fault("DELETE", GROUP, status=409, code="ScopeLocked", message=said, times=1)
+    )
+    problem = await refused(gate.delete(name))
+    assert (problem.code, problem.reason) == (grpc.StatusCode.ABORTED, "BUSY")
+    assert said in problem.message
     await gate.delete_for_good(name)
 
 
@@ -254,7 +270,7 @@ async def test_a_late_sshd_is_waited_for(gate: Gate, azure_arm: AzureArm) -> Non
 async def test_an_unknown_egress_address_is_refused_and_never_everybody(
     gate: Gate, azure_arm: AzureArm
 ) -> None:
-    for said in ("0.0.0.0", "<html>", "*"):  # noqa: S104 - it is refused
+    for said in ("0.0.0.0", "<html>", "*", "2001:db8::7"):  # noqa: S104 - it is refused
         azure_arm.say_egress(said)
         name = new_id()
         await gate.create(name)
@@ -269,12 +285,15 @@ async def test_what_can_not_be_had_is_told_before_anything_is_made(
     gate: Gate, azure_arm: AzureArm
 ) -> None:
     create = gate.partitions.CreatePartition
+    euro = money_pb2.Money(currency_code="EUR", units=1)
     for spec, reason in (
         ({"flavor": "Standard_Nothing"}, "FLAVOR_NOT_FOUND"),
         ({"location": "mars"}, "FLAVOR_NOT_FOUND"),
         ({"image": "ubuntu"}, "IMAGE_NOT_FOUND"),
         ({"storage": ["data"]}, "CAPABILITY_MISSING"),
         ({"site_options": {"a": "b"}}, "FIELD_MALFORMED"),
+        ({"spot_price_limit": euro}, "FIELD_MALFORMED"),
+        ({"spot_price_limit": money_pb2.Money(currency_code="USD")}, "FIELD_OUT_OF_RANGE"),
     ):
         problem = await refused(create(create_request(new_id(), **spec)))
         assert problem.reason == reason, spec
