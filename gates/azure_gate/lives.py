@@ -13,6 +13,7 @@ from typing import TypeVar
 from gate_kit import Operations, Refusal, errors
 from gates.azure_gate import schedules as ends
 from gates.azure_gate.absences import Absences
+from gates.azure_gate.catalog import Catalog
 from gates.azure_gate.cloud import Cloud, Content, Group
 from gates.azure_gate.config import Config
 from gates.azure_gate.deletions import Deletions
@@ -42,6 +43,7 @@ class Lives:
     Args:
         config: What they are made of.
         cloud: Where they are.
+        catalog: What there is to be had.
         keys: What nodes show.
         partitions: How they were last seen.
         observer: Sees them.
@@ -58,6 +60,7 @@ class Lives:
         self,
         config: Config,
         cloud: Cloud,
+        catalog: Catalog,
         keys: Keys,
         partitions: Partitions,
         observer: Observer,
@@ -71,6 +74,7 @@ class Lives:
     ) -> None:
         self._config = config
         self._cloud = cloud
+        self._catalog = catalog
         self._keys = keys
         self._partitions = partitions
         self._observer = observer
@@ -94,7 +98,8 @@ class Lives:
         """Make sure that the partition exists, and is being made.
 
         Raises:
-            Refusal: PARTITION_DELETED, PARTITION_DIFFERS, and as errors.refusal has them.
+            Refusal: FLAVOR_NOT_FOUND, PARTITION_DELETED, PARTITION_DIFFERS, and as
+                errors.refusal has them.
         """
         expires_s = request.expire_time.seconds
         key = ("create", request.partition_id, request.spec_fingerprint, expires_s)
@@ -114,6 +119,8 @@ class Lives:
         is_new = group is None
         if group is None:
             location = request.spec.location or self._config.locations[0]
+            # Of what exists nobody asks that: it is needed also when there is no more of it.
+            await self._catalog.flavor(request.spec.flavor, location)
             async with self._room(name):
                 group = await self._put(name, location, self._tags(name, request, expires_s))
         if group.is_deleting:

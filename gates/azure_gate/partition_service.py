@@ -11,7 +11,6 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gate_kit import Context, Fields, WatchHub, errors, page_of
 from gates.azure_gate import config as configuration
 from gates.azure_gate.admission import Admission
-from gates.azure_gate.catalog import Catalog
 from gates.azure_gate.config import Config
 from gates.azure_gate.lives import Lives
 from gates.azure_gate.observer import Observer
@@ -39,7 +38,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         partitions: How they were last seen.
         lives: Makes and unmakes them.
         observer: Sees them.
-        catalog: What they can be made of.
         hub: Of their changes.
     """
 
@@ -51,7 +49,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         partitions: Partitions,
         lives: Lives,
         observer: Observer,
-        catalog: Catalog,
         hub: WatchHub[partition_pb2.PartitionEvent],
     ) -> None:
         self._config = config
@@ -60,7 +57,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         self._partitions = partitions
         self._lives = lives
         self._observer = observer
-        self._catalog = catalog
         self._hub = hub
 
     async def CreatePartition(
@@ -88,10 +84,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         self._admission.checks.storage(spec.storage)
         if spec.image and not configuration.is_image(spec.image):
             raise errors.image_not_found(spec.image)
-        # What exists is asked for again also while nobody can tell what there is to be had.
-        if self._partitions.find(request.partition_id) is None:
-            location = spec.location or self._config.locations[0]
-            await self._catalog.flavor(spec.flavor, location)
         partition = await self._lives.create(request)
         return partition_pb2.CreatePartitionResponse(partition=partition)
 

@@ -230,6 +230,23 @@ async def test_what_can_not_be_read_is_there_all_the_same(gate: Gate) -> None:
     await gate.delete_for_good(name)
 
 
+async def test_what_exists_is_asked_for_again_also_when_there_is_no_more_of_it(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name)
+    gate.config["vm_sizes"] = ["Standard_E*"]
+    # It is asked before the gate has looked at anything.
+    number = azure_arm.faults.add(Fault("GET", GROUP, name="", does="slow", delay_s=5.0, times=0))
+    try:
+        await gate.restart()
+        await gate.create(name)
+        assert (await refused(gate.create(new_id()))).reason == "FLAVOR_NOT_FOUND"
+    finally:
+        azure_arm.faults.remove(number)
+    await gate.delete_for_good(name)
+
+
 async def test_no_more_partitions_than_configured_though_all_are_asked_for_at_once(
     make_gate: MakeGate,
 ) -> None:
