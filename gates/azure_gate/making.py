@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -268,7 +267,10 @@ class Making:
         for name in tags.spec.storage:
             has = self._config.storage[name]
             key = secret(has.key_file)
-            mounts.append(mount(name, has.account, has.container, has.suffix, key, time.time()))
+            # By the partition's time: a machine that is asked for once more has to be the same to
+            # the letter, or Azure refuses it.
+            at_s = tags.created_s
+            mounts.append(mount(name, has.account, has.container, has.suffix, key, at_s))
         return Boot(
             login=login(tags),
             client_key=self._keys.public,

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import sys
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 
 import grpc
 import pytest
 
 from gates.azure_gate import config as configuration
 from gates.azure_gate.sdk import Sdk
+from rpc_kit import private_files
 from rpc_kit.errors import Problem
 from skyport.gate.v1 import inventory_pb2, job_pb2, partition_pb2, types_pb2
 from tests.azure_gate.conftest import MakeGate
@@ -227,6 +230,33 @@ async def test_what_can_not_be_read_is_there_all_the_same(gate: Gate) -> None:
     await gate.restart()
     assert (await refused(gate.get(name))).reason == "NOT_YOURS"
     assert (await refused(gate.create(name))).reason == "NOT_YOURS"
+    await gate.delete_for_good(name)
+
+
+async def test_a_machine_that_is_asked_for_once_more_is_the_same_to_the_letter(
+    make_gate: MakeGate, azure_arm: AzureArm, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    private_files.write_new(key, base64.b64encode(b"k" * 64))
+    data = {"account": "acct", "container": "blobs", "key_file": str(key)}
+    gate = await make_gate(storage={"data": data})
+    azure_arm.faults.add(faults.failed_operation("AllocationFailed"))
+    azure_arm.set(allocate_s=1.5)
+    try:
+        name = new_id()
+        since = len(azure_arm.calls())
+        await gate.create(name, storage=["data"])
+        await until_called(azure_arm, "PUT", VM, since)
+        # It is gone when that fails, so nobody has written why; and the pass would be another.
+        gate.kill()
+        await asyncio.sleep(1.5)  # as long as that takes: it is told to nobody
+        azure_arm.set(allocate_s=0.05)
+        await gate.restart()
+        azure_arm.clock.advance(200)
+        await gate.create(name, storage=["data"])
+        await gate.until_state(name, READY)
+    finally:
+        azure_arm.set(allocate_s=0.05)
     await gate.delete_for_good(name)
 
 

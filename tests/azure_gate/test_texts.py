@@ -18,6 +18,7 @@ from gates.azure_gate.keys import Keys
 from gates.azure_gate.lives import group_name
 from gates.azure_gate.tags import Tags
 from gates.azure_gate.tombstones import Tombstones
+from rpc_kit import private_files
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2, types_pb2
 
@@ -155,7 +156,19 @@ def test_a_host_key_is_the_same_again_and_another_for_each_partition(tmp_path: P
     keys = Keys(tmp_path / "state")
     again = Keys(tmp_path / "state")
     assert again.public == keys.public
-    assert again.host_key("a").public == keys.host_key("a").public
+    assert again.host_key("a") == keys.host_key("a")
+    # As OpenSSH reads it.
+    for name in "abc":
+        written = keys.host_key(name)
+        file = tmp_path / f"key-{name}"
+        private_files.write_new(file, written.private.encode())
+        read = subprocess.run(
+            ["ssh-keygen", "-y", "-P", "", "-f", str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert read.stdout.split()[:2] == written.public.split()
     assert keys.host_key("b").public != keys.host_key("a").public
     assert Keys(tmp_path / "other").host_key("a").public != keys.host_key("a").public
     assert keys.file.stat().st_mode & 0o077 == 0

@@ -111,6 +111,12 @@ def _put_again(call: Call, old: Resource, has: dict[str, Any]) -> Answer:
             "PropertyChangeNotAllowed",
             "Changing property 'hardwareProfile.vmSize' is not supported by the stand-in.",
         )
+    if check_os(has) != old.notes["machine"].user_data:
+        raise ArmError(
+            409,
+            "PropertyChangeNotAllowed",
+            "Changing property 'osProfile.customData' is not allowed.",
+        )
     if old.notes["failed"]:
         old.notes |= {"failed": False, "power": "starting"}
         old.properties["provisioningState"] = "Creating"
