@@ -183,6 +183,12 @@ def test_tombstones_outlast_the_process_as_far_as_they_can(tmp_path: Path) -> No
     assert "swm-i-p" not in Tombstones(tmp_path / "deleted")
 
 
+def test_an_end_is_not_before_it_was_wanted_by_a_part_of_a_second() -> None:
+    minute_s = (int(time.time()) // 60 + 10) * 60
+    assert schedules.end(minute_s + 0.5) == minute_s + 60
+    assert schedules.end(float(minute_s)) == minute_s
+
+
 def test_an_end_is_a_minute_that_has_not_come_yet_today() -> None:
     now = time.time()
     assert now + 60 <= schedules.end(now) <= now + 121
