@@ -52,11 +52,6 @@ class Machine:
     """Why it could not be made."""
 
     @property
-    def is_up(self) -> bool:
-        """Whether Azure says that it runs."""
-        return self.power == "running"
-
-    @property
     def is_stopped(self) -> bool:
         """Whether it has been deallocated, or is about to be."""
         return self.power in {"deallocated", "deallocating"}
@@ -70,13 +65,6 @@ class Content:
     private: Mapping[str, str] = dataclasses.field(default_factory=dict)
     """Private addresses by node."""
     public: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    others: frozenset[str] = frozenset()
-    """Names of interfaces and addresses."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing in it costs money, as far as lists tell."""
-        return not self.machines and not self.others
 
 
 class Cloud:
@@ -440,28 +428,22 @@ def _contents(
     interfaces: Sequence[Mapping[str, Any]],
     addresses: Sequence[Mapping[str, Any]],
 ) -> dict[str, Content]:
-    found: dict[str, tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]] = {}
+    found: dict[str, tuple[dict[str, Machine], dict[str, str], dict[str, str]]] = {}
 
-    def of(
-        group: str,
-    ) -> tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]:
-        return found.setdefault(group, ({}, {}, {}, set()))
+    def of(group: str) -> tuple[dict[str, Machine], dict[str, str], dict[str, str]]:
+        return found.setdefault(group, ({}, {}, {}))
 
     for told in machines:
         group, name = _place(told["id"])
         of(group)[0][name] = _machine(told)
     for told in interfaces:
         group, name = _place(told["id"])
-        of(group)[3].add(name)
         for at in (told.get("properties") or {}).get("ipConfigurations") or ():
             private = (at.get("properties") or {}).get("privateIPAddress")
             if private:
                 of(group)[1][name.removesuffix("-nic")] = private
     for told in addresses:
         group, name = _place(told["id"])
-        of(group)[3].add(name)
         if public := (told.get("properties") or {}).get("ipAddress"):
             of(group)[2][name.removesuffix("-ip")] = public
-    return {
-        group: Content(had[0], had[1], had[2], frozenset(had[3])) for group, had in found.items()
-    }
+    return {group: Content(*had) for group, had in found.items()}

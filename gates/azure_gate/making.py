@@ -119,15 +119,6 @@ class Making:
         except ExceptionGroup as group:
             raise _unmade(known, group) from group
 
-    async def let_in(self, known: Known) -> None:
-        """Have the rules let in the address that we come from now.
-
-        Raises:
-            Refusal: It is not known.
-            AzureProblem: Azure does not change the rules.
-        """
-        await self._let_in(known)
-
     # Steps.
 
     async def _found(self, known: Known) -> None:
