@@ -7,64 +7,19 @@ can be repeated, and nothing has to be remembered to delete it.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import re
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from gates.azure_gate import bodies
+from gates.azure_gate.answers import Content, Group, Machine, contents_of, group_of, machine_of
 from gates.azure_gate.config import Config
-from gates.azure_gate.errors import Kind, Problem
+from gates.azure_gate.errors import Kind
 from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Operation, Sdk
 from gates.azure_gate.tags import INSTALLATION, Tags
 
 T = TypeVar("T")
 
-_PATH = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)(/providers/[^/]+/[^/]+/(?P<name>[^/]+))?",
-    re.IGNORECASE,
-)
 _FORCED = "Microsoft.Compute/virtualMachines"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Group:
-    """A resource group with our tags."""
-
-    name: str
-    location: str
-    tags: Tags | None
-    """None where they are not what a gate writes."""
-    installation: str
-    is_deleting: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Machine:
-    """A machine, as lists tell it."""
-
-    name: str
-    provisioning: str
-    """As "Creating", "Succeeded", "Failed", "Deleting"."""
-    power: str
-    """As "running", "deallocated"; empty: not told."""
-    failure: Problem | None = None
-    """Why it could not be made."""
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it has been deallocated, or is about to be."""
-        return self.power in {"deallocated", "deallocating"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Content:
-    """What a group holds, as lists tell it: they may lag behind."""
-
-    machines: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
-    private: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Private addresses by node."""
-    public: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
 class Cloud:
@@ -113,7 +68,7 @@ class Cloud:
             "listing resource groups",
             lambda: self._sdk.resources.resource_groups.list(filter=f"tagName eq '{INSTALLATION}'"),
         )
-        return [_group(one.as_dict()) for one in found]
+        return [group_of(one.as_dict()) for one in found]
 
     async def group(self, name: str) -> Group | None:
         """One group; None if there is none: the only word for gone."""
@@ -126,7 +81,7 @@ class Cloud:
             if problem.problem.code == "ResourceGroupNotFound":
                 return None
             raise
-        return _group(found.as_dict())
+        return group_of(found.as_dict())
 
     async def put_group(self, name: str, location: str, tags: Tags) -> Group:
         """Make a group with its tags, in one call."""
@@ -137,7 +92,7 @@ class Cloud:
             lambda: self._sdk.resources.resource_groups.create_or_update(name, body),
             stop=stop,
         )
-        return _group((await self._whole(name, made, stop)).as_dict())
+        return group_of((await self._whole(name, made, stop)).as_dict())
 
     async def tag_group(self, name: str, tags: Tags) -> None:
         """Replace the tags of a group that is there."""
@@ -184,7 +139,7 @@ class Cloud:
             sdk.all("listing interfaces", lambda: sdk.network.network_interfaces.list_all()),
             sdk.all("listing addresses", lambda: sdk.network.public_ip_addresses.list_all()),
         )
-        return _contents(
+        return contents_of(
             [one.as_dict() for one in machines],
             [one.as_dict() for one in interfaces],
             [one.as_dict() for one in addresses],
@@ -201,7 +156,7 @@ class Cloud:
             if problem.kind is Kind.GONE:
                 return None
             raise
-        return _machine(found.as_dict())
+        return machine_of(found.as_dict())
 
     async def put_nsg(self, group: str, location: str, sources: Sequence[str]) -> None:
         """Let SSH in from `sources`, and from nowhere else."""
@@ -384,66 +339,3 @@ async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
     for error in await asyncio.gather(*works, return_exceptions=True):
         if error is not None:
             raise error
-
-
-def _place(resource_id: str) -> tuple[str, str]:
-    """Group (in lower case) and name of what an id names; Azure's ids have no fixed case."""
-    found = _PATH.match(resource_id)
-    return (found["group"].lower(), found["name"] or "") if found else ("", "")
-
-
-def _group(told: Mapping[str, Any]) -> Group:
-    tags = told.get("tags") or {}
-    installation = next((v for k, v in tags.items() if k.lower() == INSTALLATION), "")
-    state = (told.get("properties") or {}).get("provisioningState", "")
-    return Group(
-        name=told["name"],
-        location=told.get("location", ""),
-        tags=Tags.decode(tags),
-        installation=installation,
-        is_deleting=state in {"Deleting", "Deprovisioning"},
-    )
-
-
-def _machine(told: Mapping[str, Any]) -> Machine:
-    properties = told.get("properties") or {}
-    statuses = (properties.get("instanceView") or {}).get("statuses") or ()
-    power, failure = "", None
-    for status in statuses:
-        # As "PowerState/running"; provisioning may have three parts, and be beside a power state.
-        kind, _, rest = str(status.get("code", "")).partition("/")
-        if kind.lower() == "powerstate":
-            power = rest.lower()
-        elif kind.lower() == "provisioningstate" and rest.lower().startswith("failed"):
-            code = rest.partition("/")[2]
-            failure = Problem(200, code, str(status.get("message", "")))
-    provisioning = str(properties.get("provisioningState", ""))
-    if provisioning == "Failed" and failure is None:
-        failure = Problem(200, "", "Azure could not make it, and does not say why")
-    return Machine(told["name"], provisioning, power, failure)
-
-
-def _contents(
-    machines: Sequence[Mapping[str, Any]],
-    interfaces: Sequence[Mapping[str, Any]],
-    addresses: Sequence[Mapping[str, Any]],
-) -> dict[str, Content]:
-    found: dict[str, tuple[dict[str, Machine], dict[str, str], dict[str, str]]] = {}
-
-    def of(group: str) -> tuple[dict[str, Machine], dict[str, str], dict[str, str]]:
-        return found.setdefault(group, ({}, {}, {}))
-
-    for told in machines:
-        group, name = _place(told["id"])
-        of(group)[0][name] = _machine(told)
-    for told in interfaces:
-        group, name = _place(told["id"])
-        for at in (told.get("properties") or {}).get("ipConfigurations") or ():
-            private = (at.get("properties") or {}).get("privateIPAddress")
-            if private:
-                of(group)[1][name.removesuffix("-nic")] = private
-    for told in addresses:
-        group, name = _place(told["id"])
-        if public := (told.get("properties") or {}).get("ipAddress"):
-            of(group)[2][name.removesuffix("-ip")] = public
-    return {group: Content(*had) for group, had in found.items()}

@@ -6,7 +6,8 @@ import asyncio
 import random
 
 from gate_kit import Operations
-from gates.azure_gate.cloud import Cloud, Group
+from gates.azure_gate.answers import Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Partitions
 from gates.azure_gate.sdk import AzureProblem

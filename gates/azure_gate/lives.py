@@ -13,8 +13,9 @@ from typing import TypeVar
 from gate_kit import Operations, Refusal, errors
 from gates.azure_gate import schedules as ends
 from gates.azure_gate.absences import Absences
+from gates.azure_gate.answers import Content, Group
 from gates.azure_gate.catalog import Catalog
-from gates.azure_gate.cloud import Cloud, Content, Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.config import Config
 from gates.azure_gate.deletions import Deletions
 from gates.azure_gate.errors import Kind

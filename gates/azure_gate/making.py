@@ -10,8 +10,9 @@ from typing import Any
 from gate_kit import Refusal
 from gate_kit.config_rules import secret
 from gates.azure_gate import bodies, errors
+from gates.azure_gate.answers import Machine
 from gates.azure_gate.boots import BootFailed, Boots
-from gates.azure_gate.cloud import Cloud, Machine
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.cloud_init import Boot, mount
 from gates.azure_gate.config import Config
 from gates.azure_gate.egress import Egress

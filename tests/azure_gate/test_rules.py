@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 
 from gate_kit import Operations
-from gates.azure_gate.cloud import Cloud, Group
+from gates.azure_gate.answers import Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.egress import Egress
 from gates.azure_gate.partitions import Known, Partitions
 from gates.azure_gate.rules import Rules
