@@ -14,8 +14,7 @@ from gates.azure_gate.errors import Problem
 from gates.azure_gate.tags import INSTALLATION, Tags
 
 _PATH = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)(/providers/[^/]+/[^/]+/(?P<name>[^/]+))?",
-    re.IGNORECASE,
+    r"/subscriptions/[^/]+/resourcegroups/(?P<group>[^/]+)(/providers/[^/]+/[^/]+/(?P<name>[^/]+))?"
 )
 
 
@@ -106,20 +105,27 @@ def contents_of(
     for told in machines:
         group, name = _place(told["id"])
         of(group)[0][name] = machine_of(told)
+    holders: dict[str, tuple[str, str]] = {}
     for told in interfaces:
         group, name = _place(told["id"])
-        for at in (told.get("properties") or {}).get("ipConfigurations") or ():
-            private = (at.get("properties") or {}).get("privateIPAddress")
-            if private:
-                of(group)[1][name.removesuffix("-nic")] = private
+        has = told.get("properties") or {}
+        # What it belongs to tells more than its name, which may be more than what was asked for.
+        _, node = _place(str((has.get("virtualMachine") or {}).get("id")))
+        node = node or name.removesuffix("-nic")
+        for at in has.get("ipConfigurations") or ():
+            inner = at.get("properties") or {}
+            if private := inner.get("privateIPAddress"):
+                of(group)[1][node] = private
+            if address := (inner.get("publicIPAddress") or {}).get("id"):
+                holders[str(address).lower()] = (group, node)
     for told in addresses:
-        group, name = _place(told["id"])
+        group, name = holders.get(told["id"].lower()) or _place(told["id"])
         if public := (told.get("properties") or {}).get("ipAddress"):
             of(group)[2][name.removesuffix("-ip")] = public
     return {group: Content(*had) for group, had in found.items()}
 
 
 def _place(resource_id: str) -> tuple[str, str]:
-    """Group (in lower case) and name of what an id names; Azure's ids have no fixed case."""
-    found = _PATH.match(resource_id)
-    return (found["group"].lower(), found["name"] or "") if found else ("", "")
+    """Group and name of what an id names, in lower case: Azure's ids have no fixed one."""
+    found = _PATH.match(resource_id.lower())
+    return (found["group"], found["name"] or "") if found else ("", "")
