@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -169,6 +170,25 @@ class Making:
         while end_s != known.tags.expires_s:
             end_s = known.tags.expires_s
             await self._schedules.set(known, [node])
+        await self._kept(known, node, booted)
+
+    async def _kept(self, known: Known, node: str, booted: asyncio.Event) -> None:
+        """Wait until a machine that has been made has booted, as long as it is there.
+
+        One that is taken away meanwhile never does, and the others would cost until time is over.
+        """
+        was_there = False
+        while not booted.is_set():
+            is_there = node in known.content.machines
+            if was_there and not is_there:
+                with contextlib.suppress(AzureProblem):  # not known is not gone
+                    if await self._cloud.machine(known.group.name, node) is None:
+                        break
+            was_there = was_there or is_there
+            await known.pulse.wait()
+        else:
+            return
+        raise AzureProblem(errors.gone(f"{node} was taken away"), f"making {node}")
 
     async def _begun(self, known: Known, node: str, booted: asyncio.Event) -> Operation[Any]:
         """Have Azure take a machine in, with a disk that is at least as large as was asked for."""

@@ -259,6 +259,21 @@ async def test_a_machine_that_never_boots_is_given_up(
     await gate.delete_for_good(name)
 
 
+async def test_a_machine_that_is_taken_away_while_it_boots_is_not_waited_for(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    azure_arm.faults.add(GuestFault("late", seconds=10 * WITHIN_S, times=0))
+    name = new_id()
+    await gate.create(name, nodes=2, spot=True)
+    async with asyncio.timeout(WITHIN_S):
+        while not (await gate.get(name)).nodes[1].addresses:  # noqa: ASYNC110
+            await asyncio.sleep(0.1)  # the watch tells no addresses by themselves
+    azure_arm.evict(f"{group_of(name)}/n1")
+    assert (await until_failed(gate, name))[0] == "PREEMPTED"
+    assert not billed(azure_arm)
+    await gate.delete_for_good(name)
+
+
 async def test_a_late_sshd_is_waited_for(gate: Gate, azure_arm: AzureArm) -> None:
     azure_arm.faults.add(GuestFault("late", seconds=2.0, times=0))
     name = new_id()
