@@ -55,7 +55,7 @@ CASE ?=
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .PHONY: help setup system-packages proto proto-check lint security format types boundaries test test-site check check-shapes \
-	image test-image bench demo demo-azure soak kill-matrix lock clean
+	image test-image fuzz bench demo demo-azure soak kill-matrix lock clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)

@@ -7,6 +7,7 @@ to the cluster. Of a job by hand the beginning and the end are the times that it
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import statistics
 import time
 from collections.abc import Iterator
@@ -36,6 +37,8 @@ _END = Limit(
     "squeue says COMPLETED and 0.3 s",
 )
 _LATE_S = 0.3
+_START_AWAY = dataclasses.replace(_START, name="slurm-start-network")
+_END_AWAY = dataclasses.replace(_END, name="slurm-end-network")
 _BY_HAND = """#!/bin/bash
 printf %s "$EPOCHREALTIME" >{folder}/.began && mv {folder}/.began {folder}/began
 sleep 0.3
@@ -44,14 +47,18 @@ printf %s "$EPOCHREALTIME" >{folder}/.ended && mv {folder}/.ended {folder}/ended
 
 
 @contextlib.contextmanager
-def slurm_serving(cpus: int) -> Iterator[tuple[Slurm, Core, Watch, Path]]:
+def slurm_serving(
+    cpus: int, *, network_homes: bool = False
+) -> Iterator[tuple[Slurm, Core, Watch, Path]]:
     """A cluster of two nodes, a core with it as its site, who watches, and a folder on it.
 
     Args:
         cpus: Of each node.
+        network_homes: Whether homes are on a file system that tells nobody of what others write.
+            What it keeps of a file is not waited for, as on NFS.
     """
-    with Slurm(cpus=cpus) as slurm:
-        config = tomlkit.dumps(site_config(slurm))
+    with Slurm(cpus=cpus, network_homes=network_homes) as slurm:
+        config = tomlkit.dumps(site_config(slurm, slurm={"fuse_cache_s": 0}))
         slurm.ask("mkdir ~/by-hand")
         folder = slurm.login.home() / "by-hand"
         with (
@@ -96,8 +103,16 @@ def by_core(core: Core, watch: Watch, folder: Path) -> tuple[float, float]:
 
 
 def _times(short: bool) -> list[Figure]:
+    return _measured(short, _START, _END, network_homes=False)
+
+
+def _times_network(short: bool) -> list[Figure]:
+    return _measured(short, _START_AWAY, _END_AWAY, network_homes=True)
+
+
+def _measured(short: bool, of_start: Limit, of_end: Limit, *, network_homes: bool) -> list[Figure]:
     rounds = 5 if short else 15
-    with slurm_serving(32) as (slurm, core, watch, folder):
+    with slurm_serving(32, network_homes=network_homes) as (slurm, core, watch, folder):
         (folder / "job.sh").write_text(_script(folder))
         ours, theirs = [], []
         for number in range(rounds + 1):
@@ -108,9 +123,12 @@ def _times(short: bool) -> list[Figure]:
         start, end = (statistics.median(each) for each in zip(*ours, strict=True))
         peer_start, peer_end = (statistics.median(each) for each in zip(*theirs, strict=True))
     return [
-        _START.figure(start, peer_start, "s"),
-        _END.figure(end, peer_end + _LATE_S, "s"),
+        of_start.figure(start, peer_start, "s"),
+        of_end.figure(end, peer_end + _LATE_S, "s"),
     ]
 
 
-BENCHMARKS = (Benchmark((_START, _END), _times),)
+BENCHMARKS = (
+    Benchmark((_START, _END), _times),
+    Benchmark((_START_AWAY, _END_AWAY), _times_network),
+)

@@ -81,7 +81,14 @@ def _handshake(
     connection: socket.socket, endpoint: Endpoint, keys: KeyPair, expected_name: str
 ) -> str:
     try:
-        with _context(keys).wrap_socket(connection, server_hostname=expected_name) as tls:
+        context = _context(keys)
+    except (ssl.SSLError, ValueError):
+        return (
+            "our own certificate, its key and the CA's do not fit together, or can't be read; "
+            "ask the administrator for a new bundle"
+        )
+    try:
+        with context.wrap_socket(connection, server_hostname=expected_name) as tls:
             # In TLS 1.3 a server looks at our certificate after our side has finished. One that
             # takes it sends its settings frame; grpc servers that do not just close.
             if tls.recv(1):

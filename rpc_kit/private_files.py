@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import re
 import stat
@@ -10,6 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 _DRAFT = re.compile(r"\..+\.[0-9a-f]{8}")
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)
+"""What file systems without links say, among them FAT."""
 
 
 def make_folder(path: Path) -> Path:
@@ -36,12 +39,34 @@ def write_new(path: Path, data: bytes) -> bool:
         Whether it was written; False leaves what was there as it is.
     """
     with _beside(path, data) as draft:
-        try:
-            # A link never replaces, unlike a rename: of two writers one wins.
-            os.link(draft, path)
-        except FileExistsError:
+        if not give_name(draft, path):
             return False
     _sync_folder(path.parent)
+    return True
+
+
+def give_name(draft: Path, path: Path) -> bool:
+    """Let a whole file have its name too, or instead, unless there is a file of that name.
+
+    Returns:
+        Whether it has; of two writers one wins.
+    """
+    try:
+        # Unlike a rename, a link never replaces.
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+    else:
+        return True
+    # As on a memory stick. An empty file takes the name, and is replaced at once.
+    try:
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600))
+    except FileExistsError:
+        return False
+    draft.replace(path)
     return True
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from rpc_kit import private_files
 from swm_core import __version__
 from swm_core.home import Home
 from swm_core.spool import place
@@ -79,7 +80,8 @@ def back_up(home: Home, file: Path, *, with_files: bool) -> Contents:
                 _add(archive, f"{_TOP}/{home.database.relative_to(home.path)}", copy)
             output.flush()
             os.fsync(output.fileno())
-        os.link(draft, file)
+        if not private_files.give_name(draft, file):
+            raise BackupError(f"{file} is there already; choose another name")
     except OSError as error:
         raise BackupError(_line(error)) from None
     except sqlite3.Error as error:

@@ -110,6 +110,7 @@ async def run(options: Options) -> None:
     lives = Lives(
         config,
         cloud,
+        catalog,
         keys,
         partitions,
         observer,
@@ -152,7 +153,7 @@ async def run(options: Options) -> None:
         catalog, (config.image, *config.images), Nodes(partitions, lives, observer)
     )
     partition_service = PartitionService(
-        config, cloud.scope_uid, admission, partitions, lives, observer, catalog, partition_hub
+        config, cloud.scope_uid, admission, partitions, lives, observer, partition_hub
     )
 
     watching.open()

@@ -6,6 +6,7 @@ Names within a group are fixed, so that what was asked for is found again, and d
 from __future__ import annotations
 
 import base64
+import copy
 import datetime
 from collections.abc import Sequence
 from typing import Any
@@ -92,7 +93,17 @@ def vnet_body(location: str) -> Body:
         "location": location,
         "properties": {
             "addressSpace": {"addressPrefixes": [NETWORK]},
-            "subnets": [{"name": SUBNET, "properties": {"addressPrefix": SUBNET_NETWORK}}],
+            "subnets": [
+                {
+                    "name": SUBNET,
+                    "properties": {
+                        "addressPrefix": SUBNET_NETWORK,
+                        # Nodes but the first have no address of their own to get out by. Since
+                        # version 2025-07-01 of its API Azure lends them one only if it is told to.
+                        "defaultOutboundAccess": True,
+                    },
+                }
+            ],
         },
     }
 
@@ -194,6 +205,13 @@ def vm_body(
             "billingProfile": {"maxPrice": spot_limit},
         }
     return {"location": location, "properties": properties}
+
+
+def with_disk_of_image(vm: Body) -> Body:
+    """A machine with a disk as large as its image, which Azure takes only unsaid."""
+    body = copy.deepcopy(vm)
+    body["properties"]["storageProfile"]["osDisk"].pop("diskSizeGB", None)
+    return body
 
 
 def image_reference(image: str) -> Body:

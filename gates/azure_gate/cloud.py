@@ -7,76 +7,19 @@ can be repeated, and nothing has to be remembered to delete it.
 from __future__ import annotations
 
 import asyncio
-import dataclasses
-import re
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Sequence
 from typing import Any, TypeVar
 
 from gates.azure_gate import bodies
+from gates.azure_gate.answers import Content, Group, Machine, contents_of, group_of, machine_of
 from gates.azure_gate.config import Config
-from gates.azure_gate.errors import Kind, Problem
-from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Sdk
+from gates.azure_gate.errors import Kind
+from gates.azure_gate.sdk import OPERATION_S, AzureProblem, Operation, Sdk
 from gates.azure_gate.tags import INSTALLATION, Tags
 
 T = TypeVar("T")
 
-_PATH = re.compile(
-    r"/subscriptions/[^/]+/resourceGroups/(?P<group>[^/]+)(/providers/[^/]+/[^/]+/(?P<name>[^/]+))?",
-    re.IGNORECASE,
-)
 _FORCED = "Microsoft.Compute/virtualMachines"
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Group:
-    """A resource group with our tags."""
-
-    name: str
-    location: str
-    tags: Tags | None
-    """None where they are not what a gate writes."""
-    installation: str
-    is_deleting: bool
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Machine:
-    """A machine, as lists tell it."""
-
-    name: str
-    provisioning: str
-    """As "Creating", "Succeeded", "Failed", "Deleting"."""
-    power: str
-    """As "running", "deallocated"; empty: not told."""
-    failure: Problem | None = None
-    """Why it could not be made."""
-
-    @property
-    def is_up(self) -> bool:
-        """Whether Azure says that it runs."""
-        return self.power == "running"
-
-    @property
-    def is_stopped(self) -> bool:
-        """Whether it has been deallocated, or is about to be."""
-        return self.power in {"deallocated", "deallocating"}
-
-
-@dataclasses.dataclass(frozen=True, slots=True)
-class Content:
-    """What a group holds, as lists tell it: they may lag behind."""
-
-    machines: Mapping[str, Machine] = dataclasses.field(default_factory=dict)
-    private: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    """Private addresses by node."""
-    public: Mapping[str, str] = dataclasses.field(default_factory=dict)
-    others: frozenset[str] = frozenset()
-    """Names of interfaces and addresses."""
-
-    @property
-    def is_empty(self) -> bool:
-        """Whether nothing in it costs money, as far as lists tell."""
-        return not self.machines and not self.others
 
 
 class Cloud:
@@ -125,7 +68,7 @@ class Cloud:
             "listing resource groups",
             lambda: self._sdk.resources.resource_groups.list(filter=f"tagName eq '{INSTALLATION}'"),
         )
-        return [_group(one.as_dict()) for one in found]
+        return [group_of(one.as_dict()) for one in found]
 
     async def group(self, name: str) -> Group | None:
         """One group; None if there is none: the only word for gone."""
@@ -138,7 +81,7 @@ class Cloud:
             if problem.problem.code == "ResourceGroupNotFound":
                 return None
             raise
-        return _group(found.as_dict())
+        return group_of(found.as_dict())
 
     async def put_group(self, name: str, location: str, tags: Tags) -> Group:
         """Make a group with its tags, in one call."""
@@ -149,7 +92,7 @@ class Cloud:
             lambda: self._sdk.resources.resource_groups.create_or_update(name, body),
             stop=stop,
         )
-        return _group((await self._whole(name, made, stop)).as_dict())
+        return group_of((await self._whole(name, made, stop)).as_dict())
 
     async def tag_group(self, name: str, tags: Tags) -> None:
         """Replace the tags of a group that is there."""
@@ -161,9 +104,7 @@ class Cloud:
 
     async def delete_group(self, name: str) -> bool:
         """Begin to delete a group with all that is in it; False if there is none."""
-        # A write that arrived later would make something that nobody deletes.
-        if writes := self._writes.get(name):
-            await asyncio.wait(set(writes))
+        await self.written(name)
         try:
             await self._sdk.start(
                 f"deleting group {name}",
@@ -176,6 +117,14 @@ class Cloud:
                 return False
             raise
         return True
+
+    async def written(self, group: str) -> None:
+        """Wait until nothing is on its way to a group any more.
+
+        Who looks, or deletes, before that does not see what arrives later: nobody would delete it.
+        """
+        if writes := self._writes.get(group):
+            await asyncio.wait(set(writes))
 
     # What is in them.
 
@@ -190,7 +139,7 @@ class Cloud:
             sdk.all("listing interfaces", lambda: sdk.network.network_interfaces.list_all()),
             sdk.all("listing addresses", lambda: sdk.network.public_ip_addresses.list_all()),
         )
-        return _contents(
+        return contents_of(
             [one.as_dict() for one in machines],
             [one.as_dict() for one in interfaces],
             [one.as_dict() for one in addresses],
@@ -207,7 +156,7 @@ class Cloud:
             if problem.kind is Kind.GONE:
                 return None
             raise
-        return _machine(found.as_dict())
+        return machine_of(found.as_dict())
 
     async def put_nsg(self, group: str, location: str, sources: Sequence[str]) -> None:
         """Let SSH in from `sources`, and from nowhere else."""
@@ -244,10 +193,10 @@ class Cloud:
             body,
         )
 
-    async def put_machine(
+    async def begin_machine(
         self, group: str, node: str, body: bodies.Body, within_s: float, hurry: asyncio.Event
-    ) -> None:
-        """Make a machine; returns when Azure says that it has booted.
+    ) -> Operation[Any]:
+        """Have Azure take in a machine that is to be made: from then on it is there, and costs.
 
         Args:
             group: Where.
@@ -256,7 +205,7 @@ class Cloud:
             within_s: When to give up.
             hurry: Set when it is up: Azure is asked at once whether it has noticed.
         """
-        await self._make(
+        return await self._begin(
             group,
             f"making {node}",
             self._sdk.compute.virtual_machines.begin_create_or_update,
@@ -265,6 +214,10 @@ class Cloud:
             within_s=within_s,
             hurry=hurry,
         )
+
+    async def finish_machine(self, node: str, operation: Operation[Any]) -> None:
+        """Wait until Azure says that a machine has booted."""
+        await self._sdk.finish(f"making {node}", operation)
 
     async def start_machine(self, group: str, node: str) -> None:
         """Start a machine that was deallocated."""
@@ -287,46 +240,37 @@ class Cloud:
 
     async def empty_group(self, group: str, nodes: Sequence[str]) -> None:
         """Delete all that a group was meant to hold, whether or not lists tell of it."""
+        await self.written(group)
         sdk = self._sdk
         compute, network = sdk.compute, sdk.network
         machines = compute.virtual_machines.begin_delete
-        await asyncio.gather(
-            *(self._gone(f"deleting {n}", machines, group, n, force_deletion=True) for n in nodes)
+        await _all(
+            self._gone(f"deleting {n}", machines, group, n, force_deletion=True) for n in nodes
         )
-        await asyncio.gather(
-            *(
-                self._gone(
-                    f"deleting the interface of {node}",
-                    network.network_interfaces.begin_delete,
-                    group,
-                    bodies.nic(node),
-                )
-                for node in nodes
-            ),
-            *(
-                self._gone(
-                    f"deleting the disk of {node}",
-                    compute.disks.begin_delete,
-                    group,
-                    bodies.disk(node),
-                )
-                for node in nodes
-            ),
+        interfaces, disks = network.network_interfaces.begin_delete, compute.disks.begin_delete
+        await _all(
+            [
+                *(
+                    self._gone(f"deleting the interface of {n}", interfaces, group, bodies.nic(n))
+                    for n in nodes
+                ),
+                *(
+                    self._gone(f"deleting the disk of {n}", disks, group, bodies.disk(n))
+                    for n in nodes
+                ),
+            ]
         )
         addresses = network.public_ip_addresses.begin_delete
         first = bodies.address(nodes[0])
         await self._gone("deleting the address", addresses, group, first)
-        await asyncio.gather(
-            self._gone(
-                "deleting the network", network.virtual_networks.begin_delete, group, bodies.VNET
-            ),
-            self._gone(
-                "deleting the rules",
-                network.network_security_groups.begin_delete,
-                group,
-                bodies.NSG,
-            ),
-            *(self._drop_schedule(group, node) for node in nodes),
+        networks = network.virtual_networks.begin_delete
+        rules = network.network_security_groups.begin_delete
+        await _all(
+            [
+                self._gone("deleting the network", networks, group, bodies.VNET),
+                self._gone("deleting the rules", rules, group, bodies.NSG),
+                *(self._drop_schedule(group, node) for node in nodes),
+            ]
         )
 
     async def _drop_schedule(self, group: str, node: str) -> None:
@@ -346,7 +290,11 @@ class Cloud:
             if problem.kind is not Kind.GONE:
                 raise
 
-    async def _make(
+    async def _make(self, group: str, doing: str, begin: Any, *arguments: Any) -> None:
+        """Have something made in a group, and wait until it is."""
+        await self._sdk.finish(doing, await self._begin(group, doing, begin, *arguments))
+
+    async def _begin(
         self,
         group: str,
         doing: str,
@@ -354,13 +302,13 @@ class Cloud:
         *arguments: Any,
         within_s: float = OPERATION_S,
         hurry: asyncio.Event | None = None,
-    ) -> None:
-        """Have something made in a group, and wait until it is."""
+    ) -> Operation[Any]:
+        """Have Azure begin to make something in a group."""
         stop = asyncio.Event()
         begun = self._sdk.begin(
             doing, begin, group, *arguments, within_s=within_s, stop=stop, hurry=hurry
         )
-        await self._sdk.finish(doing, await self._whole(group, begun, stop))
+        return await self._whole(group, begun, stop)
 
     async def _whole(self, group: str, write: Coroutine[Any, Any, T], stop: asyncio.Event) -> T:
         """The result of a write, which runs to its end also if nobody waits for it any more.
@@ -386,70 +334,8 @@ class Cloud:
             task.exception()  # who waits is told; nobody else wants to know
 
 
-def _place(resource_id: str) -> tuple[str, str]:
-    """Group (in lower case) and name of what an id names; Azure's ids have no fixed case."""
-    found = _PATH.match(resource_id)
-    return (found["group"].lower(), found["name"] or "") if found else ("", "")
-
-
-def _group(told: Mapping[str, Any]) -> Group:
-    tags = told.get("tags") or {}
-    installation = next((v for k, v in tags.items() if k.lower() == INSTALLATION), "")
-    state = (told.get("properties") or {}).get("provisioningState", "")
-    return Group(
-        name=told["name"],
-        location=told.get("location", ""),
-        tags=Tags.decode(tags),
-        installation=installation,
-        is_deleting=state in {"Deleting", "Deprovisioning"},
-    )
-
-
-def _machine(told: Mapping[str, Any]) -> Machine:
-    properties = told.get("properties") or {}
-    statuses = (properties.get("instanceView") or {}).get("statuses") or ()
-    power, failure = "", None
-    for status in statuses:
-        # As "PowerState/running"; provisioning may have three parts, and be beside a power state.
-        kind, _, rest = str(status.get("code", "")).partition("/")
-        if kind.lower() == "powerstate":
-            power = rest.lower()
-        elif kind.lower() == "provisioningstate" and rest.lower().startswith("failed"):
-            code = rest.partition("/")[2]
-            failure = Problem(200, code, str(status.get("message", "")))
-    provisioning = str(properties.get("provisioningState", ""))
-    if provisioning == "Failed" and failure is None:
-        failure = Problem(200, "", "Azure could not make it, and does not say why")
-    return Machine(told["name"], provisioning, power, failure)
-
-
-def _contents(
-    machines: Sequence[Mapping[str, Any]],
-    interfaces: Sequence[Mapping[str, Any]],
-    addresses: Sequence[Mapping[str, Any]],
-) -> dict[str, Content]:
-    found: dict[str, tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]] = {}
-
-    def of(
-        group: str,
-    ) -> tuple[dict[str, Machine], dict[str, str], dict[str, str], set[str]]:
-        return found.setdefault(group, ({}, {}, {}, set()))
-
-    for told in machines:
-        group, name = _place(told["id"])
-        of(group)[0][name] = _machine(told)
-    for told in interfaces:
-        group, name = _place(told["id"])
-        of(group)[3].add(name)
-        for at in (told.get("properties") or {}).get("ipConfigurations") or ():
-            private = (at.get("properties") or {}).get("privateIPAddress")
-            if private:
-                of(group)[1][name.removesuffix("-nic")] = private
-    for told in addresses:
-        group, name = _place(told["id"])
-        of(group)[3].add(name)
-        if public := (told.get("properties") or {}).get("ipAddress"):
-            of(group)[2][name.removesuffix("-ip")] = public
-    return {
-        group: Content(had[0], had[1], had[2], frozenset(had[3])) for group, had in found.items()
-    }
+async def _all(works: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do all of it side by side, to the end of each; raises the first error."""
+    for error in await asyncio.gather(*works, return_exceptions=True):
+        if error is not None:
+            raise error

@@ -6,7 +6,8 @@ import asyncio
 import random
 
 from gate_kit import Operations
-from gates.azure_gate.cloud import Cloud, Group
+from gates.azure_gate.answers import Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Partitions
 from gates.azure_gate.sdk import AzureProblem
@@ -37,12 +38,8 @@ class Deletions:
         self._deleters: dict[str, asyncio.Task[None]] = {}
 
     def __contains__(self, name: str) -> bool:
-        """Whether the group was ever followed; `name` in lower case."""
-        return name in self._deleters
-
-    def is_under_way(self, name: str) -> bool:
         """Whether the group is followed now; `name` in lower case."""
-        return name in self._deleters and not self._deleters[name].done()
+        return name in self._deleters
 
     def follow(self, group: Group) -> None:
         """See to it that a group that is being deleted ends."""
@@ -52,10 +49,10 @@ class Deletions:
             known.is_deleting, known.is_making = True, False
             known.trouble = ""
             self._partitions.changed(known)
-        if not self.is_under_way(name):
-            self._deleters[name] = self._operations.spawn(
-                self._until_gone(group.name), f"deletion of {group.name}"
-            )
+        if name not in self._deleters:
+            task = self._operations.spawn(self._until_gone(group.name), f"deletion of {group.name}")
+            self._deleters[name] = task
+            task.add_done_callback(lambda done: self._deleters.pop(name))
         self._observer.hurry()
 
     async def _until_gone(self, name: str) -> None:

@@ -76,7 +76,13 @@ class Egress:
             address = ipaddress.ip_address(text)
         except ValueError:
             address = None
-        if status != 200 or address is None or address.is_unspecified or address.is_multicast:
+        # Nodes have addresses of version 4 alone: from another one nobody would get there.
+        if (
+            status != 200
+            or not isinstance(address, ipaddress.IPv4Address)
+            or address.is_unspecified
+            or address.is_multicast
+        ):
             raise errors.site_unreachable(
                 f"{url} tells {text[:60]!r} (status {status}), which is no address that we could "
                 f"come from; {mend}"

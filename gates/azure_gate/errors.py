@@ -20,7 +20,6 @@ from skyport.gate.v1 import types_pb2
 PROVISIONING_FAILED = "PROVISIONING_FAILED"
 THROTTLED_S = 5.0
 """How long to wait where Azure wants us to and does not say how long."""
-NIC_RESERVED_S = 180.0
 
 _TEXT_CHARS = 600
 _DEPTH = 6
@@ -68,6 +67,8 @@ _CODES: Mapping[str, Kind] = {
     "RetryableError": Kind.RETRY,
     "RetryableErrorDueToAnotherOperation": Kind.RETRY,
     "AnotherOperationInProgress": Kind.RETRY,
+    "CanceledAndSupersededDueToAnotherOperation": Kind.RETRY,
+    "ReferencedResourceNotProvisioned": Kind.RETRY,
     "InternalServerError": Kind.RETRY,
     "InternalExecutionError": Kind.RETRY,
     "ServerTimeout": Kind.RETRY,
@@ -121,6 +122,8 @@ _QUOTA_WORDS = (
     "LowPriorityCores",
     "Submit a request for Quota increase",
 )
+# Of OperationNotAllowed, too.
+_SMALLER = "smaller than the size of the corresponding disk in the VM image"
 _ELSEWHERE = frozenset({"SpotPriceGreaterThanProvidedMaxPrice", "NicReservedForAnotherVm"})
 # OAuth's own errors that are no word about our credentials.
 _OAUTH_LATER = frozenset({"temporarily_unavailable", "server_error", "slow_down"})
@@ -162,6 +165,8 @@ class Problem:
             if "vmSize" in self.target or "for the VM size is not valid" in self.message:
                 return Kind.FLAVOR
         known = _CODES.get(self.code)
+        if known is Kind.GONE and "/images/" in self.message.casefold():
+            return Kind.IMAGE  # of one's own: it has no code of its own
         if known is not None:
             return known
         if self.code.startswith("InUse"):
@@ -173,6 +178,11 @@ class Problem:
         if self.status == 403:
             return Kind.PERMISSION
         return Kind.REFUSED
+
+    @property
+    def is_disk_too_small(self) -> bool:
+        """Whether a disk was asked for that is smaller than what is to be copied onto it."""
+        return _SMALLER in self.message
 
     @property
     def said(self) -> str:
@@ -240,8 +250,11 @@ def refusal(problem: Problem, doing: str) -> Refusal:
             # 0 means nothing: we are asked to come back, and not told when.
             after_s = problem.retry_after_s or THROTTLED_S
             return errors.site_unreachable(text, retry_after_s=after_s)
-        case Kind.GONE:
+        case Kind.GONE if problem.code == "ResourceGroupNotFound":
             return not_found("PARTITION_NOT_FOUND", text)
+        case Kind.GONE:
+            # Something of it is gone, which is no word for all of it: the next look tells more.
+            return errors.site_unreachable(text, retry_after_s=THROTTLED_S)
         case Kind.CREDENTIALS:
             return errors.credentials_invalid(text)
         case Kind.PERMISSION:

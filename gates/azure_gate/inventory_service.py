@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Protocol
 
-from gate_kit import Context, node_lists, page_of
+from gate_kit import Context, page_of
 from gates.azure_gate.catalog import Catalog
 from skyport.gate.v1 import inventory_pb2, inventory_pb2_grpc
 
@@ -18,19 +18,6 @@ class Nodes(Protocol):
     ) -> inventory_pb2.ListNodesResponse:
         """A page of nodes; raises PARTITION_NOT_FOUND, SITE_UNREACHABLE, FIELD_*."""
         ...
-
-
-class KnownNodes:
-    """`Nodes` of partitions that are at hand."""
-
-    def __init__(self, partitions: node_lists.Partitions) -> None:
-        self._partitions = partitions
-
-    async def listed(
-        self, request: inventory_pb2.ListNodesRequest
-    ) -> inventory_pb2.ListNodesResponse:
-        """A page of them."""
-        return node_lists.list_nodes(request, self._partitions)
 
 
 class InventoryService(inventory_pb2_grpc.InventoryServiceServicer):

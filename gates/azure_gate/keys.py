@@ -7,7 +7,10 @@ create gives further nodes the same one, and the first connection to a node is v
 
 from __future__ import annotations
 
+import base64
 import dataclasses
+import hashlib
+import textwrap
 from pathlib import Path
 
 from cryptography.hazmat.primitives import hashes, serialization
@@ -64,7 +67,7 @@ class Keys:
         secret = self._key.private_bytes_raw()
         derived = HKDF(hashes.SHA256(), 32, salt=None, info=_FOR_HOSTS + partition.encode())
         key = Ed25519PrivateKey.from_private_bytes(derived.derive(secret))
-        return HostKey(_openssh(key).decode(), _public(key))
+        return HostKey(_same_openssh(key), _public(key))
 
     def known_hosts(self, partition: str, host_key: str) -> Path:
         """A file for ssh that trusts one host key, whatever the address.
@@ -99,6 +102,28 @@ def _openssh(key: Ed25519PrivateKey) -> bytes:
         serialization.PrivateFormat.OpenSSH,
         serialization.NoEncryption(),
     )
+
+
+def _same_openssh(key: Ed25519PrivateKey) -> str:
+    """A key as OpenSSH keeps it, always with the same letters.
+
+    Libraries put random numbers into it. A machine that is asked for once more gets the key again,
+    and Azure refuses what differs from the first time. The form is that of PROTOCOL.key of OpenSSH.
+    """
+
+    def text(data: bytes) -> bytes:
+        return len(data).to_bytes(4) + data
+
+    secret, public = key.private_bytes_raw(), key.public_key().public_bytes_raw()
+    kind = text(b"ssh-ed25519")
+    check = hashlib.sha256(secret).digest()[:4]
+    private = 2 * check + kind + text(public) + text(secret + public) + text(b"")
+    private += bytes(range(1, 1 + -len(private) % 8))
+    none = text(b"none")
+    head = b"openssh-key-v1\0" + none + none + text(b"") + (1).to_bytes(4)
+    whole = base64.b64encode(head + text(kind + text(public)) + text(private)).decode()
+    lines = "\n".join(textwrap.wrap(whole, 70))
+    return f"-----BEGIN OPENSSH PRIVATE KEY-----\n{lines}\n-----END OPENSSH PRIVATE KEY-----\n"
 
 
 def _public(key: Ed25519PrivateKey) -> str:

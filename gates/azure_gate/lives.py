@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import math
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
 from typing import TypeVar
 
 from gate_kit import Operations, Refusal, errors
 from gates.azure_gate import schedules as ends
 from gates.azure_gate.absences import Absences
-from gates.azure_gate.cloud import Cloud, Content, Group
+from gates.azure_gate.answers import Content, Group
+from gates.azure_gate.catalog import Catalog
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.config import Config
 from gates.azure_gate.deletions import Deletions
+from gates.azure_gate.errors import Kind
 from gates.azure_gate.installations import Installations
 from gates.azure_gate.keys import Keys
 from gates.azure_gate.makers import Makers, write_tags
@@ -40,6 +44,7 @@ class Lives:
     Args:
         config: What they are made of.
         cloud: Where they are.
+        catalog: What there is to be had.
         keys: What nodes show.
         partitions: How they were last seen.
         observer: Sees them.
@@ -56,6 +61,7 @@ class Lives:
         self,
         config: Config,
         cloud: Cloud,
+        catalog: Catalog,
         keys: Keys,
         partitions: Partitions,
         observer: Observer,
@@ -69,6 +75,7 @@ class Lives:
     ) -> None:
         self._config = config
         self._cloud = cloud
+        self._catalog = catalog
         self._keys = keys
         self._partitions = partitions
         self._observer = observer
@@ -79,6 +86,8 @@ class Lives:
         self._operations = operations
         self._tombstones = tombstones
         self._installations = installations
+        self._coming: set[str] = set()
+        """Groups that are being made and not known yet, in lower case."""
         partitions.on_unknown.append(self.wonder)
         observer.on_round.append(self._saw)
 
@@ -90,7 +99,8 @@ class Lives:
         """Make sure that the partition exists, and is being made.
 
         Raises:
-            Refusal: PARTITION_DELETED, PARTITION_DIFFERS, and as errors.refusal has them.
+            Refusal: FLAVOR_NOT_FOUND, PARTITION_DELETED, PARTITION_DIFFERS, and as
+                errors.refusal has them.
         """
         expires_s = request.expire_time.seconds
         key = ("create", request.partition_id, request.spec_fingerprint, expires_s)
@@ -109,9 +119,11 @@ class Lives:
         group = await self._group(name)
         is_new = group is None
         if group is None:
-            self._check_room()
             location = request.spec.location or self._config.locations[0]
-            group = await self._put(name, location, self._tags(name, request, expires_s))
+            # Of what exists nobody asks that: it is needed also when there is no more of it.
+            await self._catalog.flavor(request.spec.flavor, location)
+            async with self._room(name):
+                group = await self._put(name, location, self._tags(name, request, expires_s))
         if group.is_deleting:
             raise errors.partition_deleted(request.partition_id)
         if group.tags is None:
@@ -130,16 +142,27 @@ class Lives:
         return self._partitions.message(known)
 
     async def _go_on(self, known: Known, tags: Tags, expires_s: int) -> None:
-        known.tags = tags
+        if known.tags.failure is None:
+            # What has ended meanwhile may not be written yet: who writes it waits for us.
+            known.tags = dataclasses.replace(tags, lost={**tags.lost, **known.tags.lost})
         known.is_resumed = True
         if known.tags.failure is not None:
             return
         if expires_s > known.tags.expires_s:
-            await write_tags(self._cloud, known, expires_s=expires_s)
-            if known.tags.is_ready:
-                await self._within(self._schedules.set(known, known.nodes))
+            await self._move_end(known, expires_s, known.nodes if known.tags.is_ready else ())
         if known.tags.is_ready and not known.is_making:
             await self._look_at(known)
+
+    async def _move_end(self, known: Known, expires_s: int, nodes: Sequence[str]) -> None:
+        """Have nodes end at another time. What is written last says that all of them do."""
+        before = known.tags
+        known.tags = dataclasses.replace(before, expires_s=expires_s)
+        try:
+            await self._within(self._schedules.set(known, nodes))
+            await self._within(write_tags(self._cloud, known))
+        except BaseException:
+            known.tags = dataclasses.replace(known.tags, expires_s=before.expires_s)
+            raise
 
     async def renew(self, partition_id: str, wanted_s: int) -> partition_pb2.Partition:
         """Move the time at which the nodes are deallocated.
@@ -152,17 +175,11 @@ class Lives:
             known = await self.find(partition_id)
             if known.state not in {CREATING, READY} or known.tags.failure is not None:
                 raise errors.partition_not_ready(partition_id, self._partitions.text(known))
-            expires_s = ends.end(wanted_s)
-            before = known.tags
-            known.tags = dataclasses.replace(before, expires_s=expires_s)
-            try:
-                # Of one in the making only those that are there; the others get it when they are.
-                there = [n for n in known.nodes if n in known.content.machines]
-                await self._within(self._schedules.set(known, there))
-                await write_tags(self._cloud, known, expires_s=expires_s)
-            except BaseException:
-                known.tags = dataclasses.replace(known.tags, expires_s=before.expires_s)
-                raise
+            # Of one in the making only those that are there; the others get it when they are.
+            there = known.nodes
+            if known.state == CREATING:
+                there = [n for n in there if n in known.content.machines]
+            await self._move_end(known, ends.end(wanted_s), there)
             self._partitions.changed(known)
             return self._partitions.message(known)
 
@@ -173,15 +190,23 @@ class Lives:
         """Begin to delete the partition; a create under way is stopped first.
 
         Raises:
-            Refusal: PARTITION_NOT_FOUND, also when it is gone; NOT_YOURS.
+            Refusal: PARTITION_NOT_FOUND, also when it is gone; NOT_YOURS; BUSY: something holds it.
         """
         name = group_name(installation, partition_id)
 
         async def work() -> None:
+            # Before its turn: what makes or empties the partition holds it for minutes.
             await self._makers.stop(name)
+            async with self._operations.exclusive(("partition", partition_id)):
+                await self._makers.stop(name)
+                await begin()
+
+        async def begin() -> None:
             known = self._partitions.known.get(name.lower())
             if known is not None and known.is_deleting:
                 return
+            # Of a create that was cut off: what is not there yet may come.
+            await self._cloud.written(name)
             group = await self._group(name)
             if group is None:
                 if known is not None:
@@ -190,7 +215,13 @@ class Lives:
                 raise errors.partition_not_found(partition_id)
             if group.installation != installation:
                 raise errors.not_yours(partition_id)
-            if not await self._within(self._cloud.delete_group(name)):
+            try:
+                is_there = await self._cloud.delete_group(name)
+            except AzureProblem as problem:
+                if problem.kind is Kind.REFUSED:  # as things are: by a lock, for example
+                    raise errors.busy(str(problem)) from problem
+                raise problem.refusal from problem
+            if not is_there:
                 if known is not None:
                     self._partitions.gone(known)
                 raise errors.partition_not_found(partition_id)
@@ -201,7 +232,7 @@ class Lives:
         # A create that is under way must not hold up the delete.
         self._operations.interrupt(errors.partition_deleted(partition_id), "create", partition_id)
         key = ("delete", partition_id, installation)
-        await self._operations.run(key, work, on=("partition", partition_id))
+        await self._operations.run(key, work)
 
     async def find(self, partition_id: str) -> Known:
         """A partition as Azure has it now.
@@ -230,6 +261,9 @@ class Lives:
             group = await self._group(group_name(installation, partition_id))
             if group is not None:
                 known = self._partitions.saw(group)
+                if known is None:
+                    # It is there, and costs, though nothing can be read in its tags.
+                    raise errors.not_yours(partition_id)
         return known
 
     def wonder(self, partition_id: str) -> None:
@@ -263,7 +297,7 @@ class Lives:
                 self._deletions.follow(group)
             elif group_name(group.installation, group.tags.partition_id) in self._tombstones:
                 # It appeared after it was deleted: a call that was cut off has arrived.
-                if not self._deletions.is_under_way(name):
+                if name not in self._deletions:
                     self._deletions.follow(group)
             elif known is not None:
                 self._makers.clean_up(known)
@@ -302,11 +336,21 @@ class Lives:
             expires_s=expires_s,
         )
 
-    def _check_room(self) -> None:
+    @contextlib.asynccontextmanager
+    async def _room(self, name: str) -> AsyncIterator[None]:
+        """Have room for one more partition, until it is known like the others."""
         most = self._config.max_partitions
-        costly = [one for one in self._partitions.known.values() if not one.tags.is_empty]
+        if most:
+            await self._observer.look(older_s=math.inf)  # a gate that has just begun knows of none
+        known = self._partitions.known.items()
+        costly = {there for there, one in known if not one.tags.is_empty} | self._coming
         if most and len(costly) >= most:
             raise errors.quota(f"{len(costly)} partitions are there; max_partitions is {most}")
+        self._coming.add(name.lower())
+        try:
+            yield
+        finally:
+            self._coming.discard(name.lower())
 
     async def _put(self, name: str, location: str, tags: Tags) -> Group:
         try:

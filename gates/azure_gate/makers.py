@@ -7,7 +7,8 @@ import dataclasses
 import logging
 import random
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
+from typing import Any
 
 from gate_kit import Operations, Refusal
 from gates.azure_gate.cloud import Cloud
@@ -59,13 +60,10 @@ class Makers:
 
     def fail(self, known: Known, failure: types_pb2.Failure) -> None:
         """End a partition that was ready; everything that costs money is deleted."""
-        name = known.group.name.lower()
-        failed = self._fail(known, failure)
-        self._makers[name] = self._operations.spawn(failed, f"end of {known.id}")
+        self._spawn(known, self._fail(known, failure), f"end of {known.id}")
 
     def begin(self, known: Known, *, is_new: bool) -> None:
         """Have it made, or started again, unless it is, or can't be."""
-        name = known.group.name.lower()
         is_over = known.tags.failure is not None or known.state == DELETING
         if is_over:
             self.clean_up(known)
@@ -75,7 +73,7 @@ class Makers:
             known.is_making = True
             known.began = time.monotonic()
             work = self._made(known) if not known.tags.is_ready else self._started(known)
-            self._makers[name] = self._operations.spawn(work, f"making of {known.id}")
+            self._spawn(known, work, f"making of {known.id}")
         if is_new:
             self._observer.hurry()
         self._partitions.changed(known)
@@ -135,7 +133,9 @@ class Makers:
                 async with self._operations.exclusive(("partition", known.id)):
                     # First, so that a gate that comes after a crash goes on with it.
                     await write_tags(self._cloud, known, is_empty=False)
-                    await self._cloud.empty_group(known.group.name, known.tags.nodes)
+                # It takes minutes; with its failure told nobody makes anything of it meanwhile.
+                await self._cloud.empty_group(known.group.name, known.tags.nodes)
+                async with self._operations.exclusive(("partition", known.id)):
                     await write_tags(self._cloud, known, is_empty=True, lost=self._all_lost(known))
                 known.trouble = ""
                 self._partitions.lost(known)
@@ -159,17 +159,25 @@ class Makers:
 
     def clean_up(self, known: Known) -> None:
         """Go on with the removal that an earlier gate began."""
-        name = known.group.name.lower()
         if known.tags.failure is None or known.tags.is_empty or known.state == DELETING:
             return
-        if name not in self._makers or self._makers[name].done():
-            self._makers[name] = self._operations.spawn(
-                self._emptied(known), f"clean-up of {known.id}"
-            )
+        if known.group.name.lower() not in self._makers:
+            self._spawn(known, self._emptied(known), f"clean-up of {known.id}")
+
+    def _spawn(self, known: Known, work: Coroutine[Any, Any, None], what: str) -> None:
+        name = known.group.name.lower()
+        task = self._makers[name] = self._operations.spawn(work, what)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            if self._makers.get(name) is done:
+                del self._makers[name]
+
+        task.add_done_callback(ended)
 
 
 async def write_tags(cloud: Cloud, known: Known, **changes: object) -> None:
     """Write tags with `changes`. Whoever calls holds the partition."""
     tags = dataclasses.replace(known.tags, **changes)  # type: ignore[arg-type]
     await cloud.tag_group(known.group.name, tags)
-    known.tags = tags
+    # Why it ended may have come meanwhile; it is written by who waits for us.
+    known.tags = dataclasses.replace(known.tags, **changes)  # type: ignore[arg-type]

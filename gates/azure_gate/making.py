@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
-import time
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gate_kit import Refusal
 from gate_kit.config_rules import secret
 from gates.azure_gate import bodies, errors
+from gates.azure_gate.answers import Machine
 from gates.azure_gate.boots import BootFailed, Boots
-from gates.azure_gate.cloud import Cloud, Machine
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.cloud_init import Boot, mount
 from gates.azure_gate.config import Config
 from gates.azure_gate.egress import Egress
@@ -21,7 +23,7 @@ from gates.azure_gate.keys import Keys
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Known, Partitions
 from gates.azure_gate.schedules import Schedules
-from gates.azure_gate.sdk import AzureProblem
+from gates.azure_gate.sdk import AzureProblem, Operation
 from skyport.gate.v1 import partition_pb2, types_pb2
 
 log = logging.getLogger(__name__)
@@ -119,15 +121,6 @@ class Making:
         except ExceptionGroup as group:
             raise _unmade(known, group) from group
 
-    async def let_in(self, known: Known) -> None:
-        """Have the rules let in the address that we come from now.
-
-        Raises:
-            Refusal: It is not known.
-            AzureProblem: Azure does not change the rules.
-        """
-        await self._let_in(known)
-
     # Steps.
 
     async def _found(self, known: Known) -> None:
@@ -163,15 +156,67 @@ class Making:
     ) -> None:
         """One machine, until Azure says that it is there."""
         self._observer.hurry()
+        operation = None
         if there is None or there.provisioning == "Failed":
-            body = self._body(known, node)
             self._say(known, self._count(known))
-            timeout_s = float(self._config.boot_timeout)
-            await self._cloud.put_machine(known.group.name, node, body, timeout_s, booted)
+            operation = await self._begun(known, node, booted)
+        end_s = await self._early_end(known, node)
+        if operation is not None:
+            await self._cloud.finish_machine(node, operation)
         else:
             await self._settled(known, node, there)
         self._observer.hurry()
-        await self._schedules.set(known, [node])
+        # It may have been moved meanwhile, by who did not see this machine yet.
+        while end_s != known.tags.expires_s:
+            end_s = known.tags.expires_s
+            await self._schedules.set(known, [node])
+        await self._kept(known, node, booted)
+
+    async def _kept(self, known: Known, node: str, booted: asyncio.Event) -> None:
+        """Wait until a machine that has been made has booted, as long as it is there.
+
+        One that is taken away meanwhile never does, and the others would cost until time is over.
+        """
+        was_there = False
+        while not booted.is_set():
+            is_there = node in known.content.machines
+            if was_there and not is_there:
+                with contextlib.suppress(AzureProblem):  # not known is not gone
+                    if await self._cloud.machine(known.group.name, node) is None:
+                        break
+            was_there = was_there or is_there
+            await known.pulse.wait()
+        else:
+            return
+        raise AzureProblem(errors.gone(f"{node} was taken away"), f"making {node}")
+
+    async def _begun(self, known: Known, node: str, booted: asyncio.Event) -> Operation[Any]:
+        """Have Azure take a machine in, with a disk that is at least as large as was asked for."""
+        group, timeout_s = known.group.name, float(self._config.boot_timeout)
+        body = self._body(known, node)
+        try:
+            return await self._cloud.begin_machine(group, node, body, timeout_s, booted)
+        except AzureProblem as problem:
+            if not problem.problem.is_disk_too_small:
+                raise
+        return await self._cloud.begin_machine(
+            group, node, bodies.with_disk_of_image(body), timeout_s, booted
+        )
+
+    async def _early_end(self, known: Known, node: str) -> int:
+        """Set the end of a machine that is still being made; which has been set, 0: none.
+
+        That takes minutes, and who is away before they are over must not find it running.
+        """
+        end_s = known.tags.expires_s
+        try:
+            await self._schedules.set(known, [node])
+        except AzureProblem as problem:
+            if problem.kind in {Kind.CREDENTIALS, Kind.PERMISSION}:
+                raise
+            log.info("%s of %s gets its end when it is made: %s", node, known.id, problem)
+            return 0
+        return end_s
 
     async def _settled(self, known: Known, node: str, machine: Machine | None) -> None:
         """Wait until a machine that is being made is made."""
@@ -234,7 +279,10 @@ class Making:
         for name in tags.spec.storage:
             has = self._config.storage[name]
             key = secret(has.key_file)
-            mounts.append(mount(name, has.account, has.container, has.suffix, key, time.time()))
+            # By the partition's time: a machine that is asked for once more has to be the same to
+            # the letter, or Azure refuses it.
+            at_s = tags.created_s
+            mounts.append(mount(name, has.account, has.container, has.suffix, key, at_s))
         return Boot(
             login=login(tags),
             client_key=self._keys.public,

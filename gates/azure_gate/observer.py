@@ -9,7 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 
 from gate_kit import Health, Refusal, errors
-from gates.azure_gate.cloud import Cloud, Content, Group
+from gates.azure_gate.answers import Content, Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.sdk import AzureProblem
 
 log = logging.getLogger(__name__)

@@ -11,12 +11,13 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from gate_kit import Context, Fields, WatchHub, errors, page_of
 from gates.azure_gate import config as configuration
 from gates.azure_gate.admission import Admission
-from gates.azure_gate.catalog import Catalog
 from gates.azure_gate.config import Config
 from gates.azure_gate.lives import Lives
 from gates.azure_gate.observer import Observer
 from gates.azure_gate.partitions import Partitions
+from gates.azure_gate.prices import CURRENCY
 from gates.azure_gate.schedules import LONGEST_S
+from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2, partition_pb2_grpc, types_pb2
 
 _EXPIRY = types_pb2.CAPABILITY_EXPIRY
@@ -37,7 +38,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         partitions: How they were last seen.
         lives: Makes and unmakes them.
         observer: Sees them.
-        catalog: What they can be made of.
         hub: Of their changes.
     """
 
@@ -49,7 +49,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         partitions: Partitions,
         lives: Lives,
         observer: Observer,
-        catalog: Catalog,
         hub: WatchHub[partition_pb2.PartitionEvent],
     ) -> None:
         self._config = config
@@ -58,7 +57,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         self._partitions = partitions
         self._lives = lives
         self._observer = observer
-        self._catalog = catalog
         self._hub = hub
 
     async def CreatePartition(
@@ -75,6 +73,8 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
             fields.at_least("spec.node_count", spec.node_count, 1)
             fields.at_most("spec.node_count", spec.node_count, _MOST_NODES)
             self._admission.checks.options(fields, spec.site_options)
+            if spec.HasField("spot_price_limit"):
+                _limit(fields, spec.spot_price_limit)
         if self._config.expiry:
             self._expire_time(fields, request.expire_time)
         fields.done()
@@ -84,10 +84,6 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         self._admission.checks.storage(spec.storage)
         if spec.image and not configuration.is_image(spec.image):
             raise errors.image_not_found(spec.image)
-        # What exists is asked for again also while nobody can tell what there is to be had.
-        if self._partitions.find(request.partition_id) is None:
-            location = spec.location or self._config.locations[0]
-            await self._catalog.flavor(spec.flavor, location)
         partition = await self._lives.create(request)
         return partition_pb2.CreatePartitionResponse(partition=partition)
 
@@ -173,3 +169,12 @@ class PartitionService(partition_pb2_grpc.PartitionServiceServicer):
         if expire_ns - time.time_ns() > (LONGEST_S + _CLOCK_S) * 1_000_000_000:
             text = f"lies more than {LONGEST_S} s ahead"
             fields.wrong("expire_time", text, "FIELD_OUT_OF_RANGE")
+
+
+def _limit(fields: Fields, limit: money_pb2.Money) -> None:
+    """What an hour may cost at most: Azure takes a number, and means US dollars."""
+    if limit.currency_code != CURRENCY:
+        text = f"is {limit.currency_code or 'missing'}; prices here are in {CURRENCY}"
+        fields.wrong("spec.spot_price_limit.currency_code", text, "FIELD_MALFORMED")
+    if limit.units < 0 or limit.nanos < 0 or not (limit.units or limit.nanos):
+        fields.wrong("spec.spot_price_limit", "is not more than nothing", "FIELD_OUT_OF_RANGE")

@@ -12,8 +12,8 @@ from gate_kit.job_checks import Place
 from gate_kit.job_status import failure as failure_of
 from gate_kit.job_status import timestamp
 from gate_kit.ssh.capacity import Capacity
+from gates.azure_gate.answers import Content, Group
 from gates.azure_gate.catalog import Catalog
-from gates.azure_gate.cloud import Content, Group
 from gates.azure_gate.tags import Tags
 from skyport.gate.v1 import inventory_pb2, partition_pb2, types_pb2
 

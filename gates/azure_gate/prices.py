@@ -283,8 +283,9 @@ class _Client:
                 why = why or f"{self._url} does not answer"
             except aiohttp.ClientError as error:
                 why = f"{self._url} can't be reached: {why_of(error)}"
-            # Many gates that were throttled together don't come back together.
-            wait_s = wanted_s if wanted_s is not None else pause_s * random.uniform(0.5, 1.0)  # noqa: S311  # nosec B311
+            # Many gates that were throttled together don't come back together; and one that is told
+            # to come back at once does not do so again and again.
+            wait_s = max(wanted_s or 0.0, pause_s * random.uniform(0.5, 1.0))  # noqa: S311  # nosec B311
             if time.monotonic() + wait_s >= self._deadline:
                 raise PricesError(why)
             await asyncio.sleep(wait_s)

@@ -62,6 +62,9 @@ class Rules:
                 for one in self._partitions.known.values()
                 if one.state == READY or (one.state == CREATING and one.is_making)
             ]
+            # Of the others it is not known any more: they are let in anew when they are started.
+            names = {one.group.name for one in there}
+            self._written = {name: it for name, it in self._written.items() if name in names}
             if not there:
                 continue
             try:
@@ -77,7 +80,10 @@ class Rules:
             return
         try:
             # The first time it is not known what an earlier gate wrote.
-            if await self._cloud.nsg_sources(name) != sources:
+            written = await self._cloud.nsg_sources(name)
+            if not written:
+                return  # whoever makes the partition is about to: of two writers Azure ends one
+            if written != sources:
                 log.info("%s lets in %s now", name, ", ".join(sources))
                 await self._cloud.put_nsg(name, known.location, sources)
             self._written[name] = sources

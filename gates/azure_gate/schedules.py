@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Sequence
 
@@ -49,5 +50,5 @@ def end(wanted_s: float) -> int:
     now = time.time()
     latest = now + LONGEST_S - _SAFETY_S
     # Not before it was wanted, if that can be; and a minute that has almost come is tomorrow's.
-    whole = -(-int(max(wanted_s, now + _MINUTE_S)) // _MINUTE_S) * _MINUTE_S
+    whole = math.ceil(max(wanted_s, now + _MINUTE_S) / _MINUTE_S) * _MINUTE_S
     return whole if whole <= latest else int(latest) // _MINUTE_S * _MINUTE_S

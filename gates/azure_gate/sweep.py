@@ -12,7 +12,8 @@ from pathlib import Path
 
 from gate_kit import command_line
 from gates.azure_gate import config as configuration
-from gates.azure_gate.cloud import Cloud, Group
+from gates.azure_gate.answers import Group
+from gates.azure_gate.cloud import Cloud
 from gates.azure_gate.sdk import AzureProblem, Sdk
 
 _INSTALLATION = re.compile(r"[a-z0-9]{1,40}", re.ASCII)

@@ -182,19 +182,24 @@ def _encode_state(tags: Tags) -> str:
     by_reason: dict[str, list[str]] = {}
     for node, reason in tags.lost.items():
         by_reason.setdefault(reason, []).append(node.removeprefix("n"))
-    words += [f"{reason}={_ranges(nodes)}" for reason, nodes in by_reason.items()]
-    return " ".join(words)[:_VALUE_CHARS]
+    room = _VALUE_CHARS - len(" ".join(words))
+    for reason, nodes in by_reason.items():
+        if ranges := _ranges(nodes, room - len(f" {reason}=")):
+            words.append(f"{reason}={ranges}")
+            room -= len(f" {words[-1]}")
+    return " ".join(words)
 
 
-def _ranges(numbers: list[str]) -> str:
-    """As "0-2,5": many may be lost at once."""
+def _ranges(numbers: list[str], most: int) -> str:
+    """As "0-2,5": many may be lost at once. What does not fit is found to be lost once more."""
     parts: list[list[int]] = []
     for number in sorted(map(int, numbers)):
         if parts and parts[-1][1] == number - 1:
             parts[-1][1] = number
         else:
             parts.append([number, number])
-    return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    told = ",".join(str(a) if a == b else f"{a}-{b}" for a, b in parts)
+    return told if len(told) <= most else told[: max(most + 1, 0)].rpartition(",")[0]
 
 
 def _decode_state(text: str) -> tuple[set[str], dict[str, str]]:

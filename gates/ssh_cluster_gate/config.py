@@ -62,6 +62,9 @@ class SlurmConfig:
     """At most so many jobs of an account in the queue; 0: as many as Slurm takes."""
     slowest_squeue_s: float = 60.0
     """How old the queue's word may be while nothing changes."""
+    fuse_cache_s: float = 1.5
+    """How long the login node may show a file as it was before a compute node wrote to it, where
+    the work root is on a file system in user space. Others ask when a file is opened."""
 
     @staticmethod
     def rules(table: Mapping[str, Any]) -> Wrong:
@@ -73,6 +76,7 @@ class SlurmConfig:
             ("submits_per_s", 0, 1_000),
             ("max_jobs", 0, 1_000_000),
             ("slowest_squeue_s", 1, 3_600),
+            ("fuse_cache_s", 0, 600),
         ):
             value = table.get(key)
             if isinstance(value, int | float) and not least <= value <= most:

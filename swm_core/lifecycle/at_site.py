@@ -21,7 +21,7 @@ from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.ending import ended_at_site
 from swm_core.lifecycle.giving_way import unless
 from swm_core.lifecycle.patience import Spent
-from swm_core.lifecycle.staging import put_inputs
+from swm_core.lifecycle.staging_in import put_inputs
 
 _CANCEL_S = 15.0
 """A cancel that takes longer is asked for again: the gate joins the two; a lost one is found."""

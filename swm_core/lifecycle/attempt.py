@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import dataclasses
 import logging
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from rpc_kit.logs import job_context
 from swm_core.domain.failures import Failure, FailureReason
@@ -30,8 +30,8 @@ from swm_core.lifecycle.mirror import Mirroring
 from swm_core.lifecycle.patience import OutOfReach, Overdue, Spent, patient
 from swm_core.lifecycle.ports import PortForwards
 from swm_core.lifecycle.provisioning import await_partition
-from swm_core.lifecycle.staging import put_inputs
-from swm_core.store import StoreUnavailable
+from swm_core.lifecycle.staging_in import put_inputs
+from swm_core.store import Step, StoreUnavailable
 
 log = logging.getLogger(__name__)
 
@@ -132,9 +132,11 @@ class AttemptDriver:
             else:
                 await unless(self._give_way, self._advance(job, site))
         except AttemptFailed as failed:
-            if failed.unsure and not await self._confirm_stopped(job, site):
-                return
-            await self._fail(failed.failure)
+            if failed.unsure:
+                # On record first: a core that is killed then asks the site the same again.
+                await self._decide_to_stop(job, failed.failure)
+            else:
+                await self._fail(failed.failure)
 
     async def _advance(self, job: Job, site: AttemptAtSite) -> None:
         deadlines = self._context.deadlines
@@ -242,6 +244,18 @@ class AttemptDriver:
             await ended_at_site(self._context, self._job_id, end)
         else:
             await self._conclude(None)
+
+    async def _decide_to_stop(self, job: Job, failure: Failure) -> None:
+        """Put on record that the attempt is to end, unless it has gone on meanwhile."""
+
+        def decide(now: Job) -> Sequence[Step]:
+            is_same = (now.attempt, now.state) == (job.attempt, job.state)
+            if not is_same or now.stop is not None or now.cancel_requested:
+                return []
+            stopped = dataclasses.replace(now, stop=failure)
+            return [Step(stopped, failure.reason, failure.message)]
+
+        await self._context.jobs.apply(self._job_id, decide)
 
     async def _stop(self, job: Job, failure: Failure, site: AttemptAtSite) -> None:
         """End the attempt because the core wants it; what it has made until then is collected."""

@@ -14,7 +14,7 @@ from swm_core.gateways.problems import GateError
 from swm_core.lifecycle.asking import Asker, AttemptFailed
 from swm_core.lifecycle.context import Context
 from swm_core.lifecycle.patience import OutOfReach, Overdue, Spent, patient
-from swm_core.lifecycle.staging import Collected, Collection
+from swm_core.lifecycle.staging_out import Collected, Collection
 from swm_core.spool import SpoolFull
 
 

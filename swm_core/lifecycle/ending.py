@@ -12,7 +12,7 @@ from swm_core.domain.job import End, Job
 from swm_core.domain.states import JobState
 from swm_core.gateways import convert
 from swm_core.lifecycle.context import Context
-from swm_core.lifecycle.staging import Collected
+from swm_core.lifecycle.staging_out import Collected
 from swm_core.store import Step
 from swm_core.store.attempts import Outcome
 
@@ -101,6 +101,8 @@ def _again(context: Context, job: Job, failure: Failure) -> Step:
         f"attempt {job.attempt} failed{where} ({failure.message}); trying again{when}",
         retries_left=job.retries_left - (1 if job.claimed else 0),
         failure=failure,
+        # A deadline was this attempt's own; what costs too much ends the next one as well.
+        stop=job.stop if job.stop and job.stop.reason is FailureReason.BUDGET else None,
         partition_id="",
         allocations=(),
         not_before=context.clock() + wait_s if wait_s else 0.0,

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from typing import Any
 
+from skyport.gate.v1 import inventory_pb2
 from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job
 from swm_core.domain.states import PartitionState
@@ -17,7 +18,8 @@ from swm_core.lifecycle.views import own_partition
 from swm_core.scheduler import QueuedJob, allocate
 
 _LOOK_S = 2.0
-"""How often it is looked whether a gate has told the nodes of a partition that is there."""
+"""How often it is looked whether a gate has told the nodes of a partition that is there, and that
+they are up."""
 
 
 async def await_partition(context: Context, gate: Gate, job: Job) -> None:
@@ -51,26 +53,36 @@ async def await_partition(context: Context, gate: Gate, job: Job) -> None:
         known = gate.ready and job.partition_id in gate.inventory.partitions
         if partition.state is PartitionState.READY and known:
             allocations = allocate(QueuedJob.of(job), own_partition(gate, partition))
-            if allocations is None:
+            if allocations is not None:
+                await _placed(context, job, allocations=allocations)
+                return
+            if not _is_coming_up(gate, job.partition_id):
                 raise AttemptFailed(
                     Failure(
                         FailureReason.NO_CAPACITY,
                         f"partition {job.partition_id} came up without what the job asked for",
                     )
                 )
-            await _placed(context, job, allocations=allocations)
-            return
         if partition.state is PartitionState.READY and not gate.ready:
             # A core that was restarted does not know its nodes before the gate has told them.
             await gate.wait_ready()
             continue
         if partition.text and partition.text != job.text:
             job = await context.jobs.note(job.job_id, partition.text)
-        # Of a READY one its gate has yet to tell the nodes, which is no change of the partition.
+        # Of a READY one its gate has yet to tell the nodes, or that they are up, which is no change
+        # of the partition.
         longest_s = _LOOK_S if partition.state is PartitionState.READY else None
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(longest_s):
                 await slot.newer(version)
+
+
+def _is_coming_up(gate: Gate, partition_id: str) -> bool:
+    """Whether a node may take the job later: one is down for a gate that has yet to reach it."""
+    return any(
+        node.state in (inventory_pb2.NODE_STATE_STARTING, inventory_pb2.NODE_STATE_DOWN)
+        for node in gate.inventory.nodes.get(partition_id, {}).values()
+    )
 
 
 async def _placed(context: Context, job: Job, **changes: Any) -> None:

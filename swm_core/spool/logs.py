@@ -88,7 +88,8 @@ class LogMirror:
             self.size = self.end.size
         # Behind it bytes may have come for which there was no room.
         self._last_end = self.size
-        self._closed = False
+        self.closed = False
+        """Whether nothing more will come, complete or not."""
         self._grown = asyncio.Event()
         # A thread goes on when its caller is cancelled, and the next must not overtake it.
         self._writing = threading.Lock()
@@ -190,12 +191,12 @@ class LogMirror:
 
     async def grown(self, beyond: int) -> None:
         """Wait until more than `beyond` bytes have come, or no more will."""
-        while self.size <= beyond and self.end is None and not self._closed:
+        while self.size <= beyond and self.end is None and not self.closed:
             await self._grown.wait()
 
     def close(self) -> None:
         """Nothing more will come, complete or not."""
-        self._closed = True
+        self.closed = True
         self._tell()
 
     def dropped(self, start: int) -> None:

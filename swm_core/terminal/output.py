@@ -92,6 +92,8 @@ class OutputReader:
                 offset=str(mirror.end.size),
             )
         while True:
+            # Before it is read: what comes meanwhile is no reason to wait for more.
+            seen, is_closed = mirror.size, mirror.closed
             while (piece := mirror.read(offset, CHUNK_BYTES)) is not None:
                 offset = piece.offset + len(piece.data)
                 yield job_pb2.ReadOutputResponse(offset=piece.offset, data=piece.data)
@@ -99,7 +101,7 @@ class OutputReader:
                 end = job_pb2.OutputEnd(size=mirror.end.size, sha256=mirror.end.sha256)
                 yield job_pb2.ReadOutputResponse(offset=mirror.end.size, end=end)
                 return
-            if not follow or self._over(job, attempt):
+            if not follow or is_closed or self._over(job, attempt):
                 if not follow:
                     yield job_pb2.ReadOutputResponse(offset=offset)
                 else:
@@ -109,7 +111,8 @@ class OutputReader:
                 return
             try:
                 async with asyncio.timeout(_HEARTBEAT_S):
-                    await mirror.grown(offset)
+                    # Of what was seen some may be lost: it had no room, or its disk is gone.
+                    await mirror.grown(max(offset, seen))
             except TimeoutError:
                 yield job_pb2.ReadOutputResponse(offset=offset, heartbeat=_beat())
 

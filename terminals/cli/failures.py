@@ -55,6 +55,9 @@ def lines_of(error: Exception) -> list[str]:
         case OSError():
             where = f"{error.filename}: " if error.filename else ""
             return [f"swm: {plain(where)}{error.strerror or error}"]
+        case UnicodeEncodeError():
+            # Not quoted: nobody knows here what it is.
+            return ["swm: what was typed is not UTF-8, and can't be sent; type or rename it so"]
     text = plain(f"{type(error).__name__}: {error}")
     return [f"swm: this should not have happened ({text}); run it again with SWM_DEBUG=1"]
 

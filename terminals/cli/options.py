@@ -25,6 +25,13 @@ _WARNED_S = 14 * 86_400.0
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*", re.ASCII)
 
 
+def quietly_connected() -> Client:
+    """The user's connection for completions: what was said would land in the line being typed."""
+    from terminals.client.connection import Client
+
+    return Client.connect()
+
+
 @contextlib.contextmanager
 def connected() -> Iterator[Client]:
     """The user's connection to the core; a certificate that ends soon is told of."""
@@ -69,7 +76,7 @@ class JobId(click.ParamType[str]):
 
             chosen = job_pb2.JobFilter(job_id_prefix=incomplete)
             request = job_pb2.ListJobsRequest(filter=chosen, page_size=_COMPLETIONS)
-            with connected() as client:
+            with quietly_connected() as client:
                 jobs = client.call(client.jobs.ListJobs, request, timeout_s=_COMPLETION_S).jobs
             return [
                 CompletionItem(job.job_id, help=f"{state_word(job.state)} {job.spec.name}".strip())
@@ -102,7 +109,7 @@ class SiteName(click.ParamType[str]):
             from skyport.terminal.v1 import catalog_pb2
 
             request = catalog_pb2.ListSitesRequest(page_size=_COMPLETIONS)
-            with connected() as client:
+            with quietly_connected() as client:
                 answer = client.call(client.catalog.ListSites, request, timeout_s=_COMPLETION_S)
             return [
                 CompletionItem(site.name, help=site.summary)
@@ -124,6 +131,15 @@ def json_option(function: F) -> F:
     )(function)
 
 
+def _is_utf8(text: str) -> bool:
+    """Whether an argument or variable of this process can be sent."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 class EnvPair(click.ParamType[tuple[str, str]]):
     """NAME=VALUE."""
 
@@ -135,6 +151,8 @@ class EnvPair(click.ParamType[tuple[str, str]]):
         name, equals, content = str(value).partition("=")
         if not equals or not _ENV_NAME.fullmatch(name):
             self.fail(f'"{value}" is not NAME=VALUE', param, ctx)
+        if not _is_utf8(content):
+            self.fail(f"the value of {name} is not UTF-8; jobs get no other text", param, ctx)
         return name, content
 
 
@@ -161,6 +179,8 @@ class SecretName(click.ParamType[tuple[str, str]]):
             )
         if name not in os.environ:
             self.fail(f"{name} is not set in your environment; `export` it first", param, ctx)
+        if not _is_utf8(os.environ[name]):
+            self.fail(f"the value of {name} is not UTF-8; jobs get no other text", param, ctx)
         return name, os.environ[name]
 
 

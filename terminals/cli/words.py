@@ -42,7 +42,7 @@ def span(seconds: float) -> str:
     if not parts:
         return "0s"
     shown = parts[0][1]
-    if len(parts) > 1 and parts[0][0] <= 86_400 and _follows(parts[0][0], parts[1][0]):
+    if len(parts) > 1 and _follows(parts[0][0], parts[1][0]):
         shown += parts[1][1]
     return shown
 

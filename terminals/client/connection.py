@@ -215,8 +215,8 @@ class Client:
             method: A method of one of the stubs.
             request: Its request.
             timeout_s: Seconds that the core has to answer.
-            patience_s: Seconds to go on trying while a core that has answered before restarts. Only
-                for calls that may be repeated.
+            patience_s: Seconds to go on trying while a core that has answered before restarts, or
+                does not answer in time. Only for calls that may be repeated.
 
         Raises:
             CallFailed: It did not succeed.
@@ -282,8 +282,8 @@ class Client:
         """The one job whose id is `text`, or begins so.
 
         Raises:
-            NotFound: There is none.
-            RequestInvalid: There are several, or `text` can't begin an id.
+            JobNotFound: There is none, or `text` can't begin an id.
+            JobAmbiguous: There are several.
         """
         from terminals.client.lookup import find_job
 

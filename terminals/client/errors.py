@@ -13,6 +13,8 @@
     │   ├── InputsInvalid      inputs that are missing, unreadable or in conflict; `problems`
     │   ├── InputChanged       a file changed between reading and sending
     │   └── OutputRefused      a name or link that would lead out of the folder, or can't be written
+    ├── JobNotFound            no job of this user has an id that begins so
+    ├── JobAmbiguous           several have
     └── DataDamaged            what arrived is not what was sent
 
 The text of each is one line for people: what was wrong, and what to do. Programs decide by class
@@ -141,6 +143,14 @@ class InputChanged(LocalFileError):
 
 class OutputRefused(LocalFileError):
     """A name or a link that would lead out of the folder, or something that can't be written."""
+
+
+class JobNotFound(ClientError):
+    """No job of this user has such an id."""
+
+
+class JobAmbiguous(ClientError):
+    """Several jobs have ids that begin so."""
 
 
 class DataDamaged(ClientError):

@@ -8,6 +8,7 @@ and its digest is right; a partial one is kept and continued by a later try for 
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import hashlib
 import io
 import os
@@ -120,7 +121,11 @@ class OutputFolder:
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(draft, dir_fd=parent)
             os.symlink(target, draft, dir_fd=parent)
-            os.rename(draft, last, src_dir_fd=parent, dst_dir_fd=parent)
+            try:
+                os.rename(draft, last, src_dir_fd=parent, dst_dir_fd=parent)
+            except OSError:
+                os.unlink(draft, dir_fd=parent)
+                raise
 
     def part(self, name: str, content: bytes) -> Part:
         """Begin a file, or go on with a part of it from an earlier try.
@@ -132,14 +137,11 @@ class OutputFolder:
         """
         parent, last = self._parent(name)
         draft = _draft_name(last, content)
-        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
         with self._told(name):
             # A descriptor of its own: the way may be left while the part is open.
             folder = os.dup(parent)
             try:
-                file = io.FileIO(
-                    draft, "r+", opener=lambda path, _: os.open(path, flags, 0o600, dir_fd=folder)
-                )
+                file = self._draft(folder, draft, name)
             except BaseException:
                 os.close(folder)
                 raise
@@ -150,6 +152,26 @@ class OutputFolder:
             part.close()
             raise
         return part
+
+    def _draft(self, folder: int, draft: str, name: str) -> io.FileIO:
+        """A draft, opened and locked: of two that write to one, each would spoil the other's."""
+        flags = os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
+        while True:  # ends unless others finish it again and again
+            file = io.FileIO(
+                draft, "r+", opener=lambda path, _: os.open(path, flags, 0o600, dir_fd=folder)
+            )
+            try:
+                if not _lock(file):
+                    raise OutputRefused(
+                        f"{self.path / name}: another swm is fetching it; wait for that one, or "
+                        "choose another folder"
+                    )
+                if _leads_to(folder, draft, file):
+                    return file
+            except BaseException:
+                file.close()
+                raise
+            file.close()
 
     def _parent(self, name: str) -> tuple[int, str]:
         *folders, last = checked_name(name).split("/")
@@ -221,6 +243,7 @@ class Part:
         self._last = last
         self._umask = umask
         self._digest = hashlib.sha256()
+        self._is_settled = False
         self.offset = 0
         """Bytes that are there."""
 
@@ -273,16 +296,40 @@ class Part:
             os.rename(self._draft, self._last, src_dir_fd=self._parent, dst_dir_fd=self._parent)
         except OSError as error:
             raise self._folder.refused(self.name, error) from None
+        self._is_settled = True
 
     def drop(self) -> None:
         """Remove it."""
+        self._is_settled = True
         with contextlib.suppress(FileNotFoundError):
             os.unlink(self._draft, dir_fd=self._parent)
 
     def close(self) -> None:
-        """Let go of it; what is there stays for another try."""
+        """Let go of it; what is there stays for another try, if anything is."""
+        if not self.offset and not self._is_settled:
+            self.drop()
         self._file.close()
         os.close(self._parent)
+
+
+def _lock(file: io.FileIO) -> bool:
+    """Lock a file until it is closed; returns False if somebody else has it locked."""
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:
+        return True  # this file system has no locks
+    return True
+
+
+def _leads_to(folder: int, name: str, file: io.FileIO) -> bool:
+    """Whether a name is that of an open file still."""
+    try:
+        there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    return os.path.samestat(there, os.fstat(file.fileno()))
 
 
 def _draft_name(last: str, key: bytes) -> str:

@@ -93,10 +93,6 @@ class _Selecting:
         inputs = sorted(self._found.values(), key=lambda entry: os.fsencode(entry.name))
         for entry in inputs:
             self._check_parents(entry)
-        if len(inputs) > MAX_INPUTS:
-            self._problems.append(
-                f"these are {len(inputs)} files, and a job takes at most {MAX_INPUTS}; pack them"
-            )
         if self._problems:
             raise InputsInvalid(self._problems)
         return Selection(tuple(inputs), tuple(self._skipped))
@@ -119,6 +115,8 @@ class _Selecting:
             self._problems.append("an input has an empty name, or one with a NUL; name a file")
             return
         path = os.path.expanduser(pattern) if pattern.startswith("~") else pattern  # noqa: PTH111
+        if path.startswith("/"):
+            path = _without_rises(path)
         landing = self._landing(path)
         if not path.startswith("/") and ".." in path.split("/"):
             self._problems.append(
@@ -241,12 +239,32 @@ class _Selecting:
             self._problems.append(f"{_printable(entry.source)}: {problem}")
             return
         other = self._found.setdefault(entry.name, entry)
+        if len(self._found) > MAX_INPUTS:
+            # At once: who names / by mistake is not to wait for all of it to be looked at.
+            problem = (
+                f"{_printable(entry.source)}: these are more than {MAX_INPUTS} files, and that "
+                "is the most that a job takes; pack them, or name fewer"
+            )
+            raise InputsInvalid([problem])
         if other is entry or os.path.realpath(other.source) == os.path.realpath(entry.source):
             return
         self._problems.append(
             f"{other.source} and {entry.source} would both land on {entry.name}; "
             "rename one of them, or give a relative path, which keeps its folders"
         )
+
+
+def _without_rises(path: str) -> str:
+    """An absolute path without "..", as the system takes it: behind a link, it is not what it says.
+
+    What is behind the last one stays as it is.
+    """
+    parts = path.split("/")
+    if ".." not in parts:
+        return path
+    behind = len(parts) - parts[::-1].index("..")
+    head = os.path.realpath("/".join(parts[:behind]))
+    return "/".join([head.rstrip("/"), *parts[behind:]]) or "/"
 
 
 def _matches(folder: str, name: str, parts: list[str]) -> Iterator[str]:

@@ -6,21 +6,13 @@ import re
 from typing import TYPE_CHECKING
 
 from skyport.terminal.v1 import job_pb2
-from terminals.client.errors import ClientError
+from terminals.client.errors import JobAmbiguous, JobNotFound
 
 if TYPE_CHECKING:
     from terminals.client.connection import Client
 
 _ID = re.compile(r"[a-z0-9-]{1,40}", re.ASCII)
 _SHOWN = 5
-
-
-class JobNotFound(ClientError):
-    """No job of this user has such an id."""
-
-
-class JobAmbiguous(ClientError):
-    """Several jobs have ids that begin so."""
 
 
 def find_job(client: Client, text: str) -> job_pb2.Job:

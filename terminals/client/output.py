@@ -124,6 +124,11 @@ class OutputReader:
             if data:
                 yield data
         if answer.HasField("end"):
+            lacking = answer.end.size - self.offset
+            if lacking > 0 and (self._begun or not self._request.tail_bytes):
+                yield Gap(lacking)
+                self.offset = answer.end.size
+                self._whole = False
             self.complete = True
             self._check(answer.end)
 

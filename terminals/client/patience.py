@@ -7,7 +7,7 @@ import threading
 import time
 from typing import TYPE_CHECKING
 
-from terminals.client.errors import CallFailed
+from terminals.client.errors import CallFailed, CoreUnreachable
 
 if TYPE_CHECKING:
     from terminals.client.connection import Client
@@ -48,7 +48,9 @@ class Patience:
             CallFailed: `error` itself, where trying again can't help or has lasted long enough.
         """
         left_s = self._limit_s - (time.monotonic() - self._since)
-        hopeless = not error.transient or not self._client.has_answered
+        # No answer in time is one of these: whoever is patient may repeat the call.
+        unanswered = error.transient or isinstance(error, CoreUnreachable)
+        hopeless = not unanswered or not self._client.has_answered
         if hopeless or left_s <= 0 or self._stop.is_set():
             raise error
         asked_s = error.problem.retry_after_s or 0.0

@@ -102,19 +102,31 @@ class Forwarding:
     def _accept(self) -> None:
         while not self._closing.is_set():
             self._room.acquire()
+            local: socket.socket | None = None
             try:
                 local, _ = self._listener.accept()
-            except OSError as error:
+                self._begin(local)
+            except (OSError, RuntimeError) as error:  # out of descriptors or threads, perhaps
                 self._room.release()
-                if not self._closing.wait(_PAUSE_S):  # out of descriptors, perhaps
-                    self._on_failure(LocalFileError(f"can't take a connection: {error.strerror}"))
-                continue
-            connection = _Connection(self._client, self._open, local)
-            with self._lock:
-                self._connections.add(connection)
-                if self._closing.is_set():  # close() may have been too early to see it
-                    connection.cut()
+                if local is not None:
+                    local.close()
+                if not self._closing.wait(_PAUSE_S):
+                    why = getattr(error, "strerror", None) or error
+                    self._on_failure(LocalFileError(f"can't take a connection: {why}"))
+
+    def _begin(self, local: socket.socket) -> None:
+        connection = _Connection(self._client, self._open, local)
+        with self._lock:
+            self._connections.add(connection)
+            if self._closing.is_set():  # close() may have been too early to see it
+                connection.cut()
+        try:
             threading.Thread(target=self._carry, args=(connection,), daemon=True).start()
+        except RuntimeError:
+            with self._lock:
+                self._connections.discard(connection)
+            connection.drop()
+            raise
 
     def _carry(self, connection: _Connection) -> None:
         try:
@@ -141,10 +153,10 @@ class _Connection:
         self._opened = threading.Event()
         self._read_all = threading.Event()
         self._over = False
-        self._wake, self._woken = socket.socketpair()
         self._call: Stream[tunnel_pb2.ConnectResponse] | None = None
         # Requests and answers of small programs must not wait for each other.
         local.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._wake, self._woken = socket.socketpair()
 
     def run(self) -> None:
         """Carry it to its end.
@@ -153,11 +165,11 @@ class _Connection:
             CallFailed: It did not come about, or was cut.
         """
         clean = False
-        with self._lock:
-            if not self._over:
-                requests = self._requests()
-                self._call = Stream(self._client, self._client.tunnels.Connect(requests))
         try:
+            with self._lock:
+                if not self._over:
+                    requests = self._requests()
+                    self._call = Stream(self._client, self._client.tunnels.Connect(requests))
             for answer in self._call or ():
                 frame = answer.WhichOneof("frame")
                 if frame == "opened":
@@ -174,6 +186,11 @@ class _Connection:
             pass  # the local side went away: nobody to tell
         finally:
             self._end(clean=clean)
+
+    def drop(self) -> None:
+        """Let go of what it holds; for one that is not run."""
+        for end in (self._local, self._wake, self._woken):
+            end.close()
 
     def cut(self) -> None:
         """End it now, from another thread."""

@@ -172,3 +172,13 @@ async def refused(call: Any) -> Problem:
     except grpc.aio.AioRpcError as error:
         return Problem.from_error(error)
     raise AssertionError("it was not refused")
+
+
+async def until_called(arm: AzureArm, method: str, kind: str, since: int) -> None:
+    """Wait until Azure was called so."""
+    async with asyncio.timeout(WITHIN_S):
+        while not any(  # noqa: ASYNC110 - the books are all there is to ask
+            (call.method, call.kind) == (method, kind)
+            for call in await asyncio.to_thread(arm.calls, since)
+        ):
+            await asyncio.sleep(0.02)

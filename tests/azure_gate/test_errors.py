@@ -73,9 +73,19 @@ def _wrapped(code: str, inner: dict[str, Any], status: int = 200) -> errors.Prob
         ("MissingSubscriptionRegistration", "", _CODE.FAILED_PRECONDITION, "PERMISSION_MISSING"),
         ("ReadOnlyDisabledSubscription", "", _CODE.FAILED_PRECONDITION, "PERMISSION_MISSING"),
         ("RetryableError", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
+        # What is written twice, or used, while it is being written.
+        (
+            "CanceledAndSupersededDueToAnotherOperation",
+            "",
+            _CODE.UNAVAILABLE,
+            "SITE_UNREACHABLE",
+        ),
+        ("ReferencedResourceNotProvisioned", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("ResourceGroupBeingDeleted", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("ResourceGroupNotFound", "", _CODE.NOT_FOUND, "PARTITION_NOT_FOUND"),
-        ("ResourceNotFound", "", _CODE.NOT_FOUND, "PARTITION_NOT_FOUND"),
+        # Of a partition something may be gone that is not all of it.
+        ("ResourceNotFound", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
+        ("NotFound", "", _CODE.UNAVAILABLE, "SITE_UNREACHABLE"),
         ("InvalidParameter", "", _CODE.INVALID_ARGUMENT, "FIELD_MALFORMED"),
         (
             "AzureSpotIsNotSupportedForThisVMSize",
@@ -87,6 +97,12 @@ def _wrapped(code: str, inner: dict[str, Any], status: int = 200) -> errors.Prob
         ("InvalidAuthenticationToken", "", _CODE.FAILED_PRECONDITION, "CREDENTIALS_INVALID"),
         ("AuthorizationFailed", "", _CODE.FAILED_PRECONDITION, "PERMISSION_MISSING"),
         ("PlatformImageNotFound", "", _CODE.NOT_FOUND, "IMAGE_NOT_FOUND"),
+        (
+            "NotFound",
+            "The Image '/subscriptions/x/providers/Microsoft.Compute/images/z' cannot be found.",
+            _CODE.NOT_FOUND,
+            "IMAGE_NOT_FOUND",
+        ),
     ],
 )
 # 409 is what a used-up quota and a busy name share, and 200 what a failed operation is told with.
@@ -170,5 +186,6 @@ def test_failures_of_partitions_say_whether_elsewhere_may_do() -> None:
     assert told("AllocationFailed") == ("CAPACITY", True)
     assert told("OperationNotAllowed", "LowPriorityCores") == ("QUOTA", True)
     assert told("SpotPriceGreaterThanProvidedMaxPrice") == ("PROVISIONING_FAILED", True)
+    assert told("CanceledAndSupersededDueToAnotherOperation") == ("PROVISIONING_FAILED", True)
     assert told("InvalidParameter") == ("PROVISIONING_FAILED", False)
     assert told("OperationNotAllowed") == ("PROVISIONING_FAILED", False)

@@ -14,10 +14,10 @@ import grpc.aio
 import pytest
 from google.protobuf.timestamp_pb2 import Timestamp
 
-from gate_kit import GateInfo, Listen, Service, start
+from gate_kit import GateInfo, Listen, Service, node_lists, start
 from gate_kit.errors import partition_not_found
 from gates.azure_gate import config as configuration
-from gates.azure_gate.inventory_service import InventoryService, KnownNodes
+from gates.azure_gate.inventory_service import InventoryService
 from gates.azure_gate.sdk import Sdk
 from gates.azure_gate.sources import catalog_of
 from rpc_kit.endpoint import Endpoint
@@ -51,6 +51,15 @@ class OnePartition:
         return [self.get("p1")]
 
 
+class KnownNodes:
+    """Its nodes, as a page."""
+
+    async def listed(
+        self, request: inventory_pb2.ListNodesRequest
+    ) -> inventory_pb2.ListNodesResponse:
+        return node_lists.list_nodes(request, OnePartition())
+
+
 @contextlib.asynccontextmanager
 async def served(file: Path, tmp_path: Path) -> AsyncIterator[Stub]:
     """The service of a site, over a socket."""
@@ -58,7 +67,7 @@ async def served(file: Path, tmp_path: Path) -> AsyncIterator[Stub]:
     sdk = Sdk(config)
     catalog = catalog_of(config, sdk)
     catalog.open()
-    service = InventoryService(catalog, (config.image, *config.images), KnownNodes(OnePartition()))
+    service = InventoryService(catalog, (config.image, *config.images), KnownNodes())
     folder = tmp_path / "run"
     folder.mkdir(mode=0o700, exist_ok=True)
     listen = Listen(Endpoint.parse(f"unix://{folder}/gate.sock"))

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import json
 import sys
 import time
 from collections.abc import Awaitable
+from pathlib import Path
 
 import grpc
 import pytest
 
+from gates.azure_gate import config as configuration
+from gates.azure_gate.sdk import Sdk
+from rpc_kit import private_files
+from rpc_kit.errors import Problem
 from skyport.gate.v1 import inventory_pb2, job_pb2, partition_pb2, types_pb2
 from tests.azure_gate.conftest import MakeGate
 from tests.azure_gate.harness import (
@@ -24,8 +30,10 @@ from tests.azure_gate.harness import (
     group_of,
     new_id,
     refused,
+    until_called,
 )
 from tests.fake_gate.harness import INSTALLATION, make_ref
+from tests.testbed.azure_arm import faults
 from tests.testbed.azure_arm.client import AzureArm
 from tests.testbed.azure_arm.faults import (
     GROUP,
@@ -45,16 +53,6 @@ LOST = inventory_pb2.NODE_STATE_LOST
 def machines(arm: AzureArm) -> int:
     """How many there have ever been."""
     return sum(entry.kind == "vm" for entry in arm.books().entries)
-
-
-async def until_called(arm: AzureArm, method: str, kind: str, since: int) -> None:
-    """Wait until Azure was called so."""
-    async with asyncio.timeout(WITHIN_S):
-        while not any(  # noqa: ASYNC110 - the books are all there is to ask
-            (call.method, call.kind) == (method, kind)
-            for call in await asyncio.to_thread(arm.calls, since)
-        ):
-            await asyncio.sleep(0.02)
 
 
 async def test_nodes_come_run_a_job_and_go_and_leave_nothing(
@@ -155,6 +153,41 @@ async def test_a_delete_ends_a_create_under_way(gate: Gate, azure_arm: AzureArm,
     assert (await refused(gate.create(name, nodes=2))).reason == "PARTITION_DELETED"
 
 
+async def test_a_delete_does_not_wait_for_what_is_being_removed(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    azure_arm.faults.add(GuestFault("never boots"))
+    azure_arm.faults.add(faults.error("SkuNotAvailable", "PUT", VM, name="n1", times=0))
+    azure_arm.set(delete_s=2 * WITHIN_S)
+    try:
+        since = len(azure_arm.calls())
+        await gate.create(name, nodes=2)
+        await until_called(azure_arm, "DELETE", VM, since)
+        azure_arm.set(delete_s=0.05)
+        # Nor do others: they are told how it is.
+        assert "removing" in (await gate.create(name, nodes=2)).text
+        await gate.delete(name)
+        await gate.delete_for_good(name)
+    finally:
+        azure_arm.set(delete_s=0.05)
+
+
+async def test_a_delete_waits_for_a_group_that_is_on_its_way(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    number = azure_arm.faults.add(Fault("PUT", GROUP, does="slow", delay_s=1.0))
+    name = new_id()
+    asked = asyncio.ensure_future(gate.create(name))
+    async with asyncio.timeout(WITHIN_S):
+        while not await asyncio.to_thread(azure_arm.faults.hits, number):  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+    # Not "there is no such partition": it is about to be there.
+    await gate.delete(name)
+    await asyncio.gather(asked, return_exceptions=True)
+    await gate.delete_for_good(name)
+
+
 async def test_a_deletion_goes_on_without_the_gate_that_began_it(
     gate: Gate, azure_arm: AzureArm
 ) -> None:
@@ -181,6 +214,83 @@ async def test_what_another_installation_has_is_left_alone(gate: Gate) -> None:
     await gate.delete_for_good(name)
     never = await refused(gate.delete(new_id()))
     assert never.reason == "PARTITION_NOT_FOUND"
+
+
+async def test_what_can_not_be_read_is_there_all_the_same(gate: Gate) -> None:
+    name = new_id()
+    await gate.create(name)
+    gate.kill()
+    # Somebody has been at its tags.
+    sdk = Sdk(configuration.load(gate.folder / "gate.toml"))
+    try:
+        left = {"tags": {"swm-installation": INSTALLATION}}
+        await sdk.call("damage", lambda: sdk.resources.resource_groups.update(group_of(name), left))
+    finally:
+        await sdk.close()
+    await gate.restart()
+    assert (await refused(gate.get(name))).reason == "NOT_YOURS"
+    assert (await refused(gate.create(name))).reason == "NOT_YOURS"
+    await gate.delete_for_good(name)
+
+
+async def test_a_machine_that_is_asked_for_once_more_is_the_same_to_the_letter(
+    make_gate: MakeGate, azure_arm: AzureArm, tmp_path: Path
+) -> None:
+    key = tmp_path / "key"
+    private_files.write_new(key, base64.b64encode(b"k" * 64))
+    data = {"account": "acct", "container": "blobs", "key_file": str(key)}
+    gate = await make_gate(storage={"data": data})
+    azure_arm.faults.add(faults.failed_operation("AllocationFailed"))
+    azure_arm.set(allocate_s=1.5)
+    try:
+        name = new_id()
+        since = len(azure_arm.calls())
+        await gate.create(name, storage=["data"])
+        await until_called(azure_arm, "PUT", VM, since)
+        # It is gone when that fails, so nobody has written why; and the pass would be another.
+        gate.kill()
+        await asyncio.sleep(1.5)  # as long as that takes: it is told to nobody
+        azure_arm.set(allocate_s=0.05)
+        await gate.restart()
+        azure_arm.clock.advance(200)
+        await gate.create(name, storage=["data"])
+        await gate.until_state(name, READY)
+    finally:
+        azure_arm.set(allocate_s=0.05)
+    await gate.delete_for_good(name)
+
+
+async def test_what_exists_is_asked_for_again_also_when_there_is_no_more_of_it(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    name = new_id()
+    await gate.create(name)
+    gate.config["vm_sizes"] = ["Standard_E*"]
+    # It is asked before the gate has looked at anything.
+    number = azure_arm.faults.add(Fault("GET", GROUP, name="", does="slow", delay_s=5.0, times=0))
+    try:
+        await gate.restart()
+        await gate.create(name)
+        assert (await refused(gate.create(new_id()))).reason == "FLAVOR_NOT_FOUND"
+    finally:
+        azure_arm.faults.remove(number)
+    await gate.delete_for_good(name)
+
+
+async def test_no_more_partitions_than_configured_though_all_are_asked_for_at_once(
+    make_gate: MakeGate,
+) -> None:
+    gate = await make_gate(max_partitions=2)
+    names = [new_id() for _ in range(5)]
+    told = await asyncio.gather(*map(gate.create, names), return_exceptions=True)
+    refusals = [one for one in told if isinstance(one, grpc.aio.AioRpcError)]
+    assert {Problem.from_error(one).reason for one in refusals} == {"QUOTA"}
+    assert len(refusals) == 3
+    await gate.restart()  # also by who begins anew
+    assert (await refused(gate.create(new_id()))).reason == "QUOTA"
+    for name, one in zip(names, told, strict=True):
+        if not isinstance(one, BaseException):
+            await gate.delete_for_good(name)
 
 
 async def test_a_node_that_is_taken_away_is_lost_and_the_last_fails_all(
@@ -273,6 +383,26 @@ async def test_an_expiry_deallocates_and_a_create_starts_again(
     await gate.create(name, expires_in_s=3_600.0)
     await gate.until_state(name, READY)
     assert machines(azure_arm) == 1
+    await gate.delete_for_good(name)
+
+
+async def test_machines_end_by_themselves_from_when_they_cost_though_nobody_sees_them_made(
+    gate: Gate, azure_arm: AzureArm
+) -> None:
+    # The lid is closed while they boot, and nobody comes back.
+    azure_arm.faults.add(GuestFault("never boots", times=0))
+    name = new_id()
+    since = len(azure_arm.calls())
+    await gate.create(name, nodes=2, expires_in_s=600.0)
+    async with asyncio.timeout(WITHIN_S):
+        while sum(call.kind == SCHEDULE for call in azure_arm.calls(since)) < 2:  # noqa: ASYNC110
+            await asyncio.sleep(0.05)  # the books are all there is to ask
+    gate.kill()
+    azure_arm.clock.advance(900)
+    async with asyncio.timeout(WITHIN_S):
+        while any(it.kind == "vm" and it.running for it in azure_arm.books().live):  # noqa: ASYNC110
+            await asyncio.sleep(0.05)
+    await gate.restart()
     await gate.delete_for_good(name)
 
 

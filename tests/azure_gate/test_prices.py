@@ -199,6 +199,13 @@ async def test_throttling_and_broken_connections_are_waited_out(lister: Lister) 
     assert len(lister.asked) == 4
 
 
+async def test_who_is_told_to_come_back_at_once_does_so_no_faster_than_else(lister: Lister) -> None:
+    lister.answers = [web.Response(status=429, headers={"Retry-After": "0"}) for _ in range(1_000)]
+    with pytest.raises(PricesError, match="answers 429"):
+        await lister.fetch(within_s=2.0)
+    assert len(lister.asked) < 6
+
+
 async def test_what_asks_for_more_time_than_there_is_is_told_at_once(lister: Lister) -> None:
     lister.answers = [web.Response(status=429, headers={"Retry-After": "3600"})]
     began = time.monotonic()

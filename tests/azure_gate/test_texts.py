@@ -18,6 +18,7 @@ from gates.azure_gate.keys import Keys
 from gates.azure_gate.lives import group_name
 from gates.azure_gate.tags import Tags
 from gates.azure_gate.tombstones import Tombstones
+from rpc_kit import private_files
 from skyport.common.v1 import money_pb2
 from skyport.gate.v1 import partition_pb2, types_pb2
 
@@ -50,6 +51,21 @@ def make_tags(**changes: object) -> Tags:
     return Tags(**{**told, **changes})  # type: ignore[arg-type]
 
 
+def test_many_lost_nodes_never_make_a_partition_unreadable() -> None:
+    # Evicted here and there: the tag has room for some sixty of them.
+    for count in range(1, 400):
+        lost = {f"n{2 * index}": "PREEMPTED" for index in range(count)}
+        lost["n1001"] = "NODE_FAIL"
+        tags = make_tags(is_ready=True, lost=lost)
+        told = tags.encode()
+        assert len(told["swm-state"]) <= 256
+        read = Tags.decode(told)
+        assert read is not None, told["swm-state"]
+        assert read.is_ready
+        assert read.lost.items() <= lost.items(), told["swm-state"]
+        assert len(read.lost) >= min(count, 50)
+
+
 def test_tags_hold_a_partition_within_what_azure_takes() -> None:
     failure = types_pb2.Failure(reason="QUOTA", message="x " * 600, retryable=True)
     lost = {f"n{index}": "PREEMPTED" for index in range(0, 70, 2)}
@@ -80,6 +96,12 @@ def test_tags_of_others_are_none_of_ours() -> None:
     written = make_tags().encode()
     for name in ("swm-times", "swm-nodes", "swm-spec-0"):
         assert Tags.decode({**written, name: "{nonsense"}) is None
+
+
+def test_nodes_without_an_address_of_their_own_get_out() -> None:
+    # Else they could install nothing, and pull no image: Azure's own default is no.
+    (subnet,) = bodies.vnet_body("westeurope")["properties"]["subnets"]
+    assert subnet["properties"]["defaultOutboundAccess"] is True
 
 
 def test_names_fit_into_what_azure_takes() -> None:
@@ -134,7 +156,19 @@ def test_a_host_key_is_the_same_again_and_another_for_each_partition(tmp_path: P
     keys = Keys(tmp_path / "state")
     again = Keys(tmp_path / "state")
     assert again.public == keys.public
-    assert again.host_key("a").public == keys.host_key("a").public
+    assert again.host_key("a") == keys.host_key("a")
+    # As OpenSSH reads it.
+    for name in "abc":
+        written = keys.host_key(name)
+        file = tmp_path / f"key-{name}"
+        private_files.write_new(file, written.private.encode())
+        read = subprocess.run(
+            ["ssh-keygen", "-y", "-P", "", "-f", str(file)],
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert read.stdout.split()[:2] == written.public.split()
     assert keys.host_key("b").public != keys.host_key("a").public
     assert Keys(tmp_path / "other").host_key("a").public != keys.host_key("a").public
     assert keys.file.stat().st_mode & 0o077 == 0
@@ -147,6 +181,12 @@ def test_tombstones_outlast_the_process_as_far_as_they_can(tmp_path: Path) -> No
     assert "swm-i-p" in Tombstones(tmp_path / "deleted")
     (tmp_path / "deleted").write_bytes(b"\xff\xfe nonsense")
     assert "swm-i-p" not in Tombstones(tmp_path / "deleted")
+
+
+def test_an_end_is_not_before_it_was_wanted_by_a_part_of_a_second() -> None:
+    minute_s = (int(time.time()) // 60 + 10) * 60
+    assert schedules.end(minute_s + 0.5) == minute_s + 60
+    assert schedules.end(float(minute_s)) == minute_s
 
 
 def test_an_end_is_a_minute_that_has_not_come_yet_today() -> None:

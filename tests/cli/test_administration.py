@@ -53,7 +53,8 @@ def test_no_orphans_are_said_to_be_none(swm: Swm) -> None:
 def test_orphans_are_deleted_by_id_or_all(swm: Swm, core: FakeCore) -> None:
     assert "abc" in swm.ok("orphans", "--delete", "--yes", "abc")
     assert core.state.administered == ["DeleteOrphan here abc"]
-    swm.ok("orphans", "--delete", "--yes")
+    told = swm.ok("orphans", "--delete", "--yes", "--json")
+    assert [json.loads(line)["id"] for line in told.splitlines()] == ["abc", "xyz/2"]
     assert core.state.administered[1:] == ["DeleteOrphan here abc", "DeleteOrphan there xyz/2"]
 
 
@@ -84,7 +85,8 @@ def test_on_a_terminal_it_is_asked_first(
     with swm.on_terminal("orphans", "--delete", "abc") as terminal:
         terminal.read_until("Delete 1 orphan")
         terminal.type(f"{answer}\n")
-        assert (terminal.finish() == 0) is deleted
+        assert terminal.finish() == (0 if deleted else 1)
+        assert ("nothing was deleted" in terminal.text) is not deleted
     assert core.state.administered == (["DeleteOrphan here abc"] if deleted else [])
 
 
@@ -117,6 +119,15 @@ def test_a_changed_site_is_taken_only_when_it_is_meant(swm: Swm, core: FakeCore)
     assert not core.state.administered
     swm.ok("site", "accept-change", "here", "--yes", "--partition", "hosts", "--node", "n1")
     assert core.state.administered == ["AcceptSiteChange here hosts n1"]
+
+
+def test_a_change_of_a_site_is_left_when_the_answer_is_no(swm: Swm, core: FakeCore) -> None:
+    with swm.on_terminal("site", "accept-change", "here") as terminal:
+        terminal.read_until("Give up")
+        terminal.type("n\n")
+        assert terminal.finish() == 1
+        assert "nothing was given up" in terminal.text
+    assert not core.state.administered
 
 
 def test_status_tells_what_an_administrator_has_to_know(swm: Swm, core: FakeCore) -> None:

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
+import dataclasses
+import datetime
 import shutil
 import subprocess
 import time
+from pathlib import Path
 
 import pytest
 
 from skyport.terminal.v1 import job_pb2
 from tests.cli.terminal import SWM, Swm
+from tests.client.certificates import Installation
 from tests.client.fake_core import FakeCore
 
 
@@ -38,6 +42,19 @@ def test_without_a_core_nothing_is_completed_quietly(swm: Swm, core: FakeCore) -
     core.stop()
     result = swm(_SWM_COMPLETE="bash_complete", COMP_WORDS="swm show a", COMP_CWORD="2")
     assert (result.code, result.out.strip(), result.err) == (0, "", "")
+
+
+@pytest.mark.parametrize("words", ["swm show a", "swm site drain h", "swm orphans --delete a"])
+def test_a_certificate_that_ends_soon_is_not_told_into_the_line(
+    swm: Swm, core: FakeCore, installation: Installation, words: str
+) -> None:
+    soon = datetime.datetime.now(datetime.UTC) + datetime.timedelta(days=2)
+    bundle = dataclasses.replace(installation.bundle(core.endpoint), expires=soon.isoformat())
+    bundle.replace(Path(swm.environment["SWM_HOME"]) / "client.toml")
+    assert "your certificate ends in" in swm("jobs").err
+    number = str(len(words.split()) - 1)
+    result = swm(_SWM_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD=number)
+    assert (result.code, result.err) == (0, "")
 
 
 def test_a_slow_core_is_not_waited_for(swm: Swm, core: FakeCore) -> None:

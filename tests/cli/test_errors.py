@@ -183,6 +183,57 @@ def test_a_closed_stream_is_no_defect(swm: Swm, core: FakeCore, closed: str) -> 
     assert (b"j1" in done.stdout) == (">&- " not in f"{closed} " or closed == "2>&-")
 
 
+@pytest.mark.parametrize("encoding", ["latin-1", "utf-8:strict"])
+def test_text_that_the_locale_has_no_letters_for_is_no_defect(
+    swm: Swm, core: FakeCore, encoding: str
+) -> None:
+    core.state.add("j1", spec=job_pb2.JobSpec(name="\N{GREEK SMALL LETTER ALPHA}-test"))
+    environment = {**swm.environment, "PYTHONIOENCODING": encoding}
+    listing = subprocess.run(
+        [SWM, "jobs"], env=environment, cwd=swm.cwd, capture_output=True, check=False
+    )
+    assert (listing.returncode, listing.stderr) == (0, b"")
+    assert b"-test" in listing.stdout
+    folder = b"not-utf-8-\xff"
+    core.state.move("j1", job_pb2.JOB_STATE_SUCCEEDED, attempt=1)
+    fetched = subprocess.run(
+        [SWM, "fetch", "j1", "-d", folder],
+        env=environment,
+        cwd=swm.cwd,
+        capture_output=True,
+        check=False,
+    )
+    assert fetched.returncode == 0, fetched.stderr
+    assert fetched.stdout.startswith(folder if "utf" in encoding else b"not-utf-8-")
+
+
+@pytest.mark.parametrize(
+    ("args", "code", "says"),
+    [
+        (["--env", b"A=\xff"], 2, b"the value of A is not UTF-8"),
+        (["--secret-env", "TOKEN"], 2, b"the value of TOKEN is not UTF-8"),
+        (["--name", b"\xff"], 1, b"what was typed is not UTF-8"),
+        (["--input", b"\xff"], 1, b"what was typed is not UTF-8"),
+    ],
+)
+def test_what_can_not_be_sent_is_told(
+    swm: Swm, args: list[str | bytes], code: int, says: bytes
+) -> None:
+    (swm.cwd / "job.sh").write_text("#!/bin/sh\n")
+    environment = {key.encode(): value.encode() for key, value in swm.environment.items()}
+    environment[b"TOKEN"] = b"hidden\xff"
+    done = subprocess.run(
+        [SWM, "submit", "job.sh", *args],
+        env=environment,
+        cwd=swm.cwd,
+        capture_output=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (code, b"")
+    assert says in done.stderr
+    assert b"hidden" not in done.stderr
+
+
 def test_what_grpc_says_by_itself_is_not_shown(swm: Swm, core: FakeCore) -> None:
     core.stop()
     result = swm("jobs")

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import contextlib
+import resource
 import signal
 import socket
 import subprocess
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -80,6 +82,24 @@ def test_it_waits_for_the_job_to_run_and_ends_with_it(
     _, err = process.communicate(timeout=60)
     assert process.returncode == 0
     assert b"job j1 has ended" in err
+    # The job is looked up, and then followed once: each watch is one of the user's streams.
+    assert core.state.calls.count("ListJobs") == 2
+    assert core.state.calls.count("WatchJobs") == 1
+
+
+def test_it_fails_when_nobody_knows_any_more_how_the_job_does(
+    swm: Swm, core: FakeCore, target: Upper
+) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with forwarding(swm, str(target.port)) as (process, _):
+        core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+        del core.state.jobs["j1"]
+        core.state.faults.watch_expires = 10  # so that each begins anew with what the job is
+        core.restart()
+        _, err = process.communicate(timeout=60)
+    assert process.returncode == 1
+    assert b"there is no job" in err
+    assert b"has ended" not in err
 
 
 def test_ctrl_c_ends_it(swm: Swm, core: FakeCore, target: Upper) -> None:
@@ -87,6 +107,27 @@ def test_ctrl_c_ends_it(swm: Swm, core: FakeCore, target: Upper) -> None:
     with forwarding(swm, str(target.port)) as (process, _):
         process.send_signal(signal.SIGINT)
         assert process.wait(30) == 0
+
+
+def test_without_descriptors_a_connection_is_refused_and_later_ones_work(
+    swm: Swm, core: FakeCore, target: Upper
+) -> None:
+    core.state.move("j1", RUNNING, attempt=1)
+    with forwarding(swm, str(target.port)) as (process, local):
+        core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+        usual = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+        # There is room for the connection, and for nothing else that it takes.
+        taken = {int(path.name) for path in Path(f"/proc/{process.pid}/fd").iterdir()}
+        free = next(number for number in range(1_000) if number not in taken)
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, (free + 1, usual[1]))
+        with contextlib.suppress(OSError):  # whichever of its calls meets the reset
+            assert ask(local) == b""
+        assert process.stderr
+        for line in process.stderr:  # ends with the process
+            if b"can't take a connection: Too many open files" in line:
+                break
+        resource.prlimit(process.pid, resource.RLIMIT_NOFILE, usual)
+        assert ask(local) == b"HELLO"
 
 
 def test_a_refused_connection_is_told_once(swm: Swm, core: FakeCore, target: Upper) -> None:

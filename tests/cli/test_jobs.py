@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import signal
 
 import pytest
 
@@ -44,6 +45,16 @@ def test_active_jobs_and_the_latest_ended_ones_are_listed(swm: Swm, core: FakeCo
     assert listed(swm, "--state", "active") == ["new-active", "old-active"]
     assert listed(swm, "--state", "R") == ["old-active"]
     assert len(listed(swm, "--state", "f")) == 230
+
+
+def test_the_latest_ended_jobs_are_listed_behind_many_active_ones(swm: Swm, core: FakeCore) -> None:
+    for number in range(25):
+        core.state.add(f"ended-{number}", state=SUCCEEDED)
+    for number in range(230):
+        core.state.add(f"active-{number}")
+    found = listed(swm)
+    assert len(found) == 250
+    assert found[230:] == [f"ended-{number}" for number in range(24, 4, -1)]
 
 
 def test_jobs_are_filtered_by_site_and_owner(swm: Swm, core: FakeCore) -> None:
@@ -150,6 +161,17 @@ def test_wait_comes_back_when_the_job_ends(swm: Swm, core: FakeCore) -> None:
     assert (process.returncode, out, err) == (0, b"", b"")
 
 
+def test_ctrl_c_ends_a_wait_and_says_how_to_cancel(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=RUNNING)
+    core.state.add("j2", state=RUNNING)
+    process = swm.popen("wait", "j1", "j2")
+    core.state.wait_until(lambda: "WatchJobs" in core.state.calls)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=30)
+    assert (process.returncode, out) == (130, b"")
+    assert b"swm cancel j1 j2" in err
+
+
 def test_cancel_does_all_it_can_and_fails_if_one_failed(swm: Swm, core: FakeCore) -> None:
     core.state.add("j1")
     core.state.add("j2", state=RUNNING)
@@ -171,6 +193,26 @@ def test_requeue_needs_an_end_and_the_secrets(swm: Swm, core: FakeCore) -> None:
     assert "give them again" in result.err
     assert swm.ok("requeue", "j1", "--secret-env", "TOKEN", TOKEN="x") == "j1\n"
     assert core.state.jobs["j1"].state == QUEUED
+
+
+def test_a_requeue_whose_answer_is_lost_is_one(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=FAILED, attempt=1)
+    core.state.faults.requeue_answers_lost = 1
+    assert swm.ok("requeue", "j1") == "j1\n"
+    assert core.state.calls.count("RequeueJob") == 2
+    assert core.state.jobs["j1"].state == QUEUED
+    # Of one that has not ended nothing was asked before.
+    core.state.move("j1", RUNNING)
+    assert "has not ended" in swm("requeue", "j1").err
+
+
+def test_a_delete_whose_answer_is_lost_is_done(swm: Swm, core: FakeCore) -> None:
+    core.state.add("j1", state=SUCCEEDED)
+    core.state.faults.delete_answers_lost = 1
+    swm.ok("delete", "j1")
+    assert core.state.calls.count("DeleteJob") == 2
+    assert not core.state.jobs
+    assert swm("delete", "j1").code == 1
 
 
 def test_delete_forgets_what_has_ended(swm: Swm, core: FakeCore) -> None:

@@ -29,6 +29,7 @@ def test_a_list_has_its_titles_and_values(
     assert out.startswith(title)
     for value in values:
         assert value in out
+    assert "\x08" not in out, "what sites say does not move a cursor"
 
 
 @pytest.mark.parametrize(
@@ -69,3 +70,7 @@ def test_status_tells_core_jobs_and_sites(swm: Swm) -> None:
     out = swm.ok("status")
     assert out.startswith("core    up at 127.0.0.1:")
     assert "there  BROKEN" in out
+
+
+def test_usage_may_be_asked_for_to_the_last_day_there_is(swm: Swm) -> None:
+    assert "12.34 EUR" in swm.ok("usage", "--from", "2026-11-01", "--to", "9999-12-31")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import re
@@ -159,6 +160,20 @@ def test_two_ups_at_once_make_one_core(new: Swm) -> None:
     assert (first.returncode, second.returncode) == (0, 0), outs
     pids = {found[1] for out, _ in outs for found in re.finditer(rb"process (\d+)", out)}
     assert len(pids) == 1
+
+
+def test_up_waits_for_a_core_that_is_on_its_way_up_or_down(new: Swm) -> None:
+    home = home_of(new)
+    (home / "run").mkdir(mode=0o700, exist_ok=True)
+    with (home / "run" / "swm.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        result = new("up", "--timeout", "2")
+        assert (result.code, result.out) == (1, "")
+        assert "on its way up or down" in result.err
+        waiting = new.popen("up")
+    out, err = waiting.communicate(timeout=90)
+    assert (waiting.returncode, err) == (0, b"")
+    assert out.startswith(b"core up at")
 
 
 def test_mistakes_in_the_configuration_are_told_with_their_lines(new: Swm) -> None:

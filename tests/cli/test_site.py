@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -157,3 +158,16 @@ def test_a_check_that_ignores_ctrl_c_is_ended_all_the_same(home: Home, tmp_path:
         assert terminal.finish() == 130
     with pytest.raises(ProcessLookupError):
         os.kill(int(pid_file.read_text()), 0)
+
+
+def test_a_setting_made_while_a_gate_is_set_up_is_not_lost(home: Home, tmp_path: Path) -> None:
+    swm = home()
+    config = tmp_path / "home" / "swm.toml"
+    gate = tmp_path / "swm-toy-gate"
+    gate.write_text(
+        '#!/bin/sh\ncase " $* " in *" --help "*) echo set-up; exit 0 ;; esac\n'
+        f"printf '\\n[sites.other]\\ncommand = [\"other\"]\\n' >>{config}\n"
+    )
+    gate.chmod(0o700)
+    swm.ok("gate", "add", "toy", PATH=f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    assert list(tomllib.loads(config.read_text())["sites"]) == ["lab", "other", "toy"]

@@ -7,7 +7,10 @@ from pathlib import Path
 import pytest
 
 from skyport.terminal.v1 import job_pb2
+from terminals.cli.commands import submit
+from terminals.client import CallFailed, Client
 from tests.cli.terminal import Swm
+from tests.client.certificates import Installation
 from tests.client.fake_core import FakeCore
 from tests.client.fake_jobs import read_manifest
 
@@ -100,6 +103,20 @@ def test_mistakes_in_a_script_are_told_with_their_lines(swm: Swm, core: FakeCore
         'job.sh:2: unknown directive "nmae"\njob.sh:4: unknown directive "bogus"\n'
     )
     assert not core.state.jobs
+
+
+def test_a_submit_that_stays_without_an_answer_says_where_to_look(
+    core: FakeCore,
+    installation: Installation,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr("terminals.client.submit._SUBMIT_PATIENCE_S", 0.0)
+    core.state.faults.submit_answers_lost = 100
+    with Client(installation.bundle(core.endpoint)) as client, pytest.raises(CallFailed):
+        submit._send(client, "job.sh", b"true", None, job_pb2.JobOverrides(), {})
+    assert "whether the job was submitted is told by `swm jobs`" in capsys.readouterr().err
+    assert len(core.state.jobs) == 1
 
 
 def test_an_empty_script_is_refused(swm: Swm) -> None:

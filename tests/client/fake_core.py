@@ -65,6 +65,8 @@ class Faults:
     """Sent in the place of what a job wrote."""
     submit_answers_lost: int = 0
     """So many submits take effect and answer UNAVAILABLE."""
+    requeue_answers_lost: int = 0
+    delete_answers_lost: int = 0
     upload_refusal: Refusal | None = None
     slow_list_s: float = 0.0
 

@@ -51,6 +51,7 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
             known, job_id = state.requests[request.request_id]
             if known != content:
                 raise exists("REQUEST_ID_REUSED", "this request id belongs to another submit")
+            self._lose_submit()
             return job_pb2.SubmitJobResponse(job=state.jobs[job_id], watch_token=token)
         spec, warnings = _parse(request.script, request.overrides)
         if request.manifest_sha256 and request.manifest_sha256 not in state.contents:
@@ -65,10 +66,13 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         job = state.add(job_id, spec=spec)
         if self._runs_jobs:
             threading.Thread(target=Run(state, job_id, request.script).run, daemon=True).start()
-        if state.faults.submit_answers_lost:
-            state.faults.submit_answers_lost -= 1
-            raise CutError
+        self._lose_submit()
         return job_pb2.SubmitJobResponse(job=job, warnings=warnings, watch_token=token)
+
+    def _lose_submit(self) -> None:
+        if self.state.faults.submit_answers_lost:
+            self.state.faults.submit_answers_lost -= 1
+            raise CutError
 
     @handler
     def GetJob(
@@ -145,11 +149,17 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
     def RequeueJob(
         self, request: job_pb2.RequeueJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.RequeueJobResponse:
+        job = self.state.job(request.job_id)
+        token = str(len(self.state.events))
+        if request.attempt and (job.state not in ENDED or job.attempt > request.attempt):
+            return job_pb2.RequeueJobResponse(job=job, watch_token=token)
         job = self.state.ended_job(request.job_id)
         if self.state.secrets.get(job.job_id) and not request.secret_env:
             raise precondition("SECRETS_REQUIRED", "the job had secrets; give them again")
-        token = str(len(self.state.events))
         self.state.move(job.job_id, job_pb2.JOB_STATE_QUEUED)
+        if self.state.faults.requeue_answers_lost:
+            self.state.faults.requeue_answers_lost -= 1
+            raise CutError
         return job_pb2.RequeueJobResponse(job=job, watch_token=token)
 
     @handler
@@ -196,6 +206,9 @@ class Jobs(job_pb2_grpc.JobServiceServicer):
         self, request: job_pb2.DeleteJobRequest, context: grpc.ServicerContext
     ) -> job_pb2.DeleteJobResponse:
         del self.state.jobs[self.state.ended_job(request.job_id).job_id]
+        if self.state.faults.delete_answers_lost:
+            self.state.faults.delete_answers_lost -= 1
+            raise CutError
         return job_pb2.DeleteJobResponse()
 
 

@@ -62,7 +62,7 @@ class Catalog(catalog_pb2_grpc.CatalogServiceServicer):
             cpus=64,
             memory_bytes=256 << 30,
             gpus=4,
-            gpu_model="A100",
+            gpu_model="A100\x08",
             on_demand_price=price,
         )
         return catalog_pb2.ListFlavorsResponse(flavors=[flavor], unreachable_sites=["there"])

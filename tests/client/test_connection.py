@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import dataclasses
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +14,15 @@ import pytest
 from rpc_kit.errors import unauthenticated
 from rpc_kit.tls import KeyPair
 from skyport.terminal.v1 import job_pb2, server_pb2
-from terminals.client import BundleInvalid, CallFailed, Client, CoreUnreachable
+from terminals.client import (
+    BundleInvalid,
+    CallFailed,
+    Client,
+    CoreUnreachable,
+    JobAmbiguous,
+    JobNotFound,
+)
 from terminals.client.connection import bundle_path
-from terminals.client.lookup import JobAmbiguous, JobNotFound
 from tests.client.certificates import SERVER, Installation
 from tests.client.fake_core import FakeCore
 
@@ -121,6 +129,16 @@ def test_an_expired_certificate_says_so(core: FakeCore, installation: Installati
     assert "expired" in why_not(Client(installation.bundle(core.endpoint, leaf)))
 
 
+@pytest.mark.parametrize("damaged", ["key_pem", "ca_pem"])
+def test_a_damaged_bundle_says_so(core: FakeCore, installation: Installation, damaged: str) -> None:
+    whole = installation.bundle(core.endpoint)
+    another = installation.bundle(core.endpoint).key_pem
+    assert another != whole.key_pem
+    for text in ("damaged", another):
+        bundle = dataclasses.replace(whole, **{damaged: text})
+        assert "do not fit together" in why_not(Client(bundle))
+
+
 def test_another_installation_says_so(core: FakeCore) -> None:
     other = Installation("other1234567")
     assert "another installation" in why_not(Client(other.bundle(core.endpoint)))
@@ -164,6 +182,24 @@ def test_a_call_waits_for_a_core_that_has_answered_before(client: Client, core: 
         client.server.GetServerInfo, server_pb2.GetServerInfoRequest(), patience_s=20
     )
     assert answer.installation
+
+
+def test_a_call_with_patience_outlives_a_core_that_is_stuck_for_a_while(
+    client: Client, core: FakeCore
+) -> None:
+    def ask_for_jobs(patience_s: float) -> job_pb2.ListJobsResponse:
+        request = job_pb2.ListJobsRequest()
+        return client.call(client.jobs.ListJobs, request, timeout_s=0.5, patience_s=patience_s)
+
+    ask(client)
+    core.state.faults.slow_list_s = 1.0
+    with pytest.raises(CoreUnreachable):
+        ask_for_jobs(0)
+    with ThreadPoolExecutor(1) as pool:
+        answer = pool.submit(ask_for_jobs, 20)
+        core.state.wait_until(lambda: core.state.calls.count("ListJobs") == 3)
+        core.state.faults.slow_list_s = 0.0
+        assert answer.result(30).watch_token
 
 
 def test_pages_are_joined_to_the_end(client: Client, core: FakeCore) -> None:

@@ -10,6 +10,7 @@ import pytest
 from skyport.common.v1 import manifest_pb2
 from skyport.terminal.v1 import job_pb2
 from terminals.client import Client, DataDamaged, OutputRefused
+from terminals.client.download import fetch
 from terminals.client.folder import OutputFolder, stays_inside
 from tests.client.fake_core import FakeCore
 
@@ -65,8 +66,6 @@ def test_a_part_of_an_earlier_run_is_continued(client: Client, core: FakeCore, i
     data = os.urandom(5 << 20)
     core.state.output("j1", "large", data)
     core.state.faults.download_breaks_after = [50]
-    from terminals.client.download import fetch
-
     with pytest.raises(Exception, match="shutting down"):
         fetch(client, "j1", into, patience_s=0)
     (part,) = left_over(into)
@@ -88,14 +87,25 @@ def test_a_live_file_is_continued_while_it_stays_as_it_was(
     assert fetched.received_bytes == len(data)
 
 
+def test_a_fetch_that_is_cut_leaves_parts_of_what_has_come_alone(
+    client: Client, core: FakeCore, into: Path
+) -> None:
+    for name in ("one", "two", "three"):
+        core.state.output("j1", name, os.urandom(3 << 20))
+    core.state.faults.download_breaks_after = [1]
+    with pytest.raises(Exception, match="shutting down"):
+        fetch(client, "j1", into, patience_s=0)
+    (part,) = into.iterdir()
+    assert part.name.startswith(".one.")
+    assert part.stat().st_size
+
+
 def test_a_part_of_another_content_is_not_continued(
     client: Client, core: FakeCore, into: Path
 ) -> None:
     old, new = os.urandom(2 << 20), os.urandom(2 << 20)
     core.state.output("j1", "x", old)
     core.state.faults.download_breaks_after = [10]
-    from terminals.client.download import fetch
-
     with pytest.raises(Exception, match="shutting down"):
         fetch(client, "j1", into, patience_s=0)
     core.state.listed.clear()
@@ -248,6 +258,16 @@ def test_a_folder_in_the_place_of_a_file_is_an_error_that_says_so(
         client.fetch("j1", into)
 
 
+def test_a_folder_in_the_place_of_a_link_is_an_error_and_nothing_is_left(
+    client: Client, core: FakeCore, into: Path
+) -> None:
+    (into / "last").mkdir(parents=True)
+    core.state.list_entry("j1", path="last", type=LINK, link_target="first")
+    with pytest.raises(OutputRefused, match="a folder is where a file is needed"):
+        client.fetch("j1", into)
+    assert not left_over(into)
+
+
 def test_a_long_name_has_room_for_its_part(tmp_path: Path) -> None:
     with OutputFolder(tmp_path) as folder:
         part = folder.part("n" * 255, b"key")
@@ -261,6 +281,22 @@ def _umask() -> int:
     umask = os.umask(0)
     os.umask(umask)
     return umask
+
+
+def test_of_two_who_write_a_file_one_is_refused_and_nothing_is_spoiled(tmp_path: Path) -> None:
+    with OutputFolder(tmp_path) as first, OutputFolder(tmp_path) as second:
+        part = first.part("model", b"its digest")
+        part.write(b"whole")
+        with pytest.raises(OutputRefused, match="another swm is fetching it"):
+            second.part("model", b"its digest")
+        part.finish(0o644)
+        part.close()
+        later = second.part("model", b"its digest")
+        later.restart()
+        assert (tmp_path / "model").read_bytes() == b"whole"
+        later.drop()
+        later.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
 def test_a_disk_that_is_full_is_told_with_what_to_do(tmp_path: Path) -> None:

@@ -3,10 +3,13 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from terminals.client import inputs
 from terminals.client.errors import InputsInvalid
 from terminals.client.inputs import Input, Kind, select
 
@@ -35,6 +38,38 @@ def problems(folder: Path, *patterns: str) -> tuple[str, ...]:
 def test_a_relative_path_keeps_its_folders(tmp_path: Path) -> None:
     tree(tmp_path, "a/b/c.txt")
     assert names(tmp_path, "./a//b/c.txt") == ["a/b/c.txt"]
+
+
+def test_an_absolute_path_is_taken_as_the_system_takes_it(tmp_path: Path) -> None:
+    tree(tmp_path, "releases/5/", "releases/data", "data", "..hidden", "releases/..hidden")
+    (tmp_path / "current").symlink_to("releases/5")
+    for name in ("data", "..hidden"):
+        (entry,) = select([f"{tmp_path}/current/../{name}"], tmp_path).inputs
+        assert entry.name == name
+        assert Path(entry.source).read_text() == f"releases/{name}"
+    assert names(tmp_path, f"{tmp_path}/current/..") == [
+        "releases/..hidden",
+        "releases/5",
+        "releases/data",
+    ]
+
+
+def test_more_than_a_job_takes_is_told_without_looking_at_the_rest(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(inputs, "MAX_INPUTS", 3)
+    tree(tmp_path, *(f"data/{number}/x" for number in range(20)))
+    assert names(tmp_path, *(f"data/{number}" for number in range(3)))
+    looked_at = []
+
+    def scandir(path: str, known: Callable[[str], Any] = os.scandir) -> Any:
+        looked_at.append(path)
+        return known(path)
+
+    monkeypatch.setattr("os.scandir", scandir)
+    (problem,) = problems(tmp_path, "data")
+    assert "more than 3 files" in problem
+    assert len(looked_at) == 5  # the folder, and four below it
 
 
 def test_an_absolute_path_lands_under_its_last_name(tmp_path: Path) -> None:

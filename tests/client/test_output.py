@@ -55,6 +55,13 @@ def test_bytes_that_were_not_kept_are_told(client: Client, core: FakeCore) -> No
     assert list(client.read_output("j1")) == [Gap(6), b"6789"]
 
 
+def test_an_end_that_was_not_kept_is_told(client: Client, core: FakeCore) -> None:
+    core.state.write("j1", b"0123456789")
+    core.state.log("j1").kept_from = 10
+    core.state.finish_logs("j1")
+    assert list(client.read_output("j1")) == [Gap(10)]
+
+
 def test_a_tail_begins_late_without_a_gap(client: Client, core: FakeCore) -> None:
     core.state.write("j1", b"0123456789")
     reader = OutputReader(client, "j1", tail_bytes=3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,8 +14,10 @@ from swm_core.domain.failures import Failure, FailureReason
 from swm_core.domain.job import Job, JobSpec, Launch
 from swm_core.domain.states import JobState
 from swm_core.lifecycle import attempt
+from swm_core.lifecycle.asking import AttemptFailed
 from swm_core.lifecycle.attempt import AttemptDriver
 from swm_core.lifecycle.patience import Spent
+from swm_core.store import Step
 
 
 class Site:
@@ -115,3 +118,32 @@ async def test_an_attempt_that_is_lost_while_it_is_stopped_ends_as_that(
     site: Any = Losing()
     await driver._step(job, site)
     assert ends == [lost]
+
+
+@pytest.mark.parametrize(
+    ("now", "is_decided"),
+    [
+        ({}, True),
+        ({"state": JobState.RUNNING}, False),
+        ({"cancel_requested": True}, False),
+    ],
+)
+async def test_a_start_that_takes_too_long_is_on_record_before_its_site_is_asked_to_end_it(
+    now: dict[str, Any], is_decided: bool
+) -> None:
+    job = running(state=JobState.STARTING)
+    driver = made(job, Forwards())
+    late = Failure(FailureReason.DEADLINE, "still STARTING")
+    decided: list[Step] = []
+
+    async def advance(job: Job, site: object) -> None:
+        raise AttemptFailed(late, unsure=True)
+
+    async def apply(job_id: str, decide: Callable[[Job], Sequence[Step]]) -> None:
+        decided.extend(decide(dataclasses.replace(job, **now)))
+
+    driver._advance = advance  # type: ignore[method-assign]
+    driver._context.jobs.apply = apply  # type: ignore[method-assign,assignment]
+    nobody: Any = None  # the site is not asked
+    await driver._step(job, nobody)
+    assert [step.job.stop for step in decided] == ([late] if is_decided else [])

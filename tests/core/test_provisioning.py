@@ -10,11 +10,20 @@ from typing import Any
 
 import pytest
 
+from skyport.gate.v1 import inventory_pb2, partition_pb2
+from skyport.gate.v1.inventory_pb2 import (
+    NODE_STATE_DOWN,
+    NODE_STATE_DRAINED,
+    NODE_STATE_STARTING,
+    NODE_STATE_UP,
+)
 from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.partition import Partition, PartitionSpec
 from swm_core.domain.states import JobState, PartitionState
+from swm_core.gateways.inventory import Inventory
 from swm_core.gateways.slots import Slot
 from swm_core.lifecycle import provisioning
+from swm_core.lifecycle.asking import AttemptFailed
 from swm_core.lifecycle.live import LivePartitions, NotLive
 from swm_core.lifecycle.placement import Placement
 from swm_core.scheduler import Create, Place
@@ -47,6 +56,40 @@ async def test_a_partition_is_taken_when_its_gate_tells_of_it_late(
     await asyncio.sleep(0.05)
     assert not placed.is_set()
     gate.inventory.partitions["p1"] = True
+    async with asyncio.timeout(20):
+        await waiting
+    assert placed.is_set()
+
+
+@pytest.mark.parametrize("state", [NODE_STATE_DOWN, NODE_STATE_STARTING, NODE_STATE_DRAINED])
+async def test_nodes_that_a_new_gate_has_yet_to_reach_are_waited_for(
+    monkeypatch: pytest.MonkeyPatch, state: inventory_pb2.NodeState.ValueType
+) -> None:
+    monkeypatch.setattr(provisioning, "_LOOK_S", 0.01)
+    placed = asyncio.Event()
+
+    async def apply(*_: object) -> None:
+        placed.set()
+
+    slot: Slot[Partition] = Slot()
+    slot.put(partition(PartitionState.READY))
+    context: Any = SimpleNamespace(
+        partitions=SimpleNamespace(slot=lambda _: slot), jobs=SimpleNamespace(apply=apply)
+    )
+    inventory = Inventory()
+    node = inventory_pb2.Node(name="n0", partition_id="p1", state=state, cpus=1)
+    inventory.put_partition(partition_pb2.Partition(partition_id="p1", nodes=[node]))
+    gate: Any = SimpleNamespace(ready=True, name="cloud", inventory=inventory)
+    job = Job("j1", "ann", JobSpec(), "", JobState.PROVISIONING, 1.0, 1.0, partition_id="p1")
+    waiting = asyncio.create_task(provisioning.await_partition(context, gate, job))
+    await asyncio.sleep(0.05)
+    if state == NODE_STATE_DRAINED:
+        with pytest.raises(AttemptFailed, match="without what the job asked for"):
+            await waiting
+        return
+    assert not waiting.done()
+    up = inventory_pb2.Node(name="n0", partition_id="p1", state=NODE_STATE_UP, cpus=1)
+    inventory.put_node(up)
     async with asyncio.timeout(20):
         await waiting
     assert placed.is_set()

@@ -16,9 +16,10 @@ from skyport.gate.v1 import file_pb2, types_pb2
 from swm_core.domain.job import Job, JobSpec
 from swm_core.domain.states import JobState
 from swm_core.gateways.problems import GateError, Meaning
-from swm_core.lifecycle import staging
+from swm_core.lifecycle import staging_in, staging_out
 from swm_core.lifecycle.asking import AttemptFailed
-from swm_core.lifecycle.staging import Collection, put_inputs
+from swm_core.lifecycle.staging_in import put_inputs
+from swm_core.lifecycle.staging_out import Collection
 from swm_core.spool.errors import ContentMissing
 
 DIGEST = bytes(32)
@@ -65,8 +66,8 @@ async def test_a_content_that_cannot_be_read_ends_the_transfer(
         if away:
             raise OSError(2, "its disk is not mounted")
 
-    manifest = staging._Inputs(DIGEST, [], {DIGEST: 3})
-    monkeypatch.setattr(staging, "_Inputs", SimpleNamespace(load=lambda *_: manifest))
+    manifest = staging_in._Inputs(DIGEST, [], {DIGEST: 3})
+    monkeypatch.setattr(staging_in, "_Inputs", SimpleNamespace(load=lambda *_: manifest))
     contents = SimpleNamespace(open=refuse, check=check)
     context: Any = SimpleNamespace(
         installation="abc", generation="g1", spool=SimpleNamespace(owner=lambda _: contents)
@@ -86,7 +87,7 @@ async def test_a_gate_that_goes_silent_is_asked_again(monkeypatch: pytest.Monkey
         raise TimeoutError
         yield
 
-    monkeypatch.setattr(staging, "heard", silent)
+    monkeypatch.setattr(staging_out, "heard", silent)
     contents = SimpleNamespace(holding=contextlib.nullcontext)
     context: Any = SimpleNamespace(spool=SimpleNamespace(owner=lambda _: contents))
     gate: Any = SimpleNamespace(
@@ -108,7 +109,7 @@ async def test_who_is_cancelled_waits_for_what_a_thread_writes() -> None:
         go.wait(20)
         written.set()
 
-    taking = asyncio.create_task(staging._uncut(asyncio.to_thread(write)))
+    taking = asyncio.create_task(staging_out._uncut(asyncio.to_thread(write)))
     await asyncio.to_thread(begun.wait, 20)
     taking.cancel()
     for _ in range(5):

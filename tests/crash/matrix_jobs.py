@@ -276,6 +276,17 @@ def started_too_late(play: Play) -> None:
         nothing_runs_late(play, submitted, 7.0)
 
 
+@scenario(extras=(Extra("gate", f"serve {API}.JobService/StartJob before", delay_s=6),))
+def lost_while_starting(play: Play) -> None:
+    """Its site goes away for too long while it is asked to start it."""
+    with _deadlines(play, site_lost=SITE_LOST_S):
+        submitted = play.submit(ends=(("FAILED", "SITE_LOST"),))
+        play.until(submitted, STARTING)
+        play.under_way(submitted)
+        with play.parts.without(play.name):
+            play.ended(submitted)
+
+
 @contextlib.contextmanager
 def _deadlines(play: Play, **seconds: int) -> Iterator[None]:
     """Have the core give up sooner."""

@@ -91,7 +91,6 @@ IMPOSSIBLE = (
     Impossible(_NOT_CLOUD, f"* {_API}.PartitionService/DeletePartition *", _NO_PARTITIONS),
     Impossible(_NOT_CLOUD, f"call {_API}.PartitionService/GetPartition *", _NO_PARTITIONS),
     Impossible(_NOT_CLOUD, f"call {_API}.PartitionService/RenewPartition *", _NO_PARTITIONS),
-    Impossible(_NOT_CLOUD, "job stop *", "its nodes cost nothing"),
     Impossible(_NOT_CLOUD, "job PROVISIONING>QUEUED *", _AT_ONCE),
     Impossible(_NOT_CLOUD, "job PROVISIONING>FAILED *", _AT_ONCE),
     Impossible(_NOT_CLOUD, "job PROVISIONING>CANCELLED *", _AT_ONCE),

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import os
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,23 @@ def test_what_exists_is_never_overwritten(tmp_path: Path) -> None:
     path.write_bytes(b"old")
     assert not private_files.write_new(path, b"new")
     assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP])
+def test_a_new_file_can_be_on_a_file_system_without_links(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def no_links(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr("os.link", no_links)
+    path = tmp_path / "key"
+    assert private_files.write_new(path, b"secret")
+    assert path.read_bytes() == b"secret"
+    assert path.stat().st_mode & 0o777 == 0o600
+    assert not private_files.write_new(path, b"another")
+    assert path.read_bytes() == b"secret"
     assert list(tmp_path.iterdir()) == [path]
 
 

@@ -470,6 +470,16 @@ def test_an_end_of_which_only_the_queue_knows_is_not_hurried_and_is_written_down
     assert late.settle == End("failure", "NODE_FAIL", 0.0, 8)
 
 
+@pytest.mark.parametrize("word", [Missing.UNASKED, _row("COMPLETED"), Missing.UNKNOWN])
+def test_an_end_counts_once_all_that_was_written_before_it_can_be_read(word: Row | Missing) -> None:
+    found = _found(given=GIVEN, ends={0: WELL})
+    early = judgement.judge(found, word, is_whole=False, now_ns=8).status
+    late = judgement.judge(found, word, now_ns=8).status
+    assert early is not None
+    assert late is not None
+    assert (early.HasField("end"), late.HasField("end")) == (False, True)
+
+
 def test_how_far_a_start_is_is_told_until_it_is_cancelled_or_in_the_queue() -> None:
     def told(word: Row | Missing, **found: object) -> tuple[str, str]:
         judged = judgement.judge(_found(**found), word, is_starting=True, text="pulling x")

@@ -95,6 +95,8 @@ class Slurm:
         gpus: Of each; devices that every machine has stand for them.
         features: Of each, which jobs may have as constraints.
         accounting: Whether there is a slurmdbd, with its database.
+        network_homes: Whether all others have their homes from the controller, by a network file
+            system that tells nobody of what others write, and believes for a while what it knows.
         settings: Further lines of slurm.conf.
         partitions: Lines of slurm.conf for partitions.
     """
@@ -107,6 +109,7 @@ class Slurm:
         gpus: int = 0,
         features: str = "",
         accounting: bool = False,
+        network_homes: bool = False,
         settings: Sequence[str] = (),
         partitions: Sequence[str] = (
             "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1",
@@ -116,6 +119,7 @@ class Slurm:
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
         self.bed = Bed(("ctl", "login", *self.names), shared_home=True)
         self.has_accounting = accounting
+        self._network_homes = network_homes
         self._cpus = cpus
         self._gpus = gpus
         self._features = features
@@ -126,6 +130,8 @@ class Slurm:
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as undo:
             undo.enter_context(self.bed)
+            if self._network_homes:
+                self._mount_homes()
             self._configure()
             self._run(self.controller, "munged", *self._munge_options())
             if self.has_accounting:
@@ -338,6 +344,22 @@ class Slurm:
         self._count_squeue()
         self.counted.touch()
         self.counted.chmod(0o666)
+
+    def _mount_homes(self) -> None:
+        """Have the homes of all but the controller be its own, by sshfs.
+
+        What is known of a file is believed for a second, as by default. As on NFS (nfs(5)), names
+        are asked for when a folder is opened, and one that was missing is so for a while.
+        """
+        ssh = f"-F {self.bed.ssh_config}"
+        cached = "dir_cache=no,negative_timeout=1"
+        for host in self.bed.hosts[1:]:
+            for user in self.bed.users:
+                login = f"IdentityFile={self.bed.key(user)}"
+                host.run(
+                    f"sshfs {ssh} -o {login},allow_other,default_permissions,{cached} "
+                    f"{user}@ctl:/home/{user} /home/{user}"
+                )
 
     def _munge_options(self) -> list[str]:
         key = self.folder / "munge.key"

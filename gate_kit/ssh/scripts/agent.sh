@@ -542,6 +542,11 @@ do_removed() {
     [ -e "$root/$1" ] || say gone
 }
 
+# To open a file has a network file system ask its server how big it is by now.
+open_anew() {
+    [ ! -f "$1" ] || true <"$1"
+} 2>/dev/null
+
 # LIMIT [FILE OFFSET]...: what output files hold from an offset on: for each its size, and up to LIMIT
 # bytes. FILE is KEY/NAME.
 do_read() {
@@ -549,6 +554,7 @@ do_read() {
     shift
     while [ $# -gt 1 ]; do
         file=$root/jobs/$1 size=0
+        open_anew "$file"
         [ ! -s "$file" ] || size=$(stat -c %s "$file" 2>/dev/null)
         say "${size:-0}"
         more=$((${size:-0} - $2))
@@ -567,6 +573,9 @@ do_read() {
 # [FILE]...: the sizes of output files.
 do_sizes() {
     cd "$root/jobs" || return 0
+    for file; do
+        open_anew "$file"
+    done
     stat -c '=%s %n' -- "$@" 2>/dev/null
     cd /
 }

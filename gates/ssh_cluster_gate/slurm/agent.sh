@@ -134,6 +134,11 @@ do_events() {
     fi
 }
 
+# The kind of file system that the work root is on.
+do_filesystem() {
+    printf '=%s\n' "$(stat -f -c %T "$root" 2>/dev/null)"
+}
+
 # MODE [KEY ROOT_UID]...: what lies of attempts; "all" of it, or what changes.
 do_look() {
     mode=$1
@@ -174,6 +179,8 @@ show() {
     printf '=root_uid %s\n' "$found"
     [ ! -e "$root/tombstones/$1" ] || echo =buried
     [ -d "$folder" ] || return 0
+    # To read a folder has a network file system ask its server which names are there by now.
+    true "$folder"/[0-9]*
     echo =folder
     for name in labels spec; do
         [ "$mode" = all ] && read_whole "$folder/$name" && printf '=%s %s\n' "$name" "$line"

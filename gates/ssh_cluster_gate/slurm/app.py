@@ -74,7 +74,9 @@ async def run(options: Options, plan: SitePlan) -> None:
     admission = SlurmAdmission(plan, partitions, sites)
     discovery.on_dark += [job_hub.interrupt, partition_hub.interrupt]
 
-    jobs = SlurmAttempts(sites, operations, job_hub, settings.slowest_squeue_s)
+    jobs = SlurmAttempts(
+        sites, operations, job_hub, settings.slowest_squeue_s, settings.fuse_cache_s
+    )
     images = SlurmImages(jobs, operations, Containers(plan.containers), plan.volumes)
     starts = SlurmStarts(jobs, partitions, operations, settings, images)
     watching = SlurmWatching(jobs, operations)

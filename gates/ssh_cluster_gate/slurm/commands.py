@@ -75,6 +75,7 @@ class Account:
         self._quick = _Serving(host)
         self._slow = _Serving(host)
         self._submits = _Serving(host, submits=True)
+        self._filesystem: str | None = None
         self._glances = {
             mode: Batch(functools.partial(self._look, mode), f"glances at {host.node}")
             for mode in ("all", "changes")
@@ -140,6 +141,16 @@ class Account:
     async def events(self) -> list[str]:
         """Where jobs have said that they began or ended, each once."""
         return (await self._quick.ask("events")).lines
+
+    async def filesystem(self) -> str:
+        """The kind of file system that the work root is on, as stat names it; empty: not known.
+
+        Raises:
+            Refusal: NODE_UNREACHABLE.
+        """
+        if self._filesystem is None:
+            self._filesystem = "".join((await self._quick.ask("filesystem")).lines)
+        return self._filesystem
 
     async def log_reason(self, path: str) -> str:
         """What Slurm's log of a job says of why it ended; empty if nothing."""

@@ -13,7 +13,9 @@ from gate_kit.ssh.layout import AttemptKey
 from gate_kit.ssh.removals import Removals
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
-from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts, is_told, sought
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
+from gates.ssh_cluster_gate.slurm.judging import is_told
+from gates.ssh_cluster_gate.slurm.live import sought
 from gates.ssh_cluster_gate.slurm.queue import Row, Sought, Stage, Word
 from gates.ssh_cluster_gate.slurm.words import Queue
 from skyport.gate.v1 import job_pb2, types_pb2
@@ -100,12 +102,13 @@ class SlurmEnding:
                 await self._stop(key, account, found, job, in_steps)
             finally:
                 del self._deadlines[key]
+            await self._jobs.judging.until_shown(account)
             await self._jobs.look(ref)
             live = self._jobs.live.get(key)
             if live is not None:
                 status = await self._jobs.publish(live, is_settled=True)
             else:
-                status = await self._jobs.status(ref)
+                status = await self._jobs.status(ref, is_settled=True)
             word = self._jobs.queue(account).word
             is_whole = word is not None and word.is_whole
             if status is not None and not status.HasField("end") and not is_whole:

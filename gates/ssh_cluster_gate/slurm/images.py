@@ -18,7 +18,8 @@ from gate_kit.ssh.images import Image, ImageRefused, Login
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
-from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
+from gates.ssh_cluster_gate.slurm.live import Live
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)

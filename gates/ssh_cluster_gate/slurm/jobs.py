@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Callable, Collection, Iterable
 from gate_kit import Operations, Refusal, WatchHub, errors
 from gate_kit.bells import Bells
 from gate_kit.ssh.answers import as_refusals, refused
-from gate_kit.ssh.evidence import Lasting, told_ref
+from gate_kit.ssh.evidence import told_ref
 from gate_kit.ssh.host import Host
 from gate_kit.ssh.jobs import root_of
 from gate_kit.ssh.layout import AttemptKey
@@ -21,47 +21,18 @@ from gates.ssh_cluster_gate.slurm import judgement
 from gates.ssh_cluster_gate.slurm.commands import Account
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.judgement import Judged, Missing
+from gates.ssh_cluster_gate.slurm.judging import Judging
+from gates.ssh_cluster_gate.slurm.live import Live
 from gates.ssh_cluster_gate.slurm.pace import Pace
-from gates.ssh_cluster_gate.slurm.queue import Row, Sought, Stage
 from gates.ssh_cluster_gate.slurm.sites import SlurmSites
 from gates.ssh_cluster_gate.slurm.words import Queue
 from skyport.gate.v1 import job_pb2, types_pb2
 
 log = logging.getLogger(__name__)
 
-_LATE_S = 5.0
-"""A network file system may show what was written only after a while; and a submission whose answer
-was lost may come late."""
-_SOON_S = 0.5
 _MOST_WARNED = 10_000
 _MOST_ENDED = 1_000
 """Attempts whose ends are kept in memory: each is read and removed soon after."""
-
-
-@dataclasses.dataclass(eq=False, slots=True)
-class Live:
-    """An attempt that was asked to start and is not known to have ended."""
-
-    ref: types_pb2.JobRef
-    """With its roots."""
-    lasting: Lasting
-    account: Account
-    since: float
-    """When it was last submitted, or first seen, by the monotonic clock."""
-    found: Evidence | None = None
-    looked_at: float = 0.0
-    over: Row | Missing | None = None
-    """The queue's last word: it is over, or unknown. It stays when the row has aged out."""
-    over_since: float = 0.0
-    log_reason: str | None = None
-    is_starting: bool = False
-    text: str = ""
-    """How far its start is."""
-    told: job_pb2.JobStatus | None = None
-
-    @property
-    def key(self) -> AttemptKey:
-        return AttemptKey.of(self.ref)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -81,6 +52,7 @@ class SlurmAttempts:
         operations: Owns what goes on beside.
         hub: Told of every change.
         slowest_s: Seconds between two squeue while nothing changes.
+        fuse_cache_s: How long a file system in user space may show a file as it was.
     """
 
     def __init__(
@@ -89,6 +61,7 @@ class SlurmAttempts:
         operations: Operations,
         hub: WatchHub[job_pb2.JobEvent],
         slowest_s: float,
+        fuse_cache_s: float,
     ) -> None:
         self.bells = Bells()
         """Rung, by keys, when an attempt has changed."""
@@ -98,6 +71,7 @@ class SlurmAttempts:
         """Called with the account when it has an attempt to be followed."""
         self.warnings: dict[AttemptKey, tuple[str, ...]] = {}
         """What was done otherwise than asked."""
+        self.judging = Judging(self.queue, self.warnings, fuse_cache_s)
         self._operations = operations
         self._hub = hub
         self._pace = Pace()
@@ -110,15 +84,20 @@ class SlurmAttempts:
 
     # What Output and Tunnels ask.
 
-    async def status(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
+    async def status(
+        self, ref: types_pb2.JobRef, *, is_settled: bool = False
+    ) -> job_pb2.JobStatus | None:
         """The attempt as it is now; None if nothing of it is there but a tombstone.
+
+        Args:
+            ref: Which.
+            is_settled: Whether nothing of it runs, and all that it wrote can be seen by now.
 
         Raises:
             Refusal: NODE_UNREACHABLE, SITE_CHANGED, USER_NOT_MAPPED; SITE_UNREACHABLE where the
                 queue does not answer, and nothing is known without it.
         """
-        found = await self.look(ref)
-        return await self.judged(ref, found)
+        return await self.judged(ref, await self.look(ref), is_settled=is_settled)
 
     def just_seen(self, ref: types_pb2.JobRef) -> job_pb2.JobStatus | None:
         """The attempt as it was last told; None if it was not. What changes is told at once."""
@@ -173,10 +152,17 @@ class SlurmAttempts:
         if one.refused:
             with as_refusals(ref):
                 raise refused(account.host.node, one.refused)
-        return one if live is None else _seen(live, one, looked_at)
+        return one if live is None else live.saw(one, looked_at)
 
-    async def judged(self, ref: types_pb2.JobRef, found: Evidence) -> job_pb2.JobStatus | None:
+    async def judged(
+        self, ref: types_pb2.JobRef, found: Evidence, *, is_settled: bool = False
+    ) -> job_pb2.JobStatus | None:
         """What follows from what lies there; the queue is asked if nothing does without it.
+
+        Args:
+            ref: Which.
+            found: What lies there.
+            is_settled: As for `status`.
 
         Raises:
             Refusal: SITE_UNREACHABLE.
@@ -184,11 +170,11 @@ class SlurmAttempts:
         live = self._follow(ref, found, time.monotonic())
         if live is None:
             return judgement.judge(found, Missing.UNASKED, now_ns=time.time_ns()).status
-        judged = await self._judge(live)
+        judged = await self.judging.judge(live, is_settled=is_settled)
         if judged.status is None and judged.needs_word:
             queue = self.queue(live.account)
             await queue.fresh()
-            judged = await self._judge(live)
+            judged = await self.judging.judge(live, is_settled=is_settled)
             if judged.status is None:
                 raise errors.site_unreachable("the queue has not said yet what it knows of it")
         self._keep(live, judged)
@@ -248,91 +234,11 @@ class SlurmAttempts:
     def _spawn_on_word(self, account: Account) -> None:
         self._operations.spawn(self.on_word(account), "the queue's word")
 
-    # Judging.
-
-    def _row(self, live: Live) -> Row | Missing:
-        """The queue's last word on an attempt."""
-        found, word = live.found, self.queue(live.account).word
-        if word is not None and found is not None:
-            rows = word.of(live.key, found.root_uid, found.slurm_ids)
-            wanted = found.given.slurm_id if found.given else found.slurm_id
-            chosen = [row for row in rows if row.slurm_id == wanted] if wanted else []
-            if not found.given and (not chosen or chosen[0].stage is Stage.OVER):
-                # One whose answer was lost may be on its way still.
-                chosen = [row for row in rows if row.stage is not Stage.OVER] or chosen or rows
-            if chosen:
-                return chosen[-1]
-        return live.over if live.over is not None else Missing.UNASKED
-
-    async def _judge(self, live: Live, *, is_settled: bool = False) -> Judged:
-        assert live.found is not None  # noqa: S101 - for the type only: it was looked at
-        row = self._row(live)
-        if row is Missing.UNASKED and not is_told(live.found):
-            row = await self._missing(live) or row
-        if isinstance(row, Row) and row.stage is not Stage.OVER:
-            live.over = None
-        elif row is not Missing.UNASKED and live.over != row:
-            live.over, live.over_since = row, time.monotonic()
-        if live.over is not None:
-            late_s = _SOON_S if isinstance(row, Row) and row.why else _LATE_S
-            is_settled = is_settled or live.looked_at > live.over_since + late_s
-        if live.over is not None and live.log_reason is None and live.found.is_logged:
-            live.log_reason = await live.account.log_reason(live.key.path)
-        judged = judgement.judge(
-            live.found,
-            row,
-            is_starting=live.is_starting,
-            text=live.text,
-            is_settled=is_settled,
-            log_reason=live.log_reason or "",
-            warnings=self.warnings.get(live.key, ()),
-            now_ns=time.time_ns(),
-        )
-        if judged.settle is not None:
-            end = judged.settle
-            await live.account.settle(live.key.path, end.kind, end.value)
-            again = await self._reread(live)
-            if again is not None:
-                judged = judgement.judge(
-                    again, row, warnings=self.warnings.get(live.key, ()), now_ns=time.time_ns()
-                )
-        return judged
-
-    async def _reread(self, live: Live) -> Evidence | None:
-        root = root_of(live.ref, live.account.host.node)
-        found = await live.account.glance(live.key.path, root, live.lasting)
-        if found.refused or not found.exists:
-            return None
-        live.found, live.looked_at = found, time.monotonic()
-        return found
-
-    async def _missing(self, live: Live) -> Row | Missing | None:
-        """What to make of an attempt that is in no row; None: nothing yet.
-
-        Raises:
-            Refusal: NODE_UNREACHABLE.
-        """
-        word, found = self.queue(live.account).word, live.found
-        if word is None or found is None or live.is_starting:
-            return None
-        if word.asked_at < live.since + (0.0 if found.slurm_id else _LATE_S):
-            return None
-        job = sought(live.key, found)
-        if job is None:
-            return Missing.UNKNOWN
-        queue = self.queue(live.account)
-        said = queue.missing(job)
-        if said is None and queue.waits_for_accounts(job) and found.is_logged:
-            # They may be away for long, and Slurm's own log is here.
-            live.log_reason = live.log_reason or await live.account.log_reason(live.key.path)
-            return Missing.UNKNOWN if live.log_reason else None
-        return said
-
     # Telling.
 
     async def publish(self, live: Live, *, is_settled: bool = False) -> job_pb2.JobStatus | None:
         """Tell watchers how an attempt is by what was last seen of it, and return it."""
-        judged = await self._judge(live, is_settled=is_settled)
+        judged = await self.judging.judge(live, is_settled=is_settled)
         status = judged.status
         if judged.needs_word:
             self.queue(live.account).poke()
@@ -400,7 +306,7 @@ class SlurmAttempts:
             one = found.get(live.key.path)
             if one is None or one.refused or not (one.exists or live.found):
                 continue
-            _seen(live, one, at)
+            live.saw(one, at)
             try:
                 await self.publish(live)
             except Refusal as refusal:
@@ -446,7 +352,7 @@ class SlurmAttempts:
                 else:
                     if live.looked_at < looked_at:
                         live.found, live.looked_at = one, looked_at
-                    judged = await self._judge(live)
+                    judged = await self.judging.judge(live)
                     self._keep(live, judged)
             except Refusal:
                 continue
@@ -483,27 +389,7 @@ class SlurmAttempts:
         self.bells.ring(key, "removed")
 
 
-def _seen(live: Live, one: Evidence, at: float) -> Evidence:
-    """Note what lies of an attempt now; what lay there where it has been deleted since."""
-    if not one.exists and live.found is not None:
-        one = dataclasses.replace(live.found, is_gone=True, is_buried=one.is_buried)
-    live.found, live.looked_at = one, at
-    return one
-
-
 def _is_at(ref: types_pb2.JobRef, status: job_pb2.JobStatus) -> bool:
     """Whether a status is of what the caller knows as the place."""
     there = {root.root_uid for root in status.roots}
     return bool(ref.roots) and all(root.root_uid in there for root in ref.roots)
-
-
-def sought(key: AttemptKey, found: Evidence) -> Sought | None:
-    """The job that the queue has for an attempt, or had; None if none is known."""
-    slurm_id = found.given.slurm_id if found.given else found.slurm_id
-    return Sought.of(slurm_id, key, found.root_uid) if slurm_id else None
-
-
-def is_told(found: Evidence) -> bool:
-    """Whether the end is known without the queue."""
-    status = judgement.judge(found, Missing.UNASKED).status
-    return status is not None and status.HasField("end")

@@ -49,6 +49,7 @@ def judge(
     is_starting: bool = False,
     text: str = "",
     is_settled: bool = True,
+    is_whole: bool = True,
     log_reason: str = "",
     warnings: tuple[str, ...] = (),
     now_ns: int = 0,
@@ -62,6 +63,7 @@ def judge(
         text: How far that is, for people.
         is_settled: Whether the folder was looked at long enough after the queue said that the job
             is over, so that what was written before that would have been seen.
+        is_whole: Whether all that was written before the end that the job has told can be read.
         log_reason: What Slurm's log of the job says of its end; empty if that is not known.
         warnings: To be told with it.
         now_ns: For ends that have no time of their own.
@@ -82,6 +84,8 @@ def judge(
     is_every = spec.spec.launch == job_pb2.LAUNCH_EVERY
     ranks = range(len(nodes) if is_every else 1)
     if all(rank in found.ends for rank in ranks):
+        if not is_whole:
+            return _ends(status, found)
         return _with_ends(status, found, word, is_alone=len(nodes) == 1, log_reason=log_reason)
     if found.given is not None:
         return _claimed(status, found, word, is_settled, log_reason, now_ns)
@@ -125,16 +129,21 @@ def _with_ends(
             reason = ""  # somebody has sent it a signal, which it has survived
     else:
         # Nothing is certain yet: other nodes may be busy, or the queue has a reason to tell.
-        status.state = job_pb2.JOB_STATE_RUNNING
-        status.text = "ends"
-        _add_start(status, found)
-        return Judged(status, needs_word=True)
+        return _ends(status, found, needs_word=True)
     if reason:
         last_ns = max(end.time_ns for end in found.ends.values())
         cpu_s = sum(end.cpu_s for end in found.ends.values())
         end = End("failure", reason, cpu_s, last_ns)
         return Judged(_ended(status, found, {0: end}), settle=end)
     return Judged(_ended(status, found, dict(found.ends)))
+
+
+def _ends(status: job_pb2.JobStatus, found: Evidence, *, needs_word: bool = False) -> Judged:
+    """It is over, and it is not known yet how, or not all that it has left can be seen."""
+    status.state = job_pb2.JOB_STATE_RUNNING
+    status.text = "ends"
+    _add_start(status, found)
+    return Judged(status, needs_word=needs_word)
 
 
 def _claimed(
@@ -160,10 +169,7 @@ def _claimed(
         _add_start(status, found)
         return Judged(status)
     if not is_certain:
-        status.state = job_pb2.JOB_STATE_RUNNING
-        status.text = "ends"
-        _add_start(status, found)
-        return Judged(status, needs_word=True)
+        return _ends(status, found, needs_word=True)
     end = End("failure", reason, 0.0, now_ns)
     return Judged(_ended(status, found, {0: end}), settle=end)
 

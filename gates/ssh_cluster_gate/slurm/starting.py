@@ -20,7 +20,8 @@ from gates.ssh_cluster_gate.slurm import sbatch
 from gates.ssh_cluster_gate.slurm.commands import Account, batch
 from gates.ssh_cluster_gate.slurm.evidence import Evidence
 from gates.ssh_cluster_gate.slurm.images import SlurmImages
-from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
+from gates.ssh_cluster_gate.slurm.live import Live
 from gates.ssh_cluster_gate.slurm.partitions import SlurmPartitions
 from skyport.gate.v1 import job_pb2, types_pb2
 

@@ -14,7 +14,8 @@ import time
 
 from gate_kit import Operations, Refusal
 from gates.ssh_cluster_gate.slurm.commands import Account
-from gates.ssh_cluster_gate.slurm.jobs import Live, SlurmAttempts
+from gates.ssh_cluster_gate.slurm.jobs import SlurmAttempts
+from gates.ssh_cluster_gate.slurm.live import Live
 
 log = logging.getLogger(__name__)
 
@@ -24,8 +25,11 @@ _HOT_S = 3.0
 """A free cluster starts a job that soon."""
 _AWAY_S = 1.0
 _LOOK_S = 0.5
-"""Between two looks at attempts of which the queue says that they are over, while their own word is
-awaited."""
+"""Between two looks at attempts whose own word is awaited: the queue says that they are over, or
+they have told that there is more to be seen."""
+_BEHIND_S = 90.0
+"""A network file system may hide for a while what is new. NFS does for a minute at most (nfs(5),
+acdirmax); for what hides it longer nobody waits."""
 _EACH_S = 30.0
 """Everything that lives is looked at so often: an event may be lost with a link."""
 
@@ -75,7 +79,7 @@ class SlurmWatching:
                     all_at = now
                 elif now - looked_at > _LOOK_S:
                     looked_at = now
-                    due += [each for each in lives.values() if each.over is not None]
+                    due += [each for each in lives.values() if _is_late(each, now_s)]
                 await self._jobs.look_again(account, list(dict.fromkeys(due)))
                 is_away = False
                 is_hot = due or any(now_s - each.since < _HOT_S for each in lives.values())
@@ -99,9 +103,16 @@ class SlurmWatching:
         """The attempts that have told something. Everybody in the account can write there."""
         found = []
         for event in events:
-            name = event.rsplit(",", 2)[0]
-            live = lives.get(name)
-            if live is not None:
-                found.append(live)
-                self._jobs.queue(live.account).poke()
+            match event.rsplit(",", 2):
+                case [name, _, "begun" | "ended" as what] if name in lives:
+                    live = lives[name]
+                    live.said, live.said_at = what, time.monotonic()
+                    found.append(live)
+                    self._jobs.queue(live.account).poke()
         return found
+
+
+def _is_late(live: Live, now_s: float) -> bool:
+    """Whether what an attempt has written is known to be there, or may be, and is not seen yet."""
+    is_behind = now_s - live.said_at < _BEHIND_S and live.shows_less_than_said
+    return is_behind or live.over is not None or live.ended_at is not None

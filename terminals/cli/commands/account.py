@@ -67,7 +67,7 @@ def usage(
     request = account_pb2.GetUsageRequest(group=group, user=user)
     if from_day:
         request.from_time.FromDatetime(from_day)
-    if to_day:
+    if to_day and to_day.date() != datetime.date.max:  # nothing comes after that
         request.to_time.FromDatetime(to_day + datetime.timedelta(days=1))
     with connected() as client:
         pages = client.pages(client.accounts.GetUsage, request)

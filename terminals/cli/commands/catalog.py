@@ -164,7 +164,7 @@ def flavors(site: str, as_json: bool) -> None:
             cell(each.location),
             str(each.cpus),
             _size(each.memory_bytes),
-            f"{each.gpus} {each.gpu_model}".strip() if each.gpus else NOTHING,
+            cell(f"{each.gpus} {each.gpu_model}") if each.gpus else NOTHING,
             _size(each.disk_bytes),
             price(each.HasField("on_demand_price"), each.on_demand_price),
             price(each.HasField("spot_price"), each.spot_price),

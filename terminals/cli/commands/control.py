@@ -66,10 +66,17 @@ def requeue(job_text: str, secret_env: tuple[tuple[str, str], ...], as_json: boo
     Same script, same inputs. Secrets that it had must be given again: they are not kept.
     """
     from skyport.terminal.v1 import job_pb2
+    from terminals.cli.states import ENDED
 
     with connected() as client:
-        job_id = client.find_job(job_text).job_id
-        request = job_pb2.RequeueJobRequest(job_id=job_id, secret_env=dict(secret_env))
+        found = client.find_job(job_text)
+        request = job_pb2.RequeueJobRequest(
+            job_id=found.job_id,
+            secret_env=dict(secret_env),
+            # When an answer is lost, the same call again does nothing more. Of one that has not
+            # ended it would be answered as if it had been requeued.
+            attempt=found.attempt if found.state in ENDED else 0,
+        )
         job = client.call(client.jobs.RequeueJob, request, timeout_s=60).job
     _tell([job], lambda each: each.job_id, as_json=as_json)
 
@@ -85,13 +92,19 @@ def requeue(job_text: str, secret_env: tuple[tuple[str, str], ...], as_json: boo
 def delete(job_texts: tuple[str, ...]) -> None:
     """Forget jobs that have ended, with their outputs and logs."""
     from skyport.terminal.v1 import job_pb2
+    from terminals.client.errors import NotFound
 
     with connected() as client:
 
         def one(text: str) -> None:
             job_id = client.find_job(text).job_id
             request = job_pb2.DeleteJobRequest(job_id=job_id)
-            client.call(client.jobs.DeleteJob, request, timeout_s=60)
+            try:
+                client.call(client.jobs.DeleteJob, request, timeout_s=60)
+            except NotFound as error:
+                # It was there: an answer was lost, or somebody else was a moment earlier.
+                if error.reason != "JOB_NOT_FOUND":
+                    raise
 
         failed = _each(job_texts, one)
     sys.exit(failed)

@@ -46,8 +46,9 @@ def fetch(job_text: str, patterns: tuple[str, ...], directory: Path, as_json: bo
     Without PATTERNs: all outputs, and standard output and standard error under the names of the
     script (default stdout.log and stderr.log). A PATTERN is a name, a folder, or a glob in quotes.
     Of a job that runs, the files come as they are now, and a PATTERN may name any file it has.
-    Files that are there already are not sent again, and one that was cut is continued. With --json,
-    prints the outputs that were fetched, not the two streams.
+    Files that are there already are not sent again, one that was cut is continued, and one with
+    other content is replaced. With --json, prints the outputs that were fetched, not the two
+    streams.
     """
     from terminals.cli.progress import transfer
     from terminals.cli.tables import note, show_json

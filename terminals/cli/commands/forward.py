@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from queue import SimpleQueue
 from typing import TYPE_CHECKING
 
 import click
@@ -44,38 +45,42 @@ def forward(job_text: str, port: str, local_port: int | None, node: str) -> None
     from terminals.cli.tables import note
 
     with connected() as client:
-        job = _running(client, client.find_job(job_text).job_id)
+        watching = _Watching(client, client.find_job(job_text).job_id)
+        watching.start()
+        job = _running(watching)
         if job.state in ENDED:
             raise Refused(f"job {job.job_id} has ended; nothing listens there any more")
         target, number = _target(job, port)
-        ended = threading.Event()
-        threading.Thread(target=_watch, args=(client, job.job_id, ended), daemon=True).start()
         with _listening(client, job.job_id, target, number, local_port, node) as forwarding:
             try:
                 click.echo(f"127.0.0.1:{forwarding.port}")
                 note(f"forwards to port {target} of job {job.job_id}; Ctrl-C ends it")
-                while not ended.wait(INTERRUPTIBLE_S):
-                    pass
+                while watching.is_alive():  # ends with the job, or Ctrl-C
+                    watching.join(INTERRUPTIBLE_S)
             except KeyboardInterrupt:
                 click.echo(err=True)  # after the ^C
                 return
+        if watching.error is not None:
+            raise watching.error
         note(f"job {job.job_id} has ended")
 
 
-def _running(client: Client, job_id: str) -> job_pb2.Job:
+def _running(watching: _Watching) -> job_pb2.Job:
     """The job when it runs, or when it has ended before."""
     from skyport.terminal.v1 import job_pb2
-    from terminals.cli.background import background
+    from terminals.cli.background import next_of
     from terminals.cli.progress import spinner
     from terminals.cli.states import ENDED, state_word
     from terminals.cli.words import plain
 
     with spinner() as waiting:
-        for job in background(client.wait_for([job_id])):
+        while True:  # ends with the job, or an error of the thread
+            job = next_of(watching.news)
+            if isinstance(job, BaseException):
+                raise job
             if job.state == job_pb2.JOB_STATE_RUNNING or job.state in ENDED:
                 return job
-            waiting.say(f"{job_id}  {state_word(job.state)}  {plain(job.text)}")
-    raise AssertionError("a wait ends with an ended job")
+            waiting.say(f"{job.job_id}  {state_word(job.state)}  {plain(job.text)}")
 
 
 def _target(job: job_pb2.Job, port: str) -> tuple[int | str, int]:
@@ -134,15 +139,26 @@ class _Failures:
             click.echo(text, err=True)
 
 
-def _watch(client: Client, job_id: str, ended: threading.Event) -> None:
-    """Set `ended` when the job has ended, or nobody knows any more."""
-    from terminals.cli.failures import report
-    from terminals.client.errors import ClientError
+class _Watching(threading.Thread):
+    """Lives until the job has ended, or until it can't be told any more, for which `error` stands.
 
-    try:
-        for _ in client.wait_for([job_id]):
-            pass
-    except ClientError as error:
-        report(error)
-    finally:
-        ended.set()
+    Args:
+        client: The connection.
+        job_id: The whole id.
+    """
+
+    def __init__(self, client: Client, job_id: str) -> None:
+        super().__init__(daemon=True, name="watch")
+        self.error: BaseException | None = None
+        self.news: SimpleQueue[job_pb2.Job | BaseException] = SimpleQueue()
+        """The job whenever it has changed, and the error."""
+        self._client = client
+        self._job_id = job_id
+
+    def run(self) -> None:
+        try:
+            for job in self._client.wait_for([self._job_id]):
+                self.news.put(job)
+        except BaseException as error:  # noqa: BLE001 - the main thread raises it
+            self.error = error
+            self.news.put(error)

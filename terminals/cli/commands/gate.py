@@ -51,7 +51,7 @@ def add(kind: str, name: str, options: tuple[str, ...]) -> None:
     config = home / f"{name}.toml"
     program = f"swm-{kind}-gate"
     command = [program, "--config", str(config)]
-    text = _with_site(home / "swm.toml", name, command)
+    _with_site(home / "swm.toml", name, command)  # told before anything is made
     gate = GateProgram([program], home, f"the gate of {kind}")
     if "set-up" not in gate.help():
         line = f'command = ["{program}", "--config", FILE]'
@@ -63,6 +63,8 @@ def add(kind: str, name: str, options: tuple[str, ...]) -> None:
     words = ("--name", name, "--folder", str(folder), "--config", str(config))
     if code := gate.run("set-up", *words, *options):
         sys.exit(code)
+    # Anew: that may have taken long, and what was written meanwhile is to stay.
+    text = _with_site(home / "swm.toml", name, command)
     if text is not None:
         from rpc_kit import private_files
 

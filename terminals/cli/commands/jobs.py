@@ -69,7 +69,7 @@ def _all(client: Client, wanted: job_pb2.JobFilter) -> Iterator[job_pb2.Job]:
 
 
 def _active_and_recent(client: Client, wanted: job_pb2.JobFilter) -> list[job_pb2.Job]:
-    """Mostly one page tells it all; otherwise older jobs that have not ended are asked for."""
+    """Mostly one page tells it all; otherwise what is older is asked for by itself."""
     from skyport.terminal.v1 import job_pb2
     from terminals.cli.states import ACTIVE, ENDED
 
@@ -79,6 +79,11 @@ def _active_and_recent(client: Client, wanted: job_pb2.JobFilter) -> list[job_pb
     if page.next_page_token:
         older = job_pb2.JobFilter(states=ACTIVE, site=wanted.site, owner=wanted.owner)
         found.update((job.job_id, job) for job in _all(client, older))
+        if sum(job.state in ENDED for job in page.jobs) < _RECENT:
+            ended = job_pb2.JobFilter(states=ENDED, site=wanted.site, owner=wanted.owner)
+            request = job_pb2.ListJobsRequest(filter=ended, page_size=_RECENT)
+            page = client.call(client.jobs.ListJobs, request)
+            found.update((job.job_id, job) for job in page.jobs)
     shown = []
     room = _RECENT
     for job in sorted(found.values(), key=lambda each: -each.submit_time.ToNanoseconds()):

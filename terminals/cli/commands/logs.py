@@ -61,10 +61,7 @@ def logs(
         streams.append((True, sys.stdout.buffer if only_stderr else sys.stderr.buffer))
     with connected() as client:
         job = client.find_job(job_text)
-        number = attempt or job.attempt
-        if follow and not number and lines is None:
-            # Nothing to count lines of: it begins with the first attempt.
-            number = 0
+        number = attempt or job.attempt  # 0 where there is none yet: then it is the first
         for stderr, sink in [] if follow else streams:
             reader = _reader(client, job.job_id, number, node, stderr=stderr, lines=lines)
             _copy(reader, sink, stderr=stderr)

@@ -10,7 +10,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from terminals.cli.command import Command
-from terminals.cli.options import connected, json_option
+from terminals.cli.options import connected, json_option, quietly_connected
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,7 +31,7 @@ class OrphanId(click.ParamType[str]):
         with contextlib.suppress(Exception):
             from skyport.terminal.v1 import admin_pb2
 
-            with connected() as client:
+            with quietly_connected() as client:
                 request = admin_pb2.ListOrphansRequest()
                 answer = client.call(client.admin.ListOrphans, request, timeout_s=1.0)
             return [
@@ -65,7 +65,7 @@ def orphans(ids: tuple[str, ...], delete: bool, yes: bool, as_json: bool) -> Non
         if ids:
             found = _chosen(found, ids)
         if delete:
-            failed = _delete(client, found, yes=yes)
+            failed = _delete(client, found, yes=yes, as_json=as_json)
             _note_unreachable(unreachable)
             sys.exit(failed)
     _show(found, as_json=as_json)
@@ -90,11 +90,11 @@ def _chosen(found: Sequence[admin_pb2.Orphan], ids: Sequence[str]) -> list[admin
     return chosen
 
 
-def _delete(client: Client, found: Sequence[admin_pb2.Orphan], *, yes: bool) -> int:
+def _delete(client: Client, found: Sequence[admin_pb2.Orphan], *, yes: bool, as_json: bool) -> int:
     """Have them deleted, after a question; returns the exit code."""
     from skyport.terminal.v1 import admin_pb2
     from terminals.cli.failures import Refused, report
-    from terminals.cli.tables import note
+    from terminals.cli.tables import note, show_json
     from terminals.cli.words import counted, plain
     from terminals.client.errors import ClientError, CoreUnreachable
 
@@ -104,9 +104,11 @@ def _delete(client: Client, found: Sequence[admin_pb2.Orphan], *, yes: bool) -> 
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("nobody is there to be asked; add --yes to delete them all the same")
-        _show(found, as_json=False)
+        if not as_json:
+            _show(found, as_json=False)
         what = counted(len(found), "orphan")
-        click.confirm(f"Delete {what}, with what runs there?", abort=True, err=True)
+        if not click.confirm(f"Delete {what}, with what runs there?", err=True):
+            raise Refused("nothing was deleted")
     failed = 0
     for orphan in found:
         request = admin_pb2.DeleteOrphanRequest(site=orphan.site, kind=orphan.kind, id=orphan.id)
@@ -117,6 +119,9 @@ def _delete(client: Client, found: Sequence[admin_pb2.Orphan], *, yes: bool) -> 
         except ClientError as error:
             failed = report(error)
         else:
+            if as_json:
+                show_json([orphan])
+                continue
             click.echo(f"{plain(orphan.id)}  to be deleted at site {plain(orphan.site)}")
     return failed
 

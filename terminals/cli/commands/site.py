@@ -106,7 +106,8 @@ def accept_change(name: str, partition: str, node: str, yes: bool) -> None:
     if not yes:
         if not sys.stdin.isatty():
             raise Refused("nobody is there to be asked; add --yes to do it all the same")
-        click.confirm(f"Give up what was at site {name} before it changed?", abort=True, err=True)
+        if not click.confirm(f"Give up what was at site {name} before it changed?", err=True):
+            raise Refused("nothing was given up")
     request = admin_pb2.AcceptSiteChangeRequest(site=name, partition_id=partition, node=node)
     with connected() as client:
         # Each place that the core knows there is asked what it is now.

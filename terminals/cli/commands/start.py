@@ -140,9 +140,46 @@ def _start(client: Client, home: Path, timeout_s: float) -> server_pb2.GetServer
         Refused: It ended, or did not answer in time.
     """
     from terminals.cli.failures import Refused
-    from terminals.cli.home import CORE_COMMAND, core_environment
+    from terminals.cli.home import core_pid, is_in_use
 
     log = home / "log" / "core.log"
+    deadline = time.monotonic() + timeout_s
+    while True:  # ends by the deadline
+        # Another core may be on its way up, or down.
+        while is_in_use(home):
+            if info := _answer(client):
+                return info
+            if time.monotonic() >= deadline:
+                raise Refused(
+                    f"a core (process {core_pid(home) or 'unknown'}) is on its way up or down in "
+                    f"{home}, or hangs: it does not answer after {timeout_s:g} s; see {log}"
+                )
+            time.sleep(_TICK_S)  # a lock can't be watched
+        child, began = _spawn(home, log)
+        while time.monotonic() < deadline:
+            try:
+                child.wait(_TICK_S)
+                break
+            except subprocess.TimeoutExpired:
+                info = _answer(client)
+                if info is not None and info.pid == child.pid:
+                    return info
+        else:
+            raise Refused(
+                f"the core (process {child.pid}) does not answer after {timeout_s:g} s; it goes on "
+                f"starting, see {log}; it said:{_last_words(log, began)}"
+            )
+        # Another `swm up` may have been a moment earlier.
+        if info := _answer(client):
+            return info
+        if not is_in_use(home):
+            raise Refused(f"the core ended at its start; it said:{_last_words(log, began)}")
+
+
+def _spawn(home: Path, log: Path) -> tuple[subprocess.Popen[bytes], int]:
+    """Start a core; returns it, and where in the log its words begin."""
+    from terminals.cli.home import CORE_COMMAND, core_environment
+
     flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
     descriptor = os.open(log, flags, 0o600)
     try:
@@ -158,23 +195,7 @@ def _start(client: Client, home: Path, timeout_s: float) -> server_pb2.GetServer
         )
     finally:
         os.close(descriptor)
-    deadline = time.monotonic() + timeout_s
-    while time.monotonic() < deadline:
-        try:
-            child.wait(_TICK_S)
-        except subprocess.TimeoutExpired:
-            info = _answer(client)
-            if info is not None and info.pid == child.pid:
-                return info
-            continue
-        # Another `swm up` may have been a moment earlier.
-        if info := _answer(client):
-            return info
-        raise Refused(f"the core ended at its start; it said:{_last_words(log, began)}")
-    raise Refused(
-        f"the core (process {child.pid}) does not answer after {timeout_s:g} s; it goes on "
-        f"starting, see {log}; it said:{_last_words(log, began)}"
-    )
+    return child, began
 
 
 def _answer(client: Client) -> server_pb2.GetServerInfoResponse | None:

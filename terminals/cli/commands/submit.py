@@ -177,7 +177,7 @@ def _send(
     from terminals.cli.failures import ScriptRefused
     from terminals.cli.progress import transfer
     from terminals.cli.tables import note
-    from terminals.client.errors import RequestInvalid
+    from terminals.client.errors import CallFailed, CoreUnreachable, RequestInvalid
     from terminals.client.submit import send
 
     try:
@@ -185,8 +185,10 @@ def _send(
             return send(client, script, manifest, overrides, secret_env, report).job
     except RequestInvalid as error:
         raise ScriptRefused(shown, error) from None
-    except KeyboardInterrupt:
-        note("whether the job was submitted is told by `swm jobs`")
+    except (KeyboardInterrupt, CallFailed) as error:
+        unanswered = not isinstance(error, CallFailed) or error.transient
+        if unanswered or isinstance(error, CoreUnreachable):
+            note("whether the job was submitted is told by `swm jobs`")
         raise
 
 

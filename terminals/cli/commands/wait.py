@@ -27,13 +27,19 @@ def wait(job_texts: tuple[str, ...], as_json: bool) -> None:
     order given: its script's exit code, 128 + n for signal n, 1 for anything else. With --json,
     prints each job as it ended.
     """
+    from terminals.cli.main import INTERRUPTED
     from terminals.cli.outcome import joint_exit_code
-    from terminals.cli.tables import show_json
+    from terminals.cli.tables import note, show_json
 
     with connected() as client:
         # A job may be named twice.
         job_ids = list(dict.fromkeys(client.find_job(text).job_id for text in job_texts))
-        ended = until_ended(client, job_ids)
+        try:
+            ended = until_ended(client, job_ids)
+        except KeyboardInterrupt:
+            click.echo(err=True)  # after the ^C
+            note(f"what has not ended runs on; cancel it with `swm cancel {' '.join(job_ids)}`")
+            sys.exit(INTERRUPTED)
     explain(ended)
     if as_json:
         show_json(ended)

@@ -13,7 +13,19 @@ from tests.testbed.azure_arm.cloud import Cloud, Resource
 from tests.testbed.azure_arm.errors import ArmError, invalid
 from tests.testbed.azure_arm.faults import MESSAGES, NIC
 
-__all__ = ["check_network", "check_os", "check_quota", "check_spot", "keys_of", "size_of"]
+__all__ = [
+    "IMAGE_GB",
+    "check_disk",
+    "check_network",
+    "check_os",
+    "check_quota",
+    "check_spot",
+    "keys_of",
+    "size_of",
+]
+
+IMAGE_GB = 30
+"""Of all images."""
 
 _NETWORK_VERSIONS = {"2020-11-01", "2022-11-01"}
 _MAX_DATA = 65535
@@ -67,6 +79,18 @@ def check_spot(cloud: Cloud, has: dict[str, Any], size: skus.Size) -> bool:
         if most < (size.spot_price or size.price or 0):
             raise ArmError(*MESSAGES["SpotPriceGreaterThanProvidedMaxPrice"])
     return True
+
+
+def check_disk(has: dict[str, Any]) -> None:
+    wanted = ((has.get("storageProfile") or {}).get("osDisk") or {}).get("diskSizeGB")
+    if wanted is not None and wanted < IMAGE_GB:
+        raise ArmError(
+            409,
+            "OperationNotAllowed",
+            f"The specified disk size {wanted} GB is smaller than the size of the corresponding "
+            f"disk in the VM image: {IMAGE_GB} GB. This is not allowed. Please choose equal or "
+            "greater size or do not specify an explicit size.",
+        )
 
 
 def check_os(has: dict[str, Any]) -> str:

@@ -9,12 +9,12 @@ from tests.testbed.azure_arm import network
 from tests.testbed.azure_arm.calls import IN_GROUP, IN_SUBSCRIPTION, Answer, Call, Routes, pages
 from tests.testbed.azure_arm.cloud import Cloud, Resource
 from tests.testbed.azure_arm.faults import VM
+from tests.testbed.azure_arm.machine_checks import IMAGE_GB
 
 __all__ = ["PATH", "new_body", "routes"]
 
 routes = Routes()
 PATH = IN_GROUP + "/providers/Microsoft.Compute/virtualMachines"
-_DISK_GB = 30
 _POWER = {
     "starting": "VM starting",
     "running": "VM running",
@@ -42,7 +42,7 @@ def new_body(
         "caching": disk.get("caching", "None"),
         "managedDisk": managed,
         "deleteOption": disk.get("deleteOption", "Detach"),
-        "diskSizeGB": disk.get("diskSizeGB", _DISK_GB),
+        "diskSizeGB": disk.get("diskSizeGB", IMAGE_GB),
     }
     profile = {
         key: value

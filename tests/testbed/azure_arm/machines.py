@@ -15,6 +15,7 @@ from tests.testbed.azure_arm.errors import ArmError
 from tests.testbed.azure_arm.faults import DISK, PUBLIC_IP, VM, Fault
 from tests.testbed.azure_arm.interfaces import make_interface
 from tests.testbed.azure_arm.machine_checks import (
+    check_disk,
     check_network,
     check_os,
     check_quota,
@@ -50,6 +51,7 @@ async def put(call: Call) -> Answer:
     given = tags.check(document.get("tags"), cloud.settings.max_tags)
     size = size_of(cloud, has, location, document.get("zones") or [])
     spot = check_spot(cloud, has, size)
+    check_disk(has)
     user_data = check_os(has)
     profile = has["osProfile"]
     image = images.resolve(cloud, (has.get("storageProfile") or {}).get("imageReference"), location)
@@ -108,6 +110,12 @@ def _put_again(call: Call, old: Resource, has: dict[str, Any]) -> Answer:
             409,
             "PropertyChangeNotAllowed",
             "Changing property 'hardwareProfile.vmSize' is not supported by the stand-in.",
+        )
+    if check_os(has) != old.notes["machine"].user_data:
+        raise ArmError(
+            409,
+            "PropertyChangeNotAllowed",
+            "Changing property 'osProfile.customData' is not allowed.",
         )
     if old.notes["failed"]:
         old.notes |= {"failed": False, "power": "starting"}
