@@ -166,11 +166,12 @@ class Cloud:
 
 
 @contextlib.contextmanager
-def running_cloud(folder: Path, **settings: Any) -> Iterator[Cloud]:
+def running_cloud(folder: Path, *, log_level: str = "info", **settings: Any) -> Iterator[Cloud]:
     """A cloud that takes jobs.
 
     Args:
         folder: For the files of core, gate and stand-in.
+        log_level: Of core and gate.
         settings: Of the gate.
     """
     need_root()
@@ -182,7 +183,8 @@ def running_cloud(folder: Path, **settings: Any) -> Iterator[Cloud]:
         Path(shared).chmod(0o777)
         endpoint = f"unix://{folder}/s/azure.sock"
         site = AzureSite.of(arm, "azure", folder / "gate", endpoint=endpoint, **settings)
-        core = Core(folder / "home", [site])
+        site = dataclasses.replace(site, log_level=log_level)
+        core = Core(folder / "home", [site], log={"level": log_level, "format": "text"})
         cloud = Cloud(arm, site, GateRun(site), core, Path(shared))
         cloud.site.folder.joinpath("plan.json").write_text("{}")
         try:
