@@ -25,9 +25,11 @@ class AzureSite(Site):
 
     Attributes:
         arm: The stand-in.
+        log_level: Of the gate.
     """
 
     arm: AzureArm = dataclasses.field(kw_only=True)
+    log_level: str = "info"
 
     @classmethod
     def of(
@@ -57,7 +59,8 @@ class AzureSite(Site):
     @property
     def command(self) -> list[str]:
         """What starts its gate; `--listen` is to be appended."""
-        return [sys.executable, "-m", "gates.azure_gate", "--config", f"{self.folder}/azure.toml"]
+        config = ("--config", f"{self.folder}/azure.toml", "--log-level", self.log_level)
+        return [sys.executable, "-m", "gates.azure_gate", *config]
 
     @property
     def state(self) -> Path:

@@ -182,12 +182,17 @@ def empty(cloud: Cloud) -> Iterator[Cloud]:
 
 @contextlib.contextmanager
 def running_cloud(
-    folder: Path, *, core_settings: Mapping[str, Any] | None = None, **settings: Any
+    folder: Path,
+    *,
+    log_level: str = "info",
+    core_settings: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> Iterator[Cloud]:
     """A cloud that takes jobs.
 
     Args:
         folder: For the files of core, gate and stand-in.
+        log_level: Of core and gate.
         core_settings: More tables of swm.toml.
         settings: Of the gate.
     """
@@ -200,7 +205,9 @@ def running_cloud(
         Path(shared).chmod(0o777)
         endpoint = f"unix://{folder}/s/azure.sock"
         site = AzureSite.of(arm, "azure", folder / "gate", endpoint=endpoint, **settings)
-        core = Core(folder / "home", [site], **(core_settings or {}))
+        site = dataclasses.replace(site, log_level=log_level)
+        log = {"level": log_level, "format": "text"}
+        core = Core(folder / "home", [site], log=log, **(core_settings or {}))
         cloud = Cloud(arm, site, GateRun(site), core, Path(shared))
         cloud.site.folder.joinpath("plan.json").write_text("{}")
         try:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.security.sentinel import Secret
 from tests.security.world import World, a_world
 
 
@@ -11,3 +12,9 @@ from tests.security.world import World, a_world
 def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
     with a_world(tmp_path_factory.mktemp("world")) as world:
         yield world
+
+
+@pytest.fixture
+def secret() -> Secret:
+    """What a job has and nobody else may see; another one for each test."""
+    return Secret()

@@ -2,22 +2,67 @@
 
 from __future__ import annotations
 
+import base64
+import dataclasses
 import os
 import re
+import secrets
 import signal
 import stat
 import subprocess
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 from google.protobuf.message import Message
 
 from skyport.terminal.v1 import account_pb2, admin_pb2, catalog_pb2, file_pb2, job_pb2, server_pb2
+from tests.ssh_gate.harness import SshSite
+from tests.system.harness.core import Core
+from tests.system.harness.jobs import JobHandle
 from tests.system.harness.users import User
 from tests.system.harness.waiting import eventually
 from tests.testbed.processes import descendants
 
+LOUD = {"level": "debug", "format": "text"}
+"""For the log of a core."""
+ERASED_S = 60.0
+"""The store's log is emptied of what was erased when nothing was written for a while."""
+
 _EXEC = re.compile(r'^\d+\s+exec\w*\(.*?"[^"]*", \[(.*?)\], (?:\[(.*)\]|0x)')
+
+
+@dataclasses.dataclass
+class Secret:
+    """What must be nowhere. Each test has its own: what was started before stays in the trace."""
+
+    token: str = dataclasses.field(default_factory=lambda: f"token-{secrets.token_hex(16)}")
+    password: str = dataclasses.field(default_factory=lambda: f"password-{secrets.token_hex(16)}")
+
+    @property
+    def texts(self) -> tuple[str, str]:
+        return self.token, self.password
+
+
+def forms(text: str) -> list[bytes]:
+    """What to look for: the text itself, and as it is within anything in base64."""
+    data = text.encode()
+    found = [data]
+    for before in range(3):
+        # Without what the neighbours of the text have a part in.
+        first = -(-before * 8 // 6)
+        last = (before + len(data)) * 8 // 6
+        inner = base64.b64encode(b"\0" * before + data)[first:last]
+        found += {inner, inner.replace(b"+", b"-").replace(b"/", b"_")}
+    return found
+
+
+class LoudSshSite(SshSite):
+    """A gate of real hosts, or of a cluster, that logs all it can."""
+
+    @property
+    def command(self) -> list[str]:
+        return [*super().command, "--log-level", "debug"]
 
 
 class Trace:
@@ -79,13 +124,15 @@ def command_lines() -> bytes:
     return b"\n".join(lines)
 
 
-def files_with(folder: Path, needle: bytes) -> list[Path]:
-    """The files below a folder that have it in them. Links are not followed."""
+def files_with(folder: Path, *needles: bytes) -> list[Path]:
+    """The files below a folder that have one of them in them. Links are not followed."""
     found = []
     for path in _walk(folder):
         try:
-            if stat.S_ISREG(path.lstat().st_mode) and needle in path.read_bytes():
-                found.append(path)
+            if stat.S_ISREG(path.lstat().st_mode):
+                data = path.read_bytes()
+                if any(needle in data for needle in needles):
+                    found.append(path)
         except FileNotFoundError:
             continue
     return found
@@ -145,3 +192,125 @@ def answers(user: User, job_id: str, token: str) -> list[Message]:
     if user.account.WhoAmI(account_pb2.WhoAmIRequest(), timeout=30).admin:
         told.append(user.admin.ListUsers(admin_pb2.ListUsersRequest(), timeout=30))
     return told
+
+
+@dataclasses.dataclass
+class Sentinel:
+    """Who looks, at this side and in all processes of this machine.
+
+    Attributes:
+        core: Whose jobs have secrets.
+        trace: What it, its gates and its sites start.
+        logs: All that are written meanwhile, which need not be there.
+    """
+
+    core: Core
+    trace: Trace
+    logs: Callable[[], Iterable[Path]]
+
+    def unseen(self, job: JobHandle, *texts: str) -> None:
+        """Have texts be in the job's own processes and the core's store, and nowhere else.
+
+        While the job needs them: afterwards `forgotten` is true.
+        """
+        needles = [needle for text in texts for needle in forms(text)]
+        self.unsaid(*texts, own=f"SWM_JOB_ID={job.job_id}")
+        for user in (self.core.user(), self.core.admin):
+            for message in answers(user, job.job_id, "0"):
+                assert not _has(message.SerializeToString(), needles), message.DESCRIPTOR.name
+        # While the job needs it the store has it, which is the core's alone.
+        home = self.core.home
+        assert {path.parent for path in files_with(home.path, *needles)} <= {home.database.parent}
+        assert not open_to_others(home.path)
+
+    def unsaid(self, *texts: str, own: str = "") -> None:
+        """Have texts be in no process, but those with `own` in their environment, and in no log."""
+        needles = [needle for text in texts for needle in forms(text)]
+        assert not _has(command_lines(), needles)
+        for pid, environment in environments():
+            if _has(environment, needles):
+                line = Path(f"/proc/{pid}/cmdline").read_bytes()
+                assert own, f"process {pid} has it: {line!r}"
+                assert own.encode() in environment, f"process {pid} is none of the job's: {line!r}"
+        for arguments, started_with in self.trace.started():
+            assert not _has(arguments.encode(), needles), arguments
+            if _has(started_with.encode(), needles):
+                assert own, f"started with it: {arguments}"
+                assert own in started_with, f"none of the job's: {arguments}"
+        for log in self.logs():
+            assert not _has(log.read_bytes(), needles), log
+
+    def kept(self, key: Path, *places: Path) -> None:
+        """Have a private key be in its file, which is its owner's alone, and nowhere else."""
+        assert key.stat().st_mode & 0o077 == 0
+        part = private_part(key.read_text())
+        assert [path for place in places for path in with_lines(place, part)] == [key]
+        self.unsaid(part)
+
+
+def private_part(key: str) -> str:
+    """A text by which a private key (PEM) is known again: some of the number that nobody may know.
+
+    What is public of it lies in other files too, and may look the same there.
+    """
+    lines = iter(key.splitlines())
+    kind, body = "", ""
+    for line in lines:
+        if "PRIVATE KEY" in line:
+            kind = line
+            body = "".join(takewhile(lambda line: "PRIVATE KEY" not in line, lines))
+            break
+    if "OPENSSH" in kind:
+        # ed25519 without a passphrase: 161 bytes come before it (PROTOCOL.key of OpenSSH).
+        part = body[216:256]
+    elif len(body) < 260:
+        # P-256 in PKCS #8: 36 bytes come before it (RFC 5208, RFC 5915).
+        part = body[50:90]
+    else:
+        # RSA: all of the second half is private (RFC 8017, A.1.2).
+        part = body[len(body) // 2 :][:40]
+    assert len(part) == 40, "it is no key"
+    return part
+
+
+def with_lines(folder: Path, *texts: str) -> list[Path]:
+    """The files that have one of these texts, wherever their lines are broken."""
+    needles = [text.encode() for text in texts]
+    found = []
+    for path in _walk(folder):
+        is_file = path.is_file() and not path.is_symlink() and path.stat().st_size < 8 << 20
+        text = path.read_bytes() if is_file else b""
+        if _has(text.replace(b"\n", b"").replace(b"\\n", b""), needles):
+            found.append(path)
+    return found
+
+
+def forgotten(places: Iterable[Path], *texts: str) -> None:
+    """Wait until texts are in no file: not in the store either, nor in its log."""
+    needles = [needle for text in texts for needle in forms(text)]
+    for place in places:
+        eventually(
+            lambda place=place: not files_with(place, *needles),  # type: ignore[misc]
+            f"it is nowhere in {place}",
+            within_s=ERASED_S,
+        )
+
+
+def sight(owner: str) -> str:
+    """A line of sh that tells what an account can see of another's files, and of all processes."""
+    return (
+        f"ls -lR /home/{owner}/.skyport 2>&1; cat /proc/[0-9]*/environ 2>/dev/null; "
+        f"ps -ewwo pid,args; find /tmp /var/tmp /home /run -type f -readable -user {owner}; :"
+    )
+
+
+def hidden(seen: str, *texts: str) -> None:
+    """Have what an account can see (`sight`) be nothing of the site's files, nor of texts."""
+    assert not [text for text in texts if _has(seen.encode(), forms(text))]
+    assert "Permission denied" in seen or "No such file" in seen
+    readable = [line for line in seen.splitlines() if line.startswith(("/home/", "/tmp/", "/var/"))]
+    assert not [line for line in readable if ".skyport" in line or "swm" in line]
+
+
+def _has(data: bytes, needles: Iterable[bytes]) -> bool:
+    return any(needle in data for needle in needles)

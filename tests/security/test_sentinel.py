@@ -5,8 +5,6 @@ Also keys: those of the CA and of the core are nowhere but in their files.
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import hashlib
 import secrets
 import signal
@@ -20,8 +18,7 @@ import pytest
 from skyport.terminal.v1 import job_pb2
 from tests.cli.terminal import SWM
 from tests.security import sentinel
-from tests.security.sentinel import Trace
-from tests.ssh_gate.harness import SshSite
+from tests.security.sentinel import LOUD, LoudSshSite, Secret, Sentinel, Trace
 from tests.system.harness.core import Core, running_sites
 from tests.system.harness.jobs import CANCELLED, QUEUED, RUNNING, SUCCEEDED, JobHandle
 from tests.system.harness.sites import Site, node, queue, static
@@ -30,37 +27,10 @@ from tests.testbed.fixtures import need_root
 from tests.testbed.hosts import Bed
 
 SITES = ["pretend", "batch", "lab"]
-ERASED_S = 60.0
-"""The store's log is emptied of what was erased when nothing was written for a while."""
-
-
-@dataclasses.dataclass
-class Secret:
-    """What must be nowhere. Each test has its own: what was started before stays in the trace."""
-
-    token: str = dataclasses.field(default_factory=lambda: f"token-{secrets.token_hex(16)}")
-    password: str = dataclasses.field(default_factory=lambda: f"password-{secrets.token_hex(16)}")
-
-    @property
-    def texts(self) -> tuple[str, str]:
-        return self.token, self.password
-
-
-@pytest.fixture
-def secret() -> Secret:
-    return Secret()
 
 
 class LoudSite(Site):
     """A gate that logs all it can."""
-
-    @property
-    def command(self) -> list[str]:
-        return [*super().command, "--log-level", "debug"]
-
-
-class LoudSshSite(SshSite):
-    """The same, for real hosts."""
 
     @property
     def command(self) -> list[str]:
@@ -94,7 +64,7 @@ def core(bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Core]:
         LoudSite.make("batch", folder / "batch", queue()),
         LoudSshSite.make("lab", folder / "lab", lab),
     ]
-    with running_sites(folder, sites, log={"level": "debug", "format": "text"}) as core:
+    with running_sites(folder, sites, log=LOUD) as core:
         yield core
 
 
@@ -106,6 +76,11 @@ def trace(core: Core, bed: Bed, tmp_path_factory: pytest.TempPathFactory) -> Ite
     made = Trace(tmp_path_factory.mktemp("trace") / "programs", [core.pid, sshd.pid])
     yield made
     made.close()
+
+
+@pytest.fixture(scope="module")
+def look(core: Core, bed: Bed, trace: Trace) -> Sentinel:
+    return Sentinel(core, trace, lambda: [*core.home.log.iterdir(), bed["h1"].log])
 
 
 @pytest.fixture
@@ -136,77 +111,40 @@ def submit(core: Core, site: str, go: Path, secret: Secret) -> JobHandle:
     )
 
 
-def nowhere_now(core: Core, bed: Bed, trace: Trace, job: JobHandle, secret: Secret) -> None:
+def nowhere_now(look: Sentinel, bed: Bed, job: JobHandle, secret: Secret) -> None:
     """Look everywhere while the job may be anywhere on its way."""
-    own = f"SWM_JOB_ID={job.job_id}".encode()
-    for needle in secret.texts:
-        assert needle.encode() not in sentinel.command_lines()
-        for pid, environment in sentinel.environments():
-            if needle.encode() in environment:
-                assert own in environment, f"process {pid} is none of the job's"
-        for arguments, environment_text in trace.started():
-            assert needle not in arguments
-            assert needle not in environment_text or own.decode() in environment_text
-        for log in logs(core, bed):
-            assert needle not in log.read_text(errors="replace"), log
-        for user in (core.user(), core.admin):
-            for message in sentinel.answers(user, job.job_id, "0"):
-                assert needle.encode() not in message.SerializeToString(), message.DESCRIPTOR.name
-        # While the job needs it, the store has it, which is the core's alone; nothing at a site.
-        home = core.home.path
-        assert {path.parent for path in sentinel.files_with(home, needle.encode())} <= {
-            core.home.database.parent
-        }
-        for site in core.sites.values():
-            assert not sentinel.files_with(site.folder, needle.encode())
-        assert not sentinel.files_with(bed.folder, needle.encode())
-        assert not bed["h1"].run(f"grep -rlsF {needle} /home /tmp /run /var/tmp || :")
-    assert not sentinel.open_to_others(core.home.path)
-    for site in core.sites.values():
+    look.unseen(job, *secret.texts)
+    host = bed["h1"]
+    needles = [needle for text in secret.texts for needle in sentinel.forms(text)]
+    for folder in (*(site.folder for site in look.core.sites.values()), bed.folder):
+        assert not sentinel.files_with(folder, *needles)
+    words = f"-e {secret.token} -e {secret.password}"
+    assert not host.run(f"grep -rlsF {words} /home /tmp /run /var/tmp || :")
+    for site in look.core.sites.values():
         assert not sentinel.open_to_others(site.folder / "site")
-    # What the other account of the host can see of all this.
-    seen = bed["h1"].run(
-        "ls -lR /home/alice/.skyport 2>&1; cat /proc/[0-9]*/environ 2>/dev/null; "
-        "ps -ewwo pid,args; find /tmp /var/tmp /home /run -type f -readable -user alice; :",
-        user="bob",
-    )
-    assert not [needle for needle in secret.texts if needle in seen]
-    assert "Permission denied" in seen or not (bed["h1"].home("alice") / ".skyport").exists()
-    readable = [line for line in seen.splitlines() if line.startswith(("/home/", "/tmp/", "/var/"))]
-    assert not [line for line in readable if ".skyport" in line or "swm" in line]
-
-
-def logs(core: Core, bed: Bed) -> list[Path]:
-    return [*core.home.log.iterdir(), bed["h1"].log]
+    sentinel.hidden(host.run(sentinel.sight("alice"), user="bob"), *secret.texts)
 
 
 def nowhere_any_more(core: Core, bed: Bed, secret: Secret) -> None:
     """Look everywhere after the end: not even the store has it, nor its log."""
-    for needle in map(str.encode, secret.texts):
-        eventually(
-            lambda needle=needle: not sentinel.files_with(core.home.path.parent, needle),  # type: ignore[misc]
-            "it is nowhere at this side",
-            within_s=ERASED_S,
-        )
-        assert not sentinel.files_with(bed.folder, needle)
-        assert not sentinel.files_with(core.home.path.parent, base64.b64encode(needle)[:-4])
+    sentinel.forgotten((core.home.path.parent, bed.folder), *secret.texts)
 
 
 @pytest.mark.parametrize("site", SITES)
 def test_a_secret_is_seen_by_its_job_and_nobody_else(
-    core: Core, bed: Bed, trace: Trace, hold: Callable[[str], Path], secret: Secret, site: str
+    look: Sentinel, bed: Bed, hold: Callable[[str], Path], secret: Secret, site: str
 ) -> None:
-    go = hold(site)
+    go, core = hold(site), look.core
     job = submit(core, site, go, secret)
     job.written(b"-\n", within_s=60)
-    nowhere_now(core, bed, trace, job, secret)
+    nowhere_now(look, bed, job, secret)
     go.touch()
     job.until(SUCCEEDED, within_s=60)
     digest = hashlib.sha256(secret.token.encode()).hexdigest()
     assert job.output() == f"{digest}  -\n".encode()
     # The trace has seen the job begin: else it could not have seen a secret in its arguments.
-    assert any(job.job_id in environment for _, environment in trace.started())
-    nowhere_now(core, bed, trace, job, secret)
+    assert any(job.job_id in environment for _, environment in look.trace.started())
+    nowhere_now(look, bed, job, secret)
     nowhere_any_more(core, bed, secret)
     job.delete()
     nowhere_any_more(core, bed, secret)
@@ -214,9 +152,9 @@ def test_a_secret_is_seen_by_its_job_and_nobody_else(
 
 @pytest.mark.parametrize("site", ["pretend", "batch"])
 def test_a_job_that_is_cancelled_before_its_start_leaves_none(
-    core: Core, bed: Bed, trace: Trace, hold: Callable[[str], Path], secret: Secret, site: str
+    look: Sentinel, bed: Bed, hold: Callable[[str], Path], secret: Secret, site: str
 ) -> None:
-    first, second = hold(site), hold(site)
+    first, second, core = hold(site), hold(site), look.core
     before = core.user().submit(f"until [ -e {first} ]; do sleep 0.1; done", site=site)
     before.until(RUNNING)
     job = submit(core, site, second, secret)
@@ -228,7 +166,7 @@ def test_a_job_that_is_cancelled_before_its_start_leaves_none(
         assert not sentinel.open_to_others(core.site(site).folder / "site")
     else:
         assert job.get().state == QUEUED
-        nowhere_now(core, bed, trace, job, secret)
+        nowhere_now(look, bed, job, secret)
     job.cancel()
     job.until(CANCELLED)
     nowhere_any_more(core, bed, secret)
@@ -266,37 +204,13 @@ def test_a_gate_that_dies_while_a_job_waits_in_its_queue_leaves_none(
     nowhere_any_more(core, bed, secret)
 
 
-def test_keys_are_nowhere_but_in_their_files(core: Core, bed: Bed, trace: Trace) -> None:
-    names = [core.home.ca_key, core.home.core_key, bed.key("alice"), bed.key("bob")]
-    for file in names:
-        assert file.stat().st_mode & 0o077 == 0
-        # The middle of it: the beginning is alike in all keys.
-        body = "".join(file.read_text().splitlines()[1:-1])
-        needle = body[len(body) // 2 :][:40]
-        places = [core.home.path.parent, bed.folder]
-        lines = [path for place in places for path in _with_lines(place, needle)]
-        assert lines == [file]
-        for log in logs(core, bed):
-            assert needle not in log.read_text(errors="replace")
-        assert needle.encode() not in sentinel.command_lines()
-        assert not [pid for pid, text in sentinel.environments() if needle.encode() in text]
-        for arguments, environment in trace.started():
-            assert needle not in arguments + environment
-
-
-def _with_lines(folder: Path, needle: str) -> list[Path]:
-    """The files that have it, wherever their lines are broken."""
-    found = []
-    for path in folder.rglob("*"):
-        if path.is_file() and not path.is_symlink() and path.stat().st_size < 8 << 20:
-            text = path.read_bytes().replace(b"\n", b"").replace(b"\\n", b"")
-            if needle.encode() in text:
-                found.append(path)
-    return found
+def test_keys_are_nowhere_but_in_their_files(core: Core, bed: Bed, look: Sentinel) -> None:
+    for file in (core.home.ca_key, core.home.core_key, bed.key("alice"), bed.key("bob")):
+        look.kept(file, core.home.path.parent, bed.folder)
 
 
 def test_a_crash_leaves_no_memory_behind(
-    core: Core, bed: Bed, hold: Callable[[str], Path], secret: Secret
+    core: Core, look: Sentinel, bed: Bed, hold: Callable[[str], Path], secret: Secret
 ) -> None:
     """Last: what has secrets and keys in its memory is killed as by a defect."""
     go = hold("pretend")
@@ -319,7 +233,7 @@ def test_a_crash_leaves_no_memory_behind(
     core.wait_ready()
     go.touch()
     job.until(SUCCEEDED, within_s=60)
-    for log in logs(core, bed):
+    for log in look.logs():
         assert secret.token not in log.read_text(errors="replace")
     nowhere_any_more(core, bed, secret)
 

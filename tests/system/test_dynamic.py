@@ -189,6 +189,21 @@ def test_a_create_that_may_do_another_time_is_made_again(core: Core, cloud: Site
     assert "try again" in first.failure.message
 
 
+@pytest.mark.parametrize("is_final", [False, True])
+def test_who_follows_an_attempt_that_never_began_is_told_its_end(
+    core: Core, cloud: Site, is_final: bool
+) -> None:
+    fault = {"kind": "boot_fails", "reason": "PROVISIONING_FAILED", "retryable": not is_final}
+    cloud.faults(fault | {"times": 1}, {"kind": "boot_slow", "seconds": 1.0, "times": 1})
+    job = core.user().submit("#SWM cpus 2\necho second")
+    job.until(PROVISIONING)
+    answers = list(job.follow())
+    assert (answers[0].attempt, answers[-1].end.size) == (1, 0)
+    # And holds up nobody meanwhile.
+    job.until(FAILED if is_final else SUCCEEDED)
+    assert job.output() == (b"" if is_final else b"second\n")
+
+
 def test_an_image_that_no_flavor_can_boot_fails_the_job(core: Core, cloud: Site) -> None:
     refusal = {"kind": "fail", "method": "CreatePartition", "code": "NOT_FOUND"}
     cloud.faults(refusal | {"reason": "IMAGE_NOT_FOUND", "message": "no image debain here"})

@@ -99,6 +99,7 @@ class Slurm:
             system that tells nobody of what others write, and believes for a while what it knows.
         settings: Further lines of slurm.conf.
         partitions: Lines of slurm.conf for partitions.
+        sshd: Further lines of each sshd_config.
     """
 
     def __init__(
@@ -115,9 +116,10 @@ class Slurm:
             "PartitionName=debug Nodes=ALL Default=YES MaxTime=INFINITE DefMemPerCPU=1",
             "PartitionName=urgent Nodes=ALL MaxTime=10 PriorityTier=10 DefMemPerCPU=1",
         ),
+        sshd: Sequence[str] = (),
     ) -> None:
         self.names = [f"n{number}" for number in range(1, nodes + 1)]
-        self.bed = Bed(("ctl", "login", *self.names), shared_home=True)
+        self.bed = Bed(("ctl", "login", *self.names), shared_home=True, settings=sshd)
         self.has_accounting = accounting
         self._network_homes = network_homes
         self._cpus = cpus

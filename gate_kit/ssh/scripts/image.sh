@@ -85,10 +85,14 @@ podman)
     fi
     ;;
 apptainer)
-    [ -z "$name" ] || export APPTAINER_DOCKER_USERNAME="$name" APPTAINER_DOCKER_PASSWORD="$password"
-    # The digest is among what it says for debugging; the rest of that is nobody's business.
+    # The digest is among what it says for debugging; the rest of that is nobody's business. The login
+    # is in its environment alone, since nothing else of it is read by every version.
     {
-        apptainer --debug pull "$place/image.sif" "docker://$image" 2>&1 </dev/null
+        (
+            [ -z "$name" ] ||
+                export APPTAINER_DOCKER_USERNAME="$name" APPTAINER_DOCKER_PASSWORD="$password"
+            exec apptainer --debug pull "$place/image.sif" "docker://$image"
+        ) 2>&1 </dev/null
         echo "$?" >"$place/code"
     } | sed -u '/^DEBUG/{/ source image digest for /!d;}' | tee "$place/log"
     { IFS= read -r code <"$place/code"; } 2>/dev/null && [ "$code" = 0 ] && keep_sif 2>&1

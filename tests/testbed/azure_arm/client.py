@@ -21,7 +21,7 @@ from typing import Any, Literal, Self
 
 from tests.testbed.azure_arm.books import Billed, Books, Booted
 from tests.testbed.azure_arm.faults import Fault, GuestFault
-from tests.testbed.azure_arm.server import Logged
+from tests.testbed.azure_arm.server import Asked, Logged
 
 __all__ = ["AzureArm", "Ready"]
 
@@ -207,6 +207,14 @@ class AzureArm:
     def calls(self, since: int = 0) -> list[Logged]:
         """What was called, in order; without the first `since`."""
         return [Logged(**it) for it in self._wire.tell("log", since=since)]
+
+    def asked(self) -> list[Asked]:
+        """What the latest calls with a body have brought, in order; those for a token too."""
+        return [Asked(**it) for it in self._wire.tell("asked")]
+
+    def tokens(self) -> list[str]:
+        """All that were given."""
+        return [str(it) for it in self._wire.tell("tokens")]
 
     def evict(self, vm: str) -> None:
         """Take a VM away, as if others needed its place. By its id, or as "group/name"."""

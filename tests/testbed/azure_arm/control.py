@@ -35,6 +35,7 @@ class Control:
         self._runner: web.AppRunner | None = None
         self._commands: dict[str, _Command] = {
             "advance": self._advance,
+            "asked": self._asked,
             "books": self._books,
             "boots": self._boots,
             "clear_faults": self._clear_faults,
@@ -56,6 +57,7 @@ class Control:
             "run": self._run,
             "settings": self._settings,
             "subscription": self._subscription,
+            "tokens": self._tokens,
         }
 
     async def open(self) -> str:
@@ -88,6 +90,12 @@ class Control:
     async def _advance(self, what: dict[str, Any]) -> float:
         self._cloud.clock.advance(what["seconds"])
         return self._cloud.clock.now()
+
+    async def _asked(self, _: dict[str, Any]) -> Any:
+        return [asdict(it) for it in self._server.asked]
+
+    async def _tokens(self, _: dict[str, Any]) -> list[str]:
+        return self._server.tokens.all
 
     async def _books(self, _: dict[str, Any]) -> Any:
         return asdict(self._cloud.books())
@@ -192,6 +200,7 @@ class Control:
         self._server.tokens.forget_certificates()
         self._server.tokens.register(self._principal_pem)
         self._server.log.clear()
+        self._server.asked.clear()
 
     def _vm(self, name: str) -> Resource:
         """A VM by its id, or by its group and name with a slash between."""

@@ -8,7 +8,7 @@ import json
 import ssl
 import time
 import uuid
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +40,7 @@ from tests.testbed.azure_arm.errors import ArmError
 from tests.testbed.azure_arm.faults import EGRESS, OPERATION, PRICES, TOKEN, Fault
 from tests.testbed.azure_arm.tokens import TokenError, Tokens
 
-__all__ = ["Logged", "Server"]
+__all__ = ["Asked", "Logged", "Server"]
 
 _ROUTES: list[Route] = [
     route
@@ -53,6 +53,7 @@ _ROUTES: list[Route] = [
 ]  # fmt: skip
 _FRESH = 15_000
 _WRITES = 1_200
+_BODIES = 500
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,23 @@ class Logged:
     at: float
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What a call has brought.
+
+    Attributes:
+        method: Of HTTP.
+        kind: What it was about, as faults name it.
+        path: With the query.
+        body: As it came.
+    """
+
+    method: str
+    kind: str
+    path: str
+    body: str
+
+
 class Server:
     """Answers calls.
 
@@ -88,6 +106,7 @@ class Server:
         self.cloud = cloud
         self.tokens = tokens
         self.log: list[Logged] = []
+        self.asked: deque[Asked] = deque(maxlen=_BODIES)
         self.egress: str | None = None
         self._counts: Counter[str] = Counter()
         self._runner: web.AppRunner | None = None
@@ -119,6 +138,8 @@ class Server:
     async def _handle(self, request: web.Request) -> web.StreamResponse:
         at = time.time()
         kind, name, route, names = self._kind_of(request)
+        if body := await request.text():
+            self.asked.append(Asked(request.method, kind, request.path_qs, body))
         faults = self.cloud.faults.of_call(request.method, kind, name)
         try:
             for fault in faults:

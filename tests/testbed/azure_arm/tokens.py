@@ -54,6 +54,11 @@ class Tokens:
         self._certificates: list[x509.Certificate] = []
         self._good: dict[str, float] = {}
 
+    @property
+    def all(self) -> list[str]:
+        """Those that were given, good or not any more."""
+        return list(self._good)
+
     def register(self, pem: bytes) -> None:
         """Let whoever has the key of a certificate be the application."""
         self._certificates += x509.load_pem_x509_certificates(pem)
