@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator
 from rpc_kit.errors import invalid, not_found, out_of_range
 from skyport.terminal.v1 import job_pb2, types_pb2
 from swm_core.domain.job import Job, Launch
+from swm_core.domain.states import JobState
 from swm_core.lifecycle.context import Context
 from swm_core.spool import CHUNK_BYTES, LogKind, LogMirror
 from swm_core.terminal import convert
@@ -119,7 +120,7 @@ class OutputReader:
     def _over(self, job: Job, attempt: int) -> bool:
         """Whether nothing will be written to the attempt's logs any more."""
         now = self._context.jobs.get(job.job_id)
-        return now is None or now.attempt != attempt
+        return now is None or now.attempt != attempt or now.state is JobState.QUEUED
 
     async def _until_placed(self, job: Job) -> AsyncIterator[job_pb2.ReadOutputResponse]:
         """Heartbeats until the job has its first attempt, or has ended."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,11 +53,11 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> None:
 class Follower:
     """Is told what a follower of the job is, in a task of its own."""
 
-    def __init__(self, spool: Spool) -> None:
-        jobs = SimpleNamespace(get=lambda _: JOB)
+    def __init__(self, spool: Spool, job: Job = JOB) -> None:
+        jobs = SimpleNamespace(get=lambda _: job)
         store = SimpleNamespace(attempts=SimpleNamespace(get=lambda *_: None))
         context: Any = SimpleNamespace(jobs=jobs, store=store, spool=spool)
-        access: Any = SimpleNamespace(job=lambda _: JOB)
+        access: Any = SimpleNamespace(job=lambda _: job)
         self.told: asyncio.Queue[job_pb2.ReadOutputResponse] = asyncio.Queue()
         self.task = asyncio.create_task(self._follow(OutputReader(context, access)))
 
@@ -88,6 +89,17 @@ async def test_a_follower_of_an_attempt_that_was_given_up_is_told_that_it_is_ove
     assert (await follower.next()).data == b"hello"
     # Its site is lost: the job waits for its next attempt, and has the number of this one still.
     spool.close_logs("ann", "j1", 1)
+    assert (await follower.next()).end.size == 5
+    await follower.task
+
+
+async def test_who_asks_for_an_attempt_that_was_given_up_is_told_that_it_is_over(
+    spool: Spool,
+) -> None:
+    await log_of(spool).append(0, b"hello")
+    spool.close_logs("ann", "j1", 1)
+    follower = Follower(spool, dataclasses.replace(JOB, state=JobState.QUEUED))
+    assert (await follower.next()).data == b"hello"
     assert (await follower.next()).end.size == 5
     await follower.task
 
