@@ -18,7 +18,14 @@ from skyport.terminal.v1 import job_pb2
 from tests.azure_gate.whole import AGAIN_S, Cloud, running_cloud
 from tests.security import sentinel
 from tests.security.sentinel import Secret, Sentinel, Trace
-from tests.system.harness.jobs import CANCELLED, PROVISIONING, RUNNING, SUCCEEDED, JobHandle
+from tests.system.harness.jobs import (
+    CANCELLED,
+    PROVISIONING,
+    RUNNING,
+    STARTING,
+    SUCCEEDED,
+    JobHandle,
+)
 from tests.system.harness.waiting import eventually
 from tests.testbed.azure_arm import faults
 from tests.testbed.azure_arm.faults import TOKEN, VM
@@ -112,8 +119,8 @@ def told(cloud: Cloud) -> tuple[list[str], list[str]]:
     return bodies, customs
 
 
-def nowhere_now(look: Sentinel, cloud: Cloud, job: JobHandle, secret: Secret) -> None:
-    """Look everywhere while the job is on its way."""
+def nowhere_now(look: Sentinel, cloud: Cloud, job: JobHandle, secret: Secret) -> int:
+    """Look everywhere; returns how many machines of the job were looked at."""
     look.unseen(job, *secret.texts)
     needles = [needle for text in secret.texts for needle in sentinel.forms(text)]
     for place in (cloud.site.folder, cloud.arm.root, cloud.folder, *disks(cloud)):
@@ -123,11 +130,15 @@ def nowhere_now(look: Sentinel, cloud: Cloud, job: JobHandle, secret: Secret) ->
     assert bodies
     for text in (*bodies, *customs):
         assert not [needle for needle in needles if needle in text.encode()]
-    for machine in cloud.site.machines(job.get().partition_id):
+    if job.get().state not in (STARTING, RUNNING):
+        return 0  # they are on their way up, or away
+    machines = cloud.site.machines(job.get().partition_id)
+    for machine in machines:
         line = shlex.quote(sentinel.sight("job"))
         code, seen = cloud.arm.run(machine, f"{OTHER} sh -c {line}")
         assert code == 0, seen
         sentinel.hidden(seen, *secret.texts)
+    return len(machines)
 
 
 def nowhere_any_more(cloud: Cloud, secret: Secret) -> None:
@@ -145,7 +156,7 @@ def test_a_secret_is_seen_by_its_job_and_nobody_else(
     nowhere_now(look, cloud, job, secret)
     job.until(RUNNING, within_s=AGAIN_S)
     job.written(digest(secret), within_s=AGAIN_S)
-    nowhere_now(look, cloud, job, secret)
+    assert nowhere_now(look, cloud, job, secret)
     cloud.file(go).touch()
     job.until(SUCCEEDED, within_s=AGAIN_S)
     assert len(job.get().attempts) == 2
