@@ -183,6 +183,7 @@ def _connection(target: SshTarget, way: Way, limits: Limits) -> fabric.Connectio
             "auth_timeout": limits.login_s,
         },
     )
+    connection.config.runners.remote = _Remote
     connection.client.set_missing_host_key_policy(_Refuse())
     for key in way.trusted:
         algorithm = key.get_algorithm()
@@ -190,6 +191,18 @@ def _connection(target: SshTarget, way: Way, limits: Limits) -> fabric.Connectio
             trusted = paramiko.PKey.from_type_string(algorithm, key.public_data)
             connection.client.get_host_keys().add(way.known_as, algorithm, trusted)
     return connection
+
+
+class _Remote(fabric.runners.Remote):  # type: ignore[misc]  # fabric has no types
+    """Hears what a command says that ends before it has read all of its input."""
+
+    def _write_proc_stdin(self, data: bytes) -> None:
+        with contextlib.suppress(OSError):
+            super()._write_proc_stdin(data)
+
+    def close_proc_stdin(self) -> None:
+        with contextlib.suppress(OSError):
+            super().close_proc_stdin()
 
 
 class _Unknown(paramiko.SSHException):  # type: ignore[misc]  # paramiko has no types
