@@ -18,7 +18,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-MOST_FAILED = 3
+MOST_FAILED = 5
 TIMES = 3
 _FINAL = "tests/crash/"
 _SOME_FAILED = 1
