@@ -40,8 +40,8 @@ TARGET ?=
 
 # Any further arguments of pytest: make test TEST_FLAGS='-k cancel -x'.
 TEST_FLAGS ?=
-# Tests mostly wait for something: three processes are not too many for two cores. A file of tests stays in one.
-PROCESSES ?= 3
+# Tests mostly wait for something: two processes are not too many for two cores. A file of tests stays in one.
+PROCESSES ?= 2
 
 # A folder with recordings of Azure, which `make check` compares the stand-in for it with if it is given.
 RECORDINGS ?=
