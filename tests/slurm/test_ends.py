@@ -166,14 +166,21 @@ async def test_accounts_know_what_the_queue_has_forgotten(
     accounted_gate: SlurmGate, accounted: Slurm
 ) -> None:
     gate = accounted_gate
-    preempted, first, _ = await _up(gate, "preempted", cpus=12)
+
+    async def up(job_id: str, **spec: Any) -> tuple[types_pb2.JobRef, str, str]:
+        found = await _up(gate, job_id, **spec)
+        # Of what has ended before they have heard that it began accounts never know the name.
+        await asyncio.to_thread(accounted.until_accounted, [found[1]], ["RUNNING"])
+        return found
+
+    preempted, first, _ = await up("preempted", cpus=12)
     urgent, _ = await gate.submit("urgent", "true", partition="urgent", cpus=8)
     assert (await gate.ended(preempted)).failure.reason == "PREEMPTED"
     assert (await gate.ended(urgent)).exit_code == 0
-    cancelled, second, _ = await _up(gate, "cancelled")
+    cancelled, second, _ = await up("cancelled")
     accounted.ask(f"scancel {second}")
     assert (await gate.ended(cancelled)).failure.reason == "CANCELLED"
-    failed, third, node = await _up(gate, "failed")
+    failed, third, node = await up("failed")
     try:
         accounted.controller.run(f"scontrol update NodeName={node} State=DOWN Reason=test")
         assert (await gate.ended(failed)).failure.reason == "NODE_FAIL"
