@@ -270,32 +270,6 @@ def test_who_does_not_answer_has_said_nothing(in_time: InTime) -> None:
     in_time(check())
 
 
-def test_accounts_that_come_back_are_asked_twice_for_what_they_lack(in_time: InTime) -> None:
-    async def check() -> None:
-        late, never = _sought(1), _sought(2)
-        slurm = _Slurm(accounts={})
-        async with _followed(slurm) as queue:
-            await queue.fresh()
-            slurm.are_accounts_away = True
-            for _ in range(60):
-                assert queue.missing(late) is queue.missing(never) is None
-                await asyncio.sleep(1)
-            slurm.are_accounts_away = False
-            times = slurm.counts["sacct"]
-            for _ in range(60):
-                if slurm.counts["sacct"] == times:
-                    await asyncio.sleep(1)
-            assert not queue.waits_for_accounts(late)
-            assert queue.missing(late) is queue.missing(never) is None
-            slurm.accounts = {"1": "TIMEOUT"}
-            for _ in range(60):
-                await asyncio.sleep(1)
-            assert queue.missing(late) == Row("1", "TIMEOUT", "swm-1.1")
-            assert queue.missing(never) is Missing.UNKNOWN
-
-    in_time(check())
-
-
 @pytest.mark.parametrize(
     ("row", "is_of", "may_be"),
     [

@@ -184,21 +184,14 @@ class Unseen:
             for sought in unknown:
                 self._of[sought].asked_at = time.monotonic()
             return has_news
-        # Those that have just come back may not have all of it yet: it is asked for again.
-        are_new, self._are_accounts_away = self._are_accounts_away, False
-        if are_new:
-            self._accounts_due_at = time.monotonic() + AGAIN_S
-        has_news = False
+        self._are_accounts_away = False
         for sought in unknown:
-            self._of[sought].asked_at = time.monotonic()
             row = rows.get(sought.slurm_id)
-            if row is None and are_new:
-                continue
-            has_news = True
             # What they say of a job that the controller has lost changes only if it is over.
             is_told = row is not None and row.name == sought.name and row.stage is Stage.OVER
             self._of[sought].said = row if is_told else Missing.UNKNOWN
-        return has_news
+            self._of[sought].asked_at = time.monotonic()
+        return True
 
     async def _in_accounts(self, unknown: Sequence[Sought]) -> dict[str, Row]:
         if self._has_accounts is None:
