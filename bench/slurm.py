@@ -41,7 +41,7 @@ _START_AWAY = dataclasses.replace(_START, name="slurm-start-network")
 _END_AWAY = dataclasses.replace(_END, name="slurm-end-network")
 _BY_HAND = """#!/bin/bash
 printf %s "$EPOCHREALTIME" >{folder}/.began && mv {folder}/.began {folder}/began
-sleep 0.3
+sleep 2
 printf %s "$EPOCHREALTIME" >{folder}/.ended && mv {folder}/.ended {folder}/ended
 """
 
